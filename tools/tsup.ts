@@ -14,6 +14,8 @@ export function library(entry: Record<string, string>) {
     sourcemap: true,
     clean: true,
     silent: true,
+    // A prefix that says "only Node has this" stays.
+    removeNodeProtocol: false,
     // Dependencies, ours too, stay imports.
     skipNodeModulesBundle: true,
   });
