@@ -1,1 +1,49 @@
-export {};
+// Everything @sisa/core offers. Nothing here touches a device, a file or a clock.
+
+export * from "./autodiff/value-and-grad.ts";
+export * from "./backend.ts";
+export * from "./dim.ts";
+export {
+  allocate,
+  bytesOf,
+  type DType,
+  fromBfloat16Bits,
+  fromFloat16Bits,
+  type Kind,
+  kindOf,
+  roundTo,
+  type TypedArray,
+  toBfloat16Bits,
+  toFloat16Bits,
+} from "./dtype.ts";
+export * from "./errors.ts";
+export {
+  Graph,
+  type GraphInputs,
+  type GraphOutputs,
+  inputOp,
+  inputTensor,
+  isTensor,
+  rebuild,
+  rewrite,
+  trace,
+} from "./graph/graph.ts";
+export * from "./graph/op.ts";
+export * from "./graph/passes.ts";
+export { type AnyTensor, Node, type Tensor } from "./graph/tensor.ts";
+export { verify } from "./graph/verify.ts";
+export * from "./ops/index.ts";
+export { RandomStream } from "./random.ts";
+export { boundSymbols, checkData, checkState, type ReferenceOptions, reference } from "./reference/backend.ts";
+export { emptyArray, evaluate, evaluateNode, type ReferenceMode } from "./reference/evaluate.ts";
+export { bool, type DTypeOfKind, f32, i32, type KindOfSpec, specText, type TensorSpec } from "./spec.ts";
+
+import type { Op } from "./graph/op.ts";
+import type * as operations from "./ops/index.ts";
+
+type Operations = typeof operations;
+
+/** Names of all operations of this package. Backends type their table of lowerings as exhaustive over it. */
+export type OpName = {
+  [K in keyof Operations]: Operations[K] extends Op<infer Name> ? Name : never;
+}[keyof Operations];

@@ -1,0 +1,264 @@
+// What an operation is. A primitive is defined by a reference in plain loops; a composite by a composition of other
+// operations. Passes and autodiff ask an operation for its rules and know none by name.
+
+import { Dim } from "../dim.ts";
+import type { DType, Kind } from "../dtype.ts";
+import { kindOf } from "../dtype.ts";
+import { DTypeError, ShapeError, SisaError } from "../errors.ts";
+import { specText, type TensorSpec } from "../spec.ts";
+import { type AnyTensor, Node, type Tensor } from "./tensor.ts";
+
+/** Tensors that an operation takes, by name. An absent optional input is undefined or missing. */
+export type OpInputs = { readonly [name: string]: AnyTensor | undefined };
+/** Settings of an operation: plain data; sizes may be `Dim`s. */
+export type Attributes = { readonly [name: string]: unknown };
+export type OpOutputs = { readonly [name: string]: AnyTensor };
+export type OutputSpecs<O extends OpOutputs> = { readonly [N in keyof O]: TensorSpec };
+
+/** An array inside the reference interpreter. Floats of any width are held as numbers, row major. */
+export interface NdArray {
+  readonly shape: readonly number[];
+  readonly data: Float64Array | Int32Array | Uint8Array;
+}
+
+export interface VjpArguments<I extends OpInputs, A extends Attributes, O extends OpOutputs> {
+  readonly inputs: I;
+  readonly attributes: A;
+  readonly outputs: O;
+  /** Gradients of the loss by each output; an output that the loss does not depend on has none. */
+  readonly gradients: { readonly [N in keyof O]?: Tensor };
+  /** Which inputs need a gradient. Rules may skip the others. */
+  readonly needs: { readonly [N in keyof I]?: boolean };
+}
+
+export type Gradients<I extends OpInputs> = { readonly [N in keyof I]?: Tensor | undefined };
+
+/** Why an operation has no gradient; shown to the user who asks for one. */
+export interface NotDifferentiable {
+  readonly reason: string;
+}
+
+interface OpBase<Name extends string, I extends OpInputs, A extends Attributes, O extends OpOutputs> {
+  readonly name: Name;
+  /** Names of the inputs in order; optional ones end in "?". "..." takes any number. */
+  readonly inputs: readonly string[] | "...";
+  /** Floating-point operations for bound inputs; a multiply-add counts two. Default: one per output element. */
+  flops?(inputs: I, attributes: A, outputs: OutputSpecs<O>): Dim;
+  /** Where the formula comes from. */
+  readonly source?: string;
+  /** An input that backends may overwrite with the output. Nothing else may read it. */
+  readonly inPlace?: string;
+}
+
+export interface PrimitiveDefinition<Name extends string, I extends OpInputs, A extends Attributes, O extends OpOutputs>
+  extends OpBase<Name, I, A, O> {
+  /** True where each output element depends only on the input elements at the same (broadcast) place. */
+  readonly elementwise?: boolean;
+  /** dtype and shape of the outputs. @throws ShapeError, DTypeError */
+  infer(inputs: I, attributes: A): OutputSpecs<O>;
+  /** The meaning of the operation. Fills `outputs`, which arrive allocated and zero. Sizes are bound. */
+  reference(
+    inputs: { readonly [N in keyof I]: NdArray },
+    attributes: A,
+    outputs: { readonly [N in keyof O]: NdArray },
+  ): void;
+  readonly vjp: NotDifferentiable | ((args: VjpArguments<I, A, O>) => Gradients<I>);
+}
+
+export interface CompositeDefinition<Name extends string, I extends OpInputs, A extends Attributes, O extends OpOutputs>
+  extends OpBase<Name, I, A, O> {
+  /** Complains about wrong inputs in the user's terms, before the composition is tried. */
+  check?(inputs: I, attributes: A): void;
+  /** The meaning of the operation, by other operations. */
+  compose(inputs: I, attributes: A): O;
+  /** Own backward; without it the composition is differentiated. */
+  readonly vjp?: NotDifferentiable | ((args: VjpArguments<I, A, O>) => Gradients<I>);
+}
+
+const opMark = Symbol.for("sisa.op");
+
+export type Primitive<
+  Name extends string = string,
+  I extends OpInputs = OpInputs,
+  A extends Attributes = Attributes,
+  O extends OpOutputs = OpOutputs,
+> = { readonly kind: "primitive"; readonly [opMark]: true } & OpMethods<PrimitiveDefinition<Name, I, A, O>>;
+
+export type Composite<
+  Name extends string = string,
+  I extends OpInputs = OpInputs,
+  A extends Attributes = Attributes,
+  O extends OpOutputs = OpOutputs,
+> = { readonly kind: "composite"; readonly [opMark]: true } & OpMethods<CompositeDefinition<Name, I, A, O>>;
+
+type OpMethods<T> = { readonly [K in keyof T]: T[K] };
+
+/** Any operation. Its rules are typed for its own inputs, so they are reached through the functions of this file. */
+export interface Op<Name extends string = string> {
+  readonly [opMark]: true;
+  readonly kind: "primitive" | "composite";
+  readonly name: Name;
+  readonly inputs: readonly string[] | "...";
+  readonly elementwise?: boolean;
+  readonly source?: string;
+  readonly inPlace?: string;
+  infer?(inputs: OpInputs, attributes: Attributes): OutputSpecs<OpOutputs>;
+  reference?(
+    inputs: { readonly [name: string]: NdArray },
+    attributes: Attributes,
+    outputs: { readonly [name: string]: NdArray },
+  ): void;
+  check?(inputs: OpInputs, attributes: Attributes): void;
+  compose?(inputs: OpInputs, attributes: Attributes): OpOutputs;
+  readonly vjp?: NotDifferentiable | VjpRule;
+  flops?(inputs: OpInputs, attributes: Attributes, outputs: OutputSpecs<OpOutputs>): Dim;
+}
+
+export type VjpRule = (args: VjpArguments<OpInputs, Attributes, OpOutputs>) => Gradients<OpInputs>;
+
+/** True for operations made by any copy of this package. */
+export function isOp(value: unknown): value is Op {
+  return typeof value === "object" && value !== null && opMark in value;
+}
+
+/** Declares a primitive. Names of third parties are `scope/name`. */
+export function definePrimitive<
+  const Name extends string,
+  I extends OpInputs,
+  A extends Attributes,
+  O extends OpOutputs = { value: Tensor },
+>(definition: PrimitiveDefinition<Name, I, A, O>): DefinedOp<Name, I, A, O> {
+  return seal("primitive", definition);
+}
+
+/** Declares a composite. Names of third parties are `scope/name`. */
+export function defineComposite<
+  const Name extends string,
+  I extends OpInputs,
+  A extends Attributes,
+  O extends OpOutputs = { value: Tensor },
+>(definition: CompositeDefinition<Name, I, A, O>): DefinedOp<Name, I, A, O> {
+  return seal("composite", definition);
+}
+
+/** An operation together with the types of what it takes and gives. */
+export interface DefinedOp<
+  Name extends string = string,
+  I extends OpInputs = OpInputs,
+  A extends Attributes = Attributes,
+  O extends OpOutputs = OpOutputs,
+> extends Op<Name> {
+  readonly types?: { readonly inputs: I; readonly attributes: A; readonly outputs: O };
+}
+
+function seal<Name extends string, I extends OpInputs, A extends Attributes, O extends OpOutputs>(
+  kind: "primitive" | "composite",
+  definition: PrimitiveDefinition<Name, I, A, O> | CompositeDefinition<Name, I, A, O>,
+): DefinedOp<Name, I, A, O> {
+  // The rules are only ever called with the inputs and attributes that `apply` took for the same operation.
+  return Object.freeze({ ...definition, kind, [opMark]: true }) as unknown as DefinedOp<Name, I, A, O>;
+}
+
+/**
+ * Applies an operation to tensors: checks them and adds a node.
+ * @throws ShapeError, DTypeError with the operation's name in front
+ */
+export function apply<Name extends string, I extends OpInputs, A extends Attributes, O extends OpOutputs>(
+  op: DefinedOp<Name, I, A, O>,
+  inputs: I,
+  attributes: A,
+): O {
+  return applyOp(op, inputs, attributes) as O;
+}
+
+/** `apply` without types, for passes that rebuild nodes. */
+export function applyOp(op: Op, inputs: OpInputs, attributes: Attributes, tag?: string): OpOutputs {
+  const given: Record<string, AnyTensor> = {};
+  for (const [name, tensor] of Object.entries(inputs)) if (tensor !== undefined) given[name] = tensor;
+  return new Node(op, given, attributes, inferOutputs(op, given, attributes), tag).outputs;
+}
+
+/** dtype and shape of what an operation gives for these inputs. */
+export function inferOutputs(op: Op, inputs: OpInputs, attributes: Attributes): OutputSpecs<OpOutputs> {
+  try {
+    op.check?.(inputs, attributes);
+    if (op.infer) return op.infer(inputs, attributes);
+    if (op.compose) return op.compose(inputs, attributes);
+  } catch (error) {
+    if (SisaError.isInstance(error) && !error.message.startsWith(`${op.name}: `)) {
+      error.message = `${op.name}: ${error.message}`;
+    }
+    throw error;
+  }
+  throw new TypeError(`${op.name}: has neither a shape rule nor a composition`);
+}
+
+/** @throws DTypeError unless the tensor is of the kind */
+export function expectKind(name: string, tensor: TensorSpec, ...expected: readonly Kind[]): void {
+  const kind = kindOf(tensor.dtype);
+  if (!expected.includes(kind)) {
+    throw new DTypeError(`${name} must be ${expected.join(" or ")}, got ${specText(tensor)}`);
+  }
+}
+
+/** @throws DTypeError unless both have one dtype */
+export function expectSameDType(a: TensorSpec, b: TensorSpec): DType {
+  if (a.dtype !== b.dtype) {
+    throw new DTypeError(`dtypes differ, got ${specText(a)} and ${specText(b)}; cast one of them`);
+  }
+  return a.dtype;
+}
+
+/**
+ * Checks a shape against a pattern of sizes, axis names and "..." (any leading axes), and returns what the names stand
+ * for. A name that stands twice must be one size; sizes passed in `known` must agree.
+ * @throws ShapeError: `weight must be [D] = [64], got [32]`
+ */
+export function expectShape(
+  name: string,
+  tensor: TensorSpec,
+  pattern: readonly (string | number)[],
+  known: { readonly [axis: string]: Dim } = {},
+): { readonly [axis: string]: Dim } {
+  const open = pattern[0] === "...";
+  const axes = open ? pattern.slice(1) : pattern;
+  const offset = tensor.shape.length - axes.length;
+  const found: Record<string, Dim> = { ...known };
+  let fits = open ? offset >= 0 : offset === 0;
+  axes.forEach((axis, index) => {
+    const size = tensor.shape[offset + index];
+    if (size === undefined) return;
+    if (typeof axis === "number") fits &&= size.equals(axis);
+    else {
+      const seen = found[axis];
+      if (seen === undefined) found[axis] = size;
+      else fits &&= seen.equals(size);
+    }
+  });
+  if (!fits) {
+    const names = pattern.join(",");
+    const sizes = pattern.map((axis) => (typeof axis === "string" && known[axis]) || axis).join(",");
+    const meaning = sizes === names ? "" : ` = [${sizes}]`;
+    throw new ShapeError(`${name} must be [${names}]${meaning}, got [${tensor.shape.join(",")}]`);
+  }
+  return found;
+}
+
+/** Negative axes count from the end. @throws ShapeError */
+export function normalAxis(axis: number, rank: number): number {
+  const normal = axis < 0 ? axis + rank : axis;
+  if (!Number.isInteger(axis) || normal < 0 || normal >= rank) {
+    throw new ShapeError(`expected an axis from ${-rank} to ${rank - 1}, got ${axis}`);
+  }
+  return normal;
+}
+
+/** Attributes with every size replaced by its binding. */
+export function bindAttributes(attributes: Attributes, symbols: Readonly<Record<string, number | Dim>>): Attributes {
+  const bindValue = (value: unknown): unknown => {
+    if (value instanceof Dim) return value.bind(symbols);
+    if (Array.isArray(value)) return value.map(bindValue);
+    return value;
+  };
+  return Object.fromEntries(Object.entries(attributes).map(([name, value]) => [name, bindValue(value)]));
+}

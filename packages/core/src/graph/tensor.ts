@@ -1,0 +1,65 @@
+// Values of a traced program. A tensor is one output of one node; nodes point at their inputs and at nothing else, so
+// a graph is whatever can be reached from its outputs.
+
+import type { Shape } from "../dim.ts";
+import type { Kind } from "../dtype.ts";
+import { type DTypeOfKind, specText, type TensorSpec } from "../spec.ts";
+import type { Attributes, Op, OpOutputs } from "./op.ts";
+
+/** A traced value. Its kind is in the type; its width is a matter of precision policy. */
+export interface Tensor<K extends Kind = "float"> extends TensorSpec<K> {
+  readonly node: Node;
+  /** Which of the node's outputs it is. */
+  readonly output: string;
+}
+
+export type AnyTensor = Tensor<Kind>;
+
+let created = 0;
+
+/** One application of an operation. */
+export class Node {
+  /** Rises with creation; the order in which a program is printed and run. */
+  readonly id: number;
+  readonly op: Op;
+  readonly inputs: { readonly [name: string]: AnyTensor };
+  readonly attributes: Attributes;
+  readonly outputs: OpOutputs;
+  /** Nodes with different tags are never merged; rematerialisation tags its clones. */
+  readonly tag: string | undefined;
+
+  constructor(
+    op: Op,
+    inputs: { readonly [name: string]: AnyTensor },
+    attributes: Attributes,
+    outputs: { readonly [name: string]: TensorSpec },
+    tag?: string,
+  ) {
+    this.id = created++;
+    this.op = op;
+    this.inputs = inputs;
+    this.attributes = attributes;
+    this.tag = tag;
+    this.outputs = Object.fromEntries(
+      Object.entries(outputs).map(([name, spec]) => [name, new NodeOutput(spec, this, name)]),
+    );
+  }
+}
+
+class NodeOutput implements AnyTensor {
+  readonly dtype: DTypeOfKind<Kind>;
+  readonly shape: Shape;
+  readonly node: Node;
+  readonly output: string;
+
+  constructor(spec: TensorSpec, node: Node, output: string) {
+    this.dtype = spec.dtype;
+    this.shape = spec.shape;
+    this.node = node;
+    this.output = output;
+  }
+
+  toString(): string {
+    return specText(this);
+  }
+}

@@ -1,0 +1,13 @@
+import type { Tensor } from "../graph/tensor.ts";
+import { applyOperands, defineBinary, type Operand } from "./elementwise.ts";
+
+export const addOp = /* @__PURE__ */ defineBinary<"add", "float" | "int">("add", {
+  kinds: ["float", "int"],
+  apply: (a, b) => a + b,
+  vjp: ({ gradient }) => ({ a: () => gradient, b: () => gradient }),
+});
+
+/** a + b, element by element. Shapes broadcast; a number takes the other operand's dtype. */
+export function add<K extends "float" | "int" = "float">(a: Operand<K>, b: Operand<K>): Tensor<K> {
+  return applyOperands<"add", "float" | "int", "float" | "int">(addOp, a, b) as Tensor<K>;
+}

@@ -1,0 +1,186 @@
+import { Dim, type Shape } from "../dim.ts";
+import { GraphError } from "../errors.ts";
+import { apply, type DefinedOp, defineComposite, expectShape } from "../graph/op.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import { add } from "./add.ts";
+import { and } from "./and.ts";
+import { sumTo } from "./elementwise.ts";
+import { exp } from "./exp.ts";
+import { iota } from "./iota.ts";
+import { less } from "./less.ts";
+import { lessEqual } from "./less-equal.ts";
+import { logSumExp } from "./log-sum-exp.ts";
+import { matmul } from "./matmul.ts";
+import { mul } from "./mul.ts";
+import { reshape } from "./reshape.ts";
+import { sub } from "./sub.ts";
+import { sum } from "./sum.ts";
+import { transpose } from "./transpose.ts";
+import { where } from "./where.ts";
+
+export interface AttentionInputs {
+  readonly [name: string]: Tensor | Tensor<"int"> | undefined;
+  /** [B,T,H,D] queries */
+  readonly q: Tensor;
+  /** [B,C,H,D] keys */
+  readonly k: Tensor;
+  /** [B,C,H,E] values; their width may differ from that of the keys */
+  readonly v: Tensor;
+  /** Added to the scores before the mask; broadcasts to [B,H,T,C] */
+  readonly bias?: Tensor | undefined;
+  /** int32 [B] position of the first query; default zeros */
+  readonly queryStart?: Tensor<"int"> | undefined;
+  /** int32 [B] how many keys count; default all */
+  readonly keyLength?: Tensor<"int"> | undefined;
+}
+
+interface AttentionAttributes {
+  readonly [name: string]: unknown;
+  readonly scale: number;
+  readonly causal: boolean;
+}
+
+type AttentionOutputs = { value: Tensor; logSumExp: Tensor };
+
+const swap = [0, 2, 1, 3];
+
+/** [B,T,H,D] to [B,H,T,D] and back. */
+export function swapHeads(x: Tensor): Tensor {
+  return transpose(x, swap);
+}
+
+/** Scores with bias and mask, [B,H,T,C]. */
+function scores(inputs: AttentionInputs, { scale, causal }: AttentionAttributes): Tensor {
+  const { q, k, bias } = inputs;
+  const product = mul(matmul(swapHeads(q), swapHeads(k), { transposeB: true }), scale);
+  const biased = bias ? add(product, bias) : product;
+  const allowed = mask(inputs, causal);
+  return allowed ? where(allowed, biased, Number.NEGATIVE_INFINITY) : biased;
+}
+
+/** Which keys each query sees: true in [T,C] or [B,1,T,C]; undefined where it sees all of them. */
+function mask({ q, k, queryStart, keyLength }: AttentionInputs, causal: boolean): Tensor<"bool"> | undefined {
+  const key = iota(k.shape[1] ?? Dim.of(0));
+  const perRow = (x: Tensor<"int">) => reshape(x, [x.shape[0] ?? Dim.of(0), 1, 1, 1]);
+  const position = () => {
+    const row = reshape(iota(q.shape[1] ?? Dim.of(0)), [q.shape[1] ?? Dim.of(0), 1]);
+    return queryStart ? add(row, perRow(queryStart)) : row;
+  };
+  const past = causal ? lessEqual(key, position()) : undefined;
+  const present = keyLength ? less(key, perRow(keyLength)) : undefined;
+  return past && present ? and(past, present) : (past ?? present);
+}
+
+function checkAttention(inputs: AttentionInputs): void {
+  const sizes = expectShape("q", inputs.q, ["B", "T", "H", "D"]);
+  const keys = expectShape("k", inputs.k, ["B", "C", "H", "D"], sizes);
+  expectShape("v", inputs.v, ["B", "C", "H", "E"], keys);
+  if (inputs.queryStart) expectShape("queryStart", inputs.queryStart, ["B"], sizes);
+  if (inputs.keyLength) expectShape("keyLength", inputs.keyLength, ["B"], sizes);
+}
+
+export const attentionOp: DefinedOp<"attention", AttentionInputs, AttentionAttributes, AttentionOutputs> =
+  /* @__PURE__ */ defineComposite({
+    name: "attention",
+    inputs: ["q", "k", "v", "bias?", "queryStart?", "keyLength?"],
+    check: checkAttention,
+    compose(inputs, attributes) {
+      const s = scores(inputs, attributes);
+      const total = logSumExp(s);
+      const value = swapHeads(matmul(exp(sub(s, total)), swapHeads(inputs.v)));
+      return { value, logSumExp: reshape(total, total.shape.slice(0, -1)) };
+    },
+    vjp({ inputs, attributes, outputs, gradients, needs }) {
+      if (inputs.queryStart || inputs.keyLength) {
+        throw new GraphError("attention: has no gradient where it reads a cache (queryStart, keyLength)");
+      }
+      if (gradients.logSumExp)
+        throw new GraphError("attention: logSumExp is for the backward pass and has no gradient");
+      if (gradients.value === undefined) return {};
+      const { q, k, v, bias } = inputs;
+      const { value, logSumExp } = outputs;
+      const backward = apply(
+        attentionBackwardOp,
+        { q, k, v, bias, value, logSumExp, gradient: gradients.value },
+        attributes,
+      );
+      return {
+        q: backward.q,
+        k: backward.k,
+        v: backward.v,
+        ...(bias && needs.bias ? { bias: sumTo(backward.scores, bias.shape) } : {}),
+      };
+    },
+    flops: ({ q, k, v }, { causal }) => attentionFlops(q.shape, k.shape, v.shape, causal, 1, 1),
+    source: "Vaswani et al. 2017, arXiv:1706.03762",
+  });
+
+/** Multiply-adds of `keyProducts` products over D and `valueProducts` over E; half of them where causal. */
+function attentionFlops(
+  q: Shape,
+  k: Shape,
+  v: Shape,
+  causal: boolean,
+  keyProducts: number,
+  valueProducts: number,
+): Dim {
+  const [B, T, H, D] = q;
+  const C = k[1];
+  const E = v[3];
+  if (!B || !T || !H || !D || !C || !E) return Dim.of(0);
+  const pairs = B.times(T).times(H).times(C);
+  return pairs.times(D.times(keyProducts).plus(E.times(valueProducts))).times(causal ? 1 : 2);
+}
+
+export interface AttentionBackwardInputs extends AttentionInputs {
+  readonly value: Tensor;
+  readonly logSumExp: Tensor;
+  readonly gradient: Tensor;
+}
+
+/** Gradients of attention by q, k, v, and by the scores after scaling ([B,H,T,C], which is what a bias gets). */
+export const attentionBackwardOp: DefinedOp<
+  "attentionBackward",
+  AttentionBackwardInputs,
+  AttentionAttributes,
+  { q: Tensor; k: Tensor; v: Tensor; scores: Tensor }
+> = /* @__PURE__ */ defineComposite({
+  name: "attentionBackward",
+  inputs: ["q", "k", "v", "bias?", "value", "logSumExp", "gradient"],
+  compose(inputs, attributes) {
+    const { q, k, v, value, logSumExp, gradient } = inputs;
+    const p = exp(sub(scores(inputs, attributes), reshape(logSumExp, [...logSumExp.shape, 1])));
+    const dO = swapHeads(gradient);
+    // sum_j p_ij dp_ij = o_i . do_i, so that no row of p dp has to be summed.
+    const delta = swapHeads(sum(mul(gradient, value), { axes: [-1], keepDims: true }));
+    const ds = mul(p, sub(matmul(dO, swapHeads(v), { transposeB: true }), delta));
+    const { scale } = attributes;
+    return {
+      q: swapHeads(mul(matmul(ds, swapHeads(k)), scale)),
+      k: swapHeads(mul(matmul(ds, swapHeads(q), { transposeA: true }), scale)),
+      v: swapHeads(matmul(p, dO, { transposeA: true })),
+      scores: ds,
+    };
+  },
+  flops: ({ q, k, v }, { causal }) => attentionFlops(q.shape, k.shape, v.shape, causal, 3, 2),
+  source: "Dao et al. 2022, arXiv:2205.14135, section B.2",
+});
+
+/**
+ * Softmax attention.
+ * value_i = sum_j softmax_j(scale * q_i . k_j + bias_ij) v_j, over the keys that query i may see
+ *
+ * @param inputs q [B,T,H,D], k [B,C,H,D], v [B,C,H,E]; optional bias, queryStart, keyLength as in AttentionInputs
+ * @param options.scale  factor of q . k; default 1 / sqrt(D)
+ * @param options.causal query at position p sees keys 0 to p; default true
+ * @returns [B,T,H,E]
+ * @throws ShapeError
+ * Source: Vaswani et al. 2017, arXiv:1706.03762.
+ */
+export function attention(
+  inputs: AttentionInputs,
+  options: { readonly scale?: number; readonly causal?: boolean } = {},
+): Tensor {
+  const { scale = (inputs.q.shape[3]?.value ?? 1) ** -0.5, causal = true } = options;
+  return apply(attentionOp, inputs, { scale, causal }).value;
+}

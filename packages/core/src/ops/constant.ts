@@ -1,0 +1,55 @@
+import { type DimLike, elementsOf, shapeOf, sizeOf } from "../dim.ts";
+import { allocate, type DType } from "../dtype.ts";
+import { ShapeError } from "../errors.ts";
+import { apply, definePrimitive, type OpInputs } from "../graph/op.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import type { DTypeOfKind, KindOfSpec, TensorSpec } from "../spec.ts";
+
+interface ConstantAttributes {
+  readonly [name: string]: unknown;
+  readonly spec: TensorSpec;
+  /** Elements as numbers, whatever the dtype. */
+  readonly data: Float64Array | Float32Array | Int32Array | Uint8Array;
+}
+
+/** A value that is part of the graph. */
+export const constantOp = /* @__PURE__ */ definePrimitive<
+  "constant",
+  OpInputs,
+  ConstantAttributes,
+  { value: Tensor<"float" | "int" | "bool"> }
+>({
+  name: "constant",
+  inputs: [],
+  infer(_inputs, { spec, data }) {
+    const length = sizeOf(elementsOf(spec.shape));
+    if (data.length !== length) throw new ShapeError(`expected ${length} elements, got ${data.length}`);
+    return { value: spec };
+  },
+  reference(_inputs, { data }, { value }) {
+    value.data.set(data);
+  },
+  vjp: { reason: "it does not depend on any input" },
+});
+
+type TensorOf<D extends DType> = Tensor<KindOfSpec<{ dtype: D & DTypeOfKind<"float" | "int" | "bool">; shape: [] }>>;
+
+/**
+ * A scalar that is part of the graph, or a tensor from numbers in row-major order.
+ * @throws ShapeError where the count of numbers does not fit the shape
+ */
+export function constant<D extends DType = "float32">(
+  value: number | ConstantAttributes["data"],
+  dtype?: D,
+  shape: readonly DimLike[] = typeof value === "number" ? [] : [value.length],
+): TensorOf<D> {
+  const spec: TensorSpec = { dtype: dtype ?? "float32", shape: shapeOf(shape) };
+  const data = typeof value === "number" ? scalar(value, spec.dtype) : value;
+  return apply(constantOp, {}, { spec, data }).value as TensorOf<D>;
+}
+
+function scalar(value: number, dtype: DType): ConstantAttributes["data"] {
+  const data = dtype === "float32" || dtype === "int32" || dtype === "bool" ? allocate(dtype, 1) : new Float64Array(1);
+  data[0] = value;
+  return data as ConstantAttributes["data"];
+}

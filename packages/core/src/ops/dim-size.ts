@@ -1,0 +1,31 @@
+import type { Kind } from "../dtype.ts";
+import { apply, definePrimitive, normalAxis } from "../graph/op.ts";
+import type { Tensor } from "../graph/tensor.ts";
+
+interface DimSizeAttributes {
+  readonly [name: string]: unknown;
+  readonly axis: number;
+}
+
+export const dimSizeOp = /* @__PURE__ */ definePrimitive<
+  "dimSize",
+  { readonly x: Tensor<Kind> },
+  DimSizeAttributes,
+  { value: Tensor<"int"> }
+>({
+  name: "dimSize",
+  inputs: ["x"],
+  infer({ x }, { axis }) {
+    normalAxis(axis, x.shape.length);
+    return { value: { dtype: "int32", shape: [] } };
+  },
+  reference({ x }, { axis }, { value }) {
+    value.data[0] = x.shape[axis] ?? 0;
+  },
+  vjp: { reason: "a size does not depend on the elements" },
+});
+
+/** The size of an axis as an int32 scalar, for arithmetic with sizes that are not bound. */
+export function dimSize(x: Tensor<Kind>, axis: number): Tensor<"int"> {
+  return apply(dimSizeOp, { x }, { axis: normalAxis(axis, x.shape.length) }).value;
+}

@@ -1,0 +1,14 @@
+import type { Tensor } from "../graph/tensor.ts";
+import { applyOperands, defineBinary, type Operand } from "./elementwise.ts";
+
+export const equalOp = /* @__PURE__ */ defineBinary<"equal", "float" | "int", "bool">("equal", {
+  kinds: ["float", "int"],
+  apply: (a, b) => (a === b ? 1 : 0),
+  dtype: "bool",
+  vjp: { reason: "a comparison is constant almost everywhere" },
+});
+
+/** a == b, element by element; false where either is NaN. Shapes broadcast. */
+export function equal<K extends "float" | "int" = "float">(a: Operand<K>, b: Operand<K>): Tensor<"bool"> {
+  return applyOperands<"equal", "float" | "int", "bool">(equalOp, a, b);
+}

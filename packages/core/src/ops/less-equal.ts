@@ -1,0 +1,14 @@
+import type { Tensor } from "../graph/tensor.ts";
+import { applyOperands, defineBinary, type Operand } from "./elementwise.ts";
+
+export const lessEqualOp = /* @__PURE__ */ defineBinary<"lessEqual", "float" | "int", "bool">("lessEqual", {
+  kinds: ["float", "int"],
+  apply: (a, b) => (a <= b ? 1 : 0),
+  dtype: "bool",
+  vjp: { reason: "a comparison is constant almost everywhere" },
+});
+
+/** a <= b, element by element; false where either is NaN. Shapes broadcast. */
+export function lessEqual<K extends "float" | "int" = "float">(a: Operand<K>, b: Operand<K>): Tensor<"bool"> {
+  return applyOperands<"lessEqual", "float" | "int", "bool">(lessEqualOp, a, b);
+}

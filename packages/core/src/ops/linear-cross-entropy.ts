@@ -1,0 +1,113 @@
+import { Dim, elementsOf } from "../dim.ts";
+import { apply, applyOp, type DefinedOp, defineComposite, expectKind, expectShape } from "../graph/op.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import { add } from "./add.ts";
+import { concat } from "./concat.ts";
+import { div } from "./div.ts";
+import { exp } from "./exp.ts";
+import { gather } from "./gather.ts";
+import { logSumExp } from "./log-sum-exp.ts";
+import { matmul, matmulOp } from "./matmul.ts";
+import { countOf, mean } from "./mean.ts";
+import { mul } from "./mul.ts";
+import { reshape } from "./reshape.ts";
+import { scatterAdd } from "./scatter-add.ts";
+import { slice } from "./slice.ts";
+import { sub } from "./sub.ts";
+import { sum } from "./sum.ts";
+
+type LinearCrossEntropyInputs = { readonly x: Tensor; readonly weight: Tensor; readonly targets: Tensor<"int"> };
+
+interface LinearCrossEntropyAttributes {
+  readonly [name: string]: unknown;
+  /** Rows of the weight whose logits are held at a time. */
+  readonly chunk: number;
+}
+
+export const linearCrossEntropyOp: DefinedOp<
+  "linearCrossEntropy",
+  LinearCrossEntropyInputs,
+  LinearCrossEntropyAttributes,
+  { value: Tensor; gradX: Tensor; gradWeight: Tensor }
+> = /* @__PURE__ */ defineComposite({
+  name: "linearCrossEntropy",
+  inputs: ["x", "weight", "targets"],
+  check({ x, weight, targets }) {
+    expectKind("targets", targets, "int");
+    const leading = x.shape.slice(0, -1).map((_, axis) => `N${axis}`);
+    const sizes = expectShape("x", x, [...leading, "M"]);
+    expectShape("weight", weight, ["V", "M"], sizes);
+    expectShape("targets", targets, leading, sizes);
+  },
+  compose({ x, weight, targets }, { chunk }) {
+    const rows = elementsOf(targets.shape);
+    const flat = reshape(x, [rows, x.shape.at(-1) ?? Dim.of(0)]);
+    const ids = reshape(targets, [rows]);
+    const vocabulary = weight.shape[0] ?? Dim.of(0);
+    const parts = chunksOf(weight, chunk);
+
+    const logits = parts.map((part) => matmul(flat, part, { transposeB: true }));
+    const total = logSumExp(concat(logits.map(logSumExp), { axis: 1 }));
+    const targetRows = gather(weight, ids);
+    const chosen = sum(mul(flat, targetRows), { axes: [1], keepDims: true });
+
+    // The loss is a scalar, so its gradients are known here but for one factor. With several chunks the logits are
+    // computed again, since keeping them would hold all of them; the tag keeps the two computations apart.
+    const again = parts.length === 1 ? logits : parts.map((part) => recomputed(flat, part));
+    const share = div(1, countOf(ids, [0], x.dtype));
+    const p = again.map((part) => mul(exp(sub(part, total)), share));
+    const dx = p.map((part, index) => matmul(part, parts[index] ?? weight)).reduce((a, b) => add(a, b));
+    const dw = concat(
+      p.map((part) => matmul(part, flat, { transposeA: true })),
+      { axis: 0 },
+    );
+    return {
+      value: mean(sub(total, chosen)),
+      gradX: reshape(sub(dx, mul(targetRows, share)), x.shape),
+      gradWeight: sub(dw, scatterAdd(mul(flat, share), ids, { rows: vocabulary })),
+    };
+  },
+  vjp({ outputs, gradients, needs }) {
+    const gradient = gradients.value;
+    if (gradient === undefined) return {};
+    return {
+      x: needs.x ? mul(outputs.gradX, gradient) : undefined,
+      weight: needs.weight ? mul(outputs.gradWeight, gradient) : undefined,
+    };
+  },
+  flops({ x, weight }) {
+    return elementsOf(x.shape)
+      .times(weight.shape[0] ?? 1)
+      .times(6);
+  },
+  source: "as crossEntropy; gradients in the forward pass as in Hsu et al. 2024, arXiv:2410.10989",
+});
+
+function chunksOf(weight: Tensor, size: number): readonly Tensor[] {
+  const rows = weight.shape[0]?.value;
+  if (rows === undefined || rows <= size) return [weight];
+  const starts = Array.from({ length: Math.ceil(rows / size) }, (_, index) => index * size);
+  return starts.map((start) => slice(weight, { axis: 0, start, end: Math.min(start + size, rows) }));
+}
+
+function recomputed(x: Tensor, part: Tensor): Tensor {
+  const attributes = { transposeA: false, transposeB: true };
+  return applyOp(matmulOp, { a: x, b: part }, attributes, "recompute").value as Tensor;
+}
+
+/**
+ * crossEntropy of the logits x W^T, without ever holding all of them.
+ *
+ * @param x       [..., M] float
+ * @param weight  [V, M] float
+ * @param targets int32 [...], from 0 to V - 1
+ * @param options.chunk rows of the weight whose logits are held at a time; default 8192
+ * @returns scalar, nats
+ * @throws ShapeError
+ */
+export function linearCrossEntropy(
+  inputs: LinearCrossEntropyInputs,
+  { chunk = 8192 }: { readonly chunk?: number } = {},
+): Tensor {
+  return apply(linearCrossEntropyOp, inputs, { chunk }).value;
+}

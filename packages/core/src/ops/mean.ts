@@ -1,0 +1,30 @@
+import type { Tensor } from "../graph/tensor.ts";
+import { cast } from "./cast.ts";
+import { constant } from "./constant.ts";
+import { dimSize } from "./dim-size.ts";
+import { div } from "./div.ts";
+import { mul } from "./mul.ts";
+import { type ReduceOptions, reduceAttributes } from "./reduce.ts";
+import { sum } from "./sum.ts";
+
+/** Mean over axes; over all of them where none are named. */
+export function mean(x: Tensor, options: ReduceOptions = {}): Tensor {
+  const { axes } = reduceAttributes(x.shape.length, options);
+  return div(sum(x, options), countOf(x, axes));
+}
+
+/** How many elements lie along these axes, as a scalar of x's dtype. */
+export function countOf(
+  x: Tensor<"float" | "int">,
+  axes: readonly number[],
+  dtype: Tensor["dtype"] = floatOf(x),
+): Tensor {
+  const fixed = axes.flatMap((axis) => x.shape[axis]?.value ?? []).reduce((a, b) => a * b, 1);
+  const open = axes.filter((axis) => x.shape[axis]?.value === undefined);
+  const count = constant(fixed, dtype) as Tensor;
+  return open.reduce((product, axis) => mul(product, cast(dimSize(x, axis), dtype) as Tensor), count);
+}
+
+function floatOf(x: Tensor<"float" | "int">): Tensor["dtype"] {
+  return x.dtype === "int32" ? "float32" : x.dtype;
+}

@@ -1,0 +1,14 @@
+import { apply } from "../graph/op.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import { defineBinary } from "./elementwise.ts";
+
+export const orOp = /* @__PURE__ */ defineBinary<"or", "bool">("or", {
+  kinds: ["bool"],
+  apply: (a, b) => (a || b ? 1 : 0),
+  vjp: { reason: "truth values have no gradient" },
+});
+
+/** True where either of a and b holds. Shapes broadcast. */
+export function or(a: Tensor<"bool">, b: Tensor<"bool">): Tensor<"bool"> {
+  return apply(orOp, { a, b }, {}).value;
+}

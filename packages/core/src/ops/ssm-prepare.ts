@@ -1,0 +1,83 @@
+import { Dim } from "../dim.ts";
+import { ShapeError } from "../errors.ts";
+import { apply, type DefinedOp, defineComposite, expectShape } from "../graph/op.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import { blockCumulativeSum } from "./block-cumulative-sum.ts";
+import { cos } from "./cos.ts";
+import { cumulativePhase } from "./cumulative-phase.ts";
+import { rope } from "./rope.ts";
+import { sin } from "./sin.ts";
+
+/** Sums of decay begin anew at every position that is a multiple of this, so that none is long. */
+export const decayBlock = 64;
+
+export interface SsmPrepareInputs {
+  readonly [name: string]: Tensor | Tensor<"int"> | undefined;
+  /** [B,T,H,S] read vectors */
+  readonly c: Tensor;
+  /** [B,T,H,S] write vectors */
+  readonly b: Tensor;
+  /** [B,T,H] log alpha_t <= 0, float32 */
+  readonly logDecay: Tensor;
+  /** [B,T,H,S/2] theta_t in radians, float32 */
+  readonly phase: Tensor;
+  /** [B,H] g at the position before `start`; with `phaseBefore` and `start`, or none of them */
+  readonly gBefore?: Tensor | undefined;
+  /** [B,H,S/2] Phi at the position before `start` */
+  readonly phaseBefore?: Tensor | undefined;
+  /** int32 [B] position of the first row; default zeros */
+  readonly start?: Tensor<"int"> | undefined;
+}
+
+type SsmPrepareOutputs = { cRotated: Tensor; bRotated: Tensor; g: Tensor; phi: Tensor };
+
+export const ssmPrepareOp: DefinedOp<
+  "ssmPrepare",
+  SsmPrepareInputs,
+  Record<string, never>,
+  SsmPrepareOutputs
+> = /* @__PURE__ */ defineComposite({
+  name: "ssmPrepare",
+  inputs: ["c", "b", "logDecay", "phase", "gBefore?", "phaseBefore?", "start?"],
+  check({ c, b, logDecay, phase, gBefore, phaseBefore, start }) {
+    const sizes = expectShape("c", c, ["B", "T", "H", "S"]);
+    expectShape("b", b, ["B", "T", "H", "S"], sizes);
+    expectShape("logDecay", logDecay, ["B", "T", "H"], sizes);
+    const half = (sizes.S ?? Dim.of(0)).ceilDiv(2);
+    if (!half.times(2).equals(sizes.S ?? 0)) throw new ShapeError(`S must be even, got ${sizes.S}`);
+    expectShape("phase", phase, ["B", "T", "H", "S/2"], { ...sizes, "S/2": half });
+    if (gBefore) expectShape("gBefore", gBefore, ["B", "H"], sizes);
+    if (phaseBefore) expectShape("phaseBefore", phaseBefore, ["B", "H", "S/2"], { ...sizes, "S/2": half });
+    if (start) expectShape("start", start, ["B"], sizes);
+    if ((gBefore && 1) !== (phaseBefore && 1) || (gBefore && 1) !== (start && 1)) {
+      throw new ShapeError("gBefore, phaseBefore and start go together; pass all or none");
+    }
+  },
+  compose({ c, b, logDecay, phase, gBefore, phaseBefore, start }) {
+    const g = blockCumulativeSum({ x: logDecay, before: gBefore, start }, { size: decayBlock });
+    const phi = cumulativePhase({ x: phase, before: phaseBefore });
+    const cosPhi = cos(phi);
+    const sinPhi = sin(phi);
+    return { cRotated: rope(c, cosPhi, sinPhi), bRotated: rope(b, cosPhi, sinPhi), g, phi };
+  },
+  source: "Forget Attention, arXiv:2606.02332, section 3",
+});
+
+/**
+ * What SISA needs of each token: read and write vectors rotated by the phase so far, and the decay so far.
+ *
+ * | here | paper |
+ * |---|---|
+ * | cRotated_t | R(Phi_t) C_t |
+ * | bRotated_t | R(Phi_t) B_t |
+ * | g_t | sum of log alpha within t's block of 64 positions |
+ * | phi_t | Phi_t modulo 2 pi |
+ *
+ * @returns cRotated, bRotated [B,T,H,S]; g [B,T,H]; phi [B,T,H,S/2]
+ * @throws ShapeError
+ * Source: arXiv:2606.02332. Sums of the whole sequence would lose the decay between neighbours to rounding, so g
+ * restarts at absolute positions, however a sequence is cut into chunks.
+ */
+export function ssmPrepare(inputs: SsmPrepareInputs): SsmPrepareOutputs {
+  return apply(ssmPrepareOp, inputs, {});
+}

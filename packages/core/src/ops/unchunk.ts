@@ -1,0 +1,48 @@
+import { Dim, type DimLike } from "../dim.ts";
+import type { Kind } from "../dtype.ts";
+import { ShapeError } from "../errors.ts";
+import { apply, definePrimitive, normalAxis } from "../graph/op.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import { chunk } from "./chunk.ts";
+
+interface UnchunkAttributes {
+  readonly [name: string]: unknown;
+  readonly axis: number;
+  readonly length: Dim;
+}
+
+export const unchunkOp = /* @__PURE__ */ definePrimitive<
+  "unchunk",
+  { readonly x: Tensor<Kind> },
+  UnchunkAttributes,
+  { value: Tensor<Kind> }
+>({
+  name: "unchunk",
+  inputs: ["x"],
+  infer({ x }, { axis, length }) {
+    const chunks = x.shape[axis] ?? Dim.of(0);
+    const size = x.shape[axis + 1]?.value;
+    if (size === undefined || !length.ceilDiv(size).equals(chunks)) {
+      throw new ShapeError(`expected ${chunks} chunks of ${size} for a length of ${length}`);
+    }
+    return { value: { dtype: x.dtype, shape: x.shape.toSpliced(axis, 2, length) } };
+  },
+  reference({ x }, { axis }, { value }) {
+    const outer = x.shape.slice(0, axis).reduce((a, b) => a * b, 1);
+    const stride = x.shape.slice(axis).reduce((a, b) => a * b, 1);
+    const length = value.shape.slice(axis).reduce((a, b) => a * b, 1);
+    for (let i = 0; i < outer; i++) value.data.set(x.data.subarray(i * stride, i * stride + length), i * length);
+  },
+  vjp({ inputs: { x }, attributes: { axis }, gradients }) {
+    return { x: gradients.value && chunk(gradients.value, { axis, size: x.shape[axis + 1]?.value ?? 0 }) };
+  },
+});
+
+/** The inverse of `chunk`: axes [ceilDiv(length, size), size] become one of `length`. @throws ShapeError */
+export function unchunk<K extends Kind>(
+  x: Tensor<K>,
+  { axis, length }: { readonly axis: number; readonly length: DimLike },
+): Tensor<K> {
+  const attributes = { axis: normalAxis(axis, x.shape.length), length: Dim.of(length) };
+  return apply(unchunkOp, { x }, attributes).value as Tensor<K>;
+}

@@ -1,0 +1,41 @@
+// What a tensor looks like from outside: its dtype and shape.
+
+import { type DimLike, type Shape, shapeOf, shapeText } from "./dim.ts";
+import type { DType, Kind } from "./dtype.ts";
+
+export type DTypeOfKind<K extends Kind> = K extends "float"
+  ? "float32" | "float64" | "float16" | "bfloat16"
+  : K extends "int"
+    ? "int32"
+    : "bool";
+
+/** dtype and shape of a tensor. Sizes may be symbolic. */
+export interface TensorSpec<K extends Kind = Kind> {
+  readonly dtype: DTypeOfKind<K>;
+  readonly shape: Shape;
+}
+
+/** The kind that a spec's dtype belongs to. */
+export type KindOfSpec<S extends TensorSpec> = S["dtype"] extends "int32"
+  ? "int"
+  : S["dtype"] extends "bool"
+    ? "bool"
+    : "float";
+
+/** float32 tensor: `f32("T", 8)`. A string is one symbol. */
+export function f32(...shape: readonly DimLike[]): TensorSpec<"float"> {
+  return { dtype: "float32", shape: shapeOf(shape) };
+}
+
+/** int32 tensor, for token ids, positions and lengths. */
+export function i32(...shape: readonly DimLike[]): TensorSpec<"int"> {
+  return { dtype: "int32", shape: shapeOf(shape) };
+}
+
+export function bool(...shape: readonly DimLike[]): TensorSpec<"bool"> {
+  return { dtype: "bool", shape: shapeOf(shape) };
+}
+
+export function specText(spec: { readonly dtype: DType; readonly shape: Shape }): string {
+  return `${spec.dtype}${shapeText(spec.shape)}`;
+}
