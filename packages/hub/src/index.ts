@@ -1,1 +1,25 @@
-export {};
+// What @sisa/hub offers everywhere, browsers included. Files and processes of Node are in ./node.ts.
+
+export { openSafetensors, type ReadOptions, type SafetensorsFile } from "./safetensors/read.ts";
+export {
+  openTensors,
+  type ShardedReadOptions,
+  type ShardedWriteOptions,
+  writeTensors,
+} from "./safetensors/sharded.ts";
+export { type TensorToWrite, type WriteOptions, writeSafetensors } from "./safetensors/write.ts";
+export { filesStorage, type PickedFile } from "./storage/files-storage.ts";
+export { memoryStorage } from "./storage/memory-storage.ts";
+export { type FileProducer, type FileWriter, readBytes, type Storage, type StoredFile } from "./storage/storage.ts";
+export { StorageError, type StorageErrorReason } from "./storage/storage-error.ts";
+export { type UrlStorageOptions, urlStorage } from "./storage/url-storage.ts";
+export {
+  type FileDType,
+  fromFloat32,
+  type HostTensor,
+  type TensorArray,
+  type TensorInfo,
+  type TensorSource,
+  toFloat32,
+  toInt32,
+} from "./tensors.ts";
