@@ -63,6 +63,7 @@ function install() {
     // An installation that finds nothing to do leaves the file as old as it was.
     const now = new Date();
     utimesSync(path.join(root, "node_modules", ".modules.yaml"), now, now);
+    process.stderr.write("Installed. The first build takes about half a minute.\n");
   } else {
     process.stderr.write(`Installing failed (${manager}, exit code ${code}); the lines above say why.\n`);
   }
@@ -77,7 +78,7 @@ export function build() {
     process.execPath,
     [turbo, "run", "build", "--output-logs=errors-only", "--log-prefix=none", "--concurrency=2"],
     {
-      stdio: ["inherit", "pipe", "inherit"],
+      stdio: ["inherit", "pipe", "pipe"],
       env: {
         ...process.env,
         // turbo starts the package manager by name.
@@ -100,7 +101,11 @@ function runToEnd(command, commandArguments, options) {
   const result = spawnSync(command, commandArguments, { cwd: root, stdio: "inherit", ...options });
   if (result.error !== undefined) throw result.error;
   const code = exitCode(result.status, result.signal);
-  if (code !== 0 && result.stdout !== null) process.stderr.write(result.stdout);
+  if (code !== 0) {
+    for (const captured of [result.stdout, result.stderr]) {
+      if (captured !== null) process.stderr.write(captured);
+    }
+  }
   return code;
 }
 
