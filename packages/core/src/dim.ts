@@ -133,9 +133,32 @@ export class Dim {
     return sum;
   }
 
+  /** This size computed in another algebra, such as nodes of an exported graph. */
+  fold<T>(algebra: DimAlgebra<T>): T {
+    const atom = (factor: Atom) =>
+      "symbol" in factor ? algebra.symbol(factor.symbol) : algebra.ceilDiv(factor.ceilDiv.fold(algebra), factor.by);
+    const terms = this.#terms.map(({ coefficient, atoms }) => {
+      const factors = atoms.map(atom);
+      const [first, ...rest] =
+        coefficient === 1 && factors.length > 0 ? factors : [algebra.constant(coefficient), ...factors];
+      return rest.reduce(algebra.times, first as T);
+    });
+    const [first, ...rest] = terms;
+    return first === undefined ? algebra.constant(0) : rest.reduce(algebra.plus, first);
+  }
+
   toString(): string {
     return this.#text;
   }
+}
+
+/** What sizes are made of, for `Dim.fold`. */
+export interface DimAlgebra<T> {
+  constant(value: number): T;
+  symbol(name: string): T;
+  plus(a: T, b: T): T;
+  times(a: T, b: T): T;
+  ceilDiv(a: T, by: number): T;
 }
 
 function print(terms: readonly Term[]): string {

@@ -15,10 +15,10 @@ import type { AnyTensor, Node } from "./tensor.ts";
  */
 export function expandComposites<I extends GraphInputs, O extends GraphOutputs>(
   graph: Graph<I, O>,
-  shouldExpand: (op: Op) => boolean,
+  shouldExpand: (op: Op, node: Node) => boolean,
 ): Graph<I, O> {
   let current = graph;
-  const wanted = (node: Node) => node.op.kind === "composite" && shouldExpand(node.op);
+  const wanted = (node: Node) => node.op.kind === "composite" && shouldExpand(node.op, node);
   while (current.nodes.some(wanted)) {
     current = rewrite(current, (node, inputs) => {
       if (!wanted(node)) return rebuild(node, inputs);
