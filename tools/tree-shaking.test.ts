@@ -1,0 +1,72 @@
+// What a program pays for that uses a few operations of core, in bytes. Measured on core as it is published: one file, where only
+// pure annotations tell a bundler what may be left out.
+import path from "node:path";
+import { type BuildOptions, build } from "esbuild";
+import { beforeAll, expect, test } from "vitest";
+import { root } from "./run.mjs";
+
+let published: string;
+
+beforeAll(async () => {
+  published = await bundle({ entryPoints: [path.join(root, "packages/core/src/index.ts")] });
+});
+
+async function bundle(options: BuildOptions): Promise<string> {
+  const { outputFiles } = await build({ ...options, bundle: true, write: false, format: "esm", target: "es2022" });
+  return outputFiles?.map(({ text }) => text).join("") ?? "";
+}
+
+/** The minified program that uses the given exports of core. */
+function program(exports: string): Promise<string> {
+  return bundle({
+    stdin: { contents: `export ${exports} from "@sisa/core";` },
+    minify: true,
+    platform: "browser",
+    plugins: [
+      {
+        name: "published-core",
+        setup({ onResolve, onLoad }) {
+          onResolve({ filter: /^@sisa\/core$/ }, () => ({ path: "core", namespace: "published" }));
+          onLoad({ filter: /.*/, namespace: "published" }, () => ({ contents: published }));
+        },
+      },
+    ],
+  });
+}
+
+/** Which of these operations are in a program, by the names that they carry at run time. */
+function operationsIn(text: string, names: readonly string[]): string[] {
+  return names.filter((name) => text.includes(`"${name}"`));
+}
+
+// `mean` is spelt with `sum`.
+const used = ["matmul", "silu", "sum"];
+const unused = [
+  "adamw",
+  "attention",
+  "gather",
+  "linearCrossEntropy",
+  "linearScan",
+  "scatterAdd",
+  "sisaAttention",
+  "softmax",
+];
+
+test("a program of three operations and their gradient holds these and what they are made of", async () => {
+  const text = await program("{ trace, f32, matmul, silu, mean, valueAndGrad }");
+  expect(operationsIn(text, used)).toEqual(used);
+  expect(operationsIn(text, unused)).toEqual([]);
+  // 22.1 kB when this was written; the bound leaves room for fixes, not for another operation such as attention.
+  expect(text.length).toBeLessThan(24_000);
+});
+
+test("the same check finds operations that are in a program", async () => {
+  expect(operationsIn(await program("*"), [...used, ...unused])).toEqual([...used, ...unused]);
+});
+
+test("a program that uses only shapes holds no graph", async () => {
+  const text = await program("{ f32, dim }");
+  expect(operationsIn(text, [...used, ...unused])).toEqual([]);
+  // 3.2 kB when this was written.
+  expect(text.length).toBeLessThan(4_000);
+});
