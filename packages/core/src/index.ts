@@ -32,6 +32,43 @@ export * from "./graph/op.ts";
 export * from "./graph/passes.ts";
 export { type AnyTensor, Node, type Tensor } from "./graph/tensor.ts";
 export { verify } from "./graph/verify.ts";
+export { AttentionMixer, type AttentionMixerSizes } from "./layers/attention-mixer.ts";
+export { GatedFeedForward, type GatedFeedForwardSizes } from "./layers/gated-feed-forward.ts";
+export * from "./layers/layer.ts";
+export {
+  type Mixer,
+  type MixerCache,
+  type MixerContext,
+  type MixerOutput,
+  mergeHeads,
+  splitHeads,
+} from "./layers/mixer.ts";
+export { SisaMixer, type SisaMixerSizes } from "./layers/sisa-mixer.ts";
+export {
+  checkModelConfig,
+  type MixerKind,
+  type ModelConfig,
+  modelConfigFromJson,
+  modelConfigToJson,
+} from "./models/config.ts";
+export { Decoder, type DecoderOptions } from "./models/decoder.ts";
+export { type GenerateOptions, generate } from "./models/generate.ts";
+export {
+  type DecodeGraph,
+  LanguageModel,
+  type LogitsGraph,
+  type LossGraph,
+  languageModel,
+} from "./models/language-model.ts";
+export {
+  type Family,
+  ffnWidthFor,
+  type PresetOverrides,
+  type PresetSize,
+  parameterCountOf,
+  preset,
+} from "./models/presets.ts";
+export { checkSampling, type SamplingOptions, sampleToken } from "./models/sampler.ts";
 export * from "./ops/index.ts";
 export { RandomStream } from "./random.ts";
 export { boundSymbols, checkData, checkState, type ReferenceOptions, reference } from "./reference/backend.ts";

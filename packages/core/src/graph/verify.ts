@@ -5,7 +5,7 @@ import { GraphError } from "../errors.ts";
 import { specText } from "../spec.ts";
 import type { Graph } from "./graph.ts";
 import { inferOutputs, isOp } from "./op.ts";
-import type { AnyTensor } from "./tensor.ts";
+import type { AnyTensor, Node } from "./tensor.ts";
 
 /** @throws GraphError naming the first node that breaks a rule */
 export function verify(graph: Graph): void {
@@ -13,8 +13,6 @@ export function verify(graph: Graph): void {
   if (defined.size !== Object.keys(graph.inputTensors).length) {
     throw new GraphError("verify: two inputs of the graph are one tensor");
   }
-  const readers = new Map<AnyTensor, number>();
-  const read = (tensor: AnyTensor) => readers.set(tensor, (readers.get(tensor) ?? 0) + 1);
 
   for (const node of graph.nodes) {
     const { op } = node;
@@ -32,7 +30,6 @@ export function verify(graph: Graph): void {
     }
     for (const [name, tensor] of Object.entries(node.inputs)) {
       if (!defined.has(tensor)) fail(`input "${name}" is used before it is computed`);
-      read(tensor);
     }
     const expected = inferOutputs(op, node.inputs, node.attributes);
     for (const [name, tensor] of Object.entries(node.outputs)) {
@@ -47,14 +44,29 @@ export function verify(graph: Graph): void {
   }
   for (const tensor of Object.values(graph.outputTensors)) {
     if (!defined.has(tensor)) throw new GraphError(`verify: an output of ${tensor.node.op.name} is never computed`);
-    read(tensor);
   }
   for (const node of graph.nodes) {
     const replaced = node.op.inPlace === undefined ? undefined : node.inputs[node.op.inPlace];
-    if (replaced !== undefined && (readers.get(replaced) ?? 0) > 1) {
+    if (replaced !== undefined && !readEarlier(graph, node, replaced)) {
       throw new GraphError(
-        `verify: ${node.op.name} overwrites "${node.op.inPlace}", so nothing else may read the old one`,
+        `verify: ${node.op.name} overwrites "${node.op.inPlace}", so whatever else reads it must come before by need`,
       );
     }
   }
+}
+
+/** True where every other reader of a tensor is something that the node itself waits for. */
+function readEarlier(graph: Graph, node: Node, tensor: AnyTensor): boolean {
+  const reads = (other: Node) => Object.values(other.inputs).includes(tensor);
+  const others = graph.nodes.filter((other) => other !== node && reads(other));
+  if (Object.values(graph.outputTensors).includes(tensor)) return false;
+  if (others.length === 0) return true;
+  const waitsFor = new Set<Node>();
+  const pending: Node[] = Object.values(node.inputs).map((input) => input.node);
+  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+    if (waitsFor.has(next)) continue;
+    waitsFor.add(next);
+    pending.push(...Object.values(next.inputs).map((input) => input.node));
+  }
+  return others.every((other) => waitsFor.has(other));
 }

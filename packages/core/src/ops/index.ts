@@ -30,6 +30,7 @@ export {
   decayAttentionBackwardOp,
   decayAttentionOp,
 } from "./decay-attention.ts";
+export { decaySpan } from "./decay-span.ts";
 export { dimSize, dimSizeOp } from "./dim-size.ts";
 export { div, divOp } from "./div.ts";
 export { equal, equalOp } from "./equal.ts";
@@ -81,6 +82,7 @@ export { decayBlock, type SsmPrepareInputs, ssmPrepare, ssmPrepareOp } from "./s
 export { sub, subOp } from "./sub.ts";
 export { sum, sumOp } from "./sum.ts";
 export { swiglu, swigluBackwardOp, swigluOp } from "./swiglu.ts";
+export { takeRow, takeRowOp } from "./take-row.ts";
 export { tanh, tanhOp } from "./tanh.ts";
 export { transpose, transposeOp } from "./transpose.ts";
 export { unchunk, unchunkOp } from "./unchunk.ts";

@@ -1,0 +1,43 @@
+// The feed-forward part of a block.
+
+import type { Tensor } from "../graph/tensor.ts";
+import { add } from "../ops/add.ts";
+import { linear } from "../ops/linear.ts";
+import { rmsNorm } from "../ops/rms-norm.ts";
+import { swiglu } from "../ops/swiglu.ts";
+import { filled, type Layer, normal, type ParametersOf } from "./layer.ts";
+
+export interface GatedFeedForwardSizes {
+  /** M */
+  readonly width: number;
+  /** F */
+  readonly feedForwardWidth: number;
+  readonly normEpsilon: number;
+}
+
+/**
+ * Pre-norm gated feed-forward and a residual.
+ * y = x + W_down (silu(W_gate n(x)) * W_up n(x))
+ * Source: Shazeer 2020, arXiv:2002.05202.
+ */
+export class GatedFeedForward implements Layer {
+  readonly sizes: GatedFeedForwardSizes;
+  readonly parameters;
+
+  constructor(sizes: GatedFeedForwardSizes) {
+    const { width: M, feedForwardWidth: F } = sizes;
+    this.sizes = sizes;
+    this.parameters = {
+      "ffn_norm.weight": filled([M], 1),
+      "ffn.w_gate.weight": normal([F, M], 0.02),
+      "ffn.w_up.weight": normal([F, M], 0.02),
+      "ffn.w_down.weight": normal([M, F], 0.02),
+    };
+  }
+
+  forward(p: ParametersOf<this>, x: Tensor): Tensor {
+    const h = rmsNorm(x, p["ffn_norm.weight"], { epsilon: this.sizes.normEpsilon });
+    const hidden = swiglu(linear(h, p["ffn.w_gate.weight"]), linear(h, p["ffn.w_up.weight"])); // [B,T,F]
+    return add(x, linear(hidden, p["ffn.w_down.weight"]));
+  }
+}

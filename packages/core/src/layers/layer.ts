@@ -1,0 +1,88 @@
+// What a layer is: declared parameters and a forward written in operations. Parameters are one flat record at every
+// level; a parent mounts its children under a prefix and hands each its own part.
+
+import { GraphError } from "../errors.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import { RandomStream } from "../random.ts";
+import type { TensorSpec } from "../spec.ts";
+import { f32 } from "../spec.ts";
+
+/** How a parameter gets its first values. */
+export type Initializer =
+  | { readonly kind: "normal"; readonly deviation: number }
+  | { readonly kind: "constant"; readonly value: number };
+
+/** A weight: its sizes, its first values, and how the optimizer treats it. */
+export interface Parameter {
+  readonly shape: readonly number[];
+  readonly initializer: Initializer;
+  /** Factor of the learning rate. Default 1. */
+  readonly learningRateFactor?: number;
+  /** False where weight decay must leave it alone. Default true. */
+  readonly weightDecay?: boolean;
+}
+
+export type Parameters = { readonly [name: string]: Parameter };
+
+export interface Layer {
+  readonly parameters: Parameters;
+}
+
+/** What a layer's forward gets: a tensor for each of its parameters, under its own names. */
+export type ParametersOf<L extends Layer> = { readonly [N in keyof L["parameters"]]: Tensor };
+
+/** Normally distributed around 0. */
+export function normal(shape: readonly number[], deviation: number): Parameter {
+  return { shape, initializer: { kind: "normal", deviation } };
+}
+
+/** All elements one value. */
+export function filled(shape: readonly number[], value: number): Parameter {
+  return { shape, initializer: { kind: "constant", value } };
+}
+
+/** A child's parameters under a prefix: `mount("layers.0.", child)`. */
+export function mount(prefix: string, child: Layer): Parameters {
+  return Object.fromEntries(Object.entries(child.parameters).map(([name, parameter]) => [prefix + name, parameter]));
+}
+
+/**
+ * A child's own part of its parent's tensors.
+ * @throws GraphError naming the first that is missing
+ */
+export function parametersUnder<L extends Layer>(
+  tensors: { readonly [name: string]: Tensor },
+  prefix: string,
+  child: L,
+): ParametersOf<L> {
+  const own = Object.keys(child.parameters).map((name) => {
+    const tensor = tensors[prefix + name];
+    if (tensor === undefined) throw new GraphError(`parameter "${prefix}${name}" is missing`);
+    return [name, tensor];
+  });
+  return Object.fromEntries(own);
+}
+
+/** Specs of all parameters, for tracing. */
+export function parameterSpecs(layer: Layer): { readonly [name: string]: TensorSpec<"float"> } {
+  return Object.fromEntries(Object.entries(layer.parameters).map(([name, { shape }]) => [name, f32(...shape)]));
+}
+
+/** Number of elements of all parameters. */
+export function parameterCount(layer: Layer): number {
+  return Object.values(layer.parameters).reduce((total, { shape }) => total + shape.reduce((a, b) => a * b, 1), 0);
+}
+
+/** First values of all parameters. Each draws from a stream of its own name, so that they do not depend on each other. */
+export function initialize(layer: Layer, seed: number): { [name: string]: Float32Array } {
+  return Object.fromEntries(
+    Object.entries(layer.parameters).map(([name, { shape, initializer }]) => {
+      const count = shape.reduce((a, b) => a * b, 1);
+      const values =
+        initializer.kind === "normal"
+          ? new RandomStream(seed, name).normal(count, { deviation: initializer.deviation })
+          : new Float32Array(count).fill(initializer.value);
+      return [name, values];
+    }),
+  );
+}

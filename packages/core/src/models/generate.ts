@@ -1,0 +1,50 @@
+// Text generation over token ids.
+
+import { DataError } from "../errors.ts";
+import { RandomStream } from "../random.ts";
+import { Decoder, type DecoderOptions } from "./decoder.ts";
+import { checkSampling, type SamplingOptions, sampleToken } from "./sampler.ts";
+
+export interface GenerateOptions extends Omit<DecoderOptions, "batch">, SamplingOptions {
+  /** The prompt, at least one token. */
+  readonly tokens: readonly number[];
+  /** How many tokens to add at most. Default: what the capacity leaves. */
+  readonly maxTokens?: number;
+  /** Same seed, same text. Default 0. */
+  readonly seed?: number;
+  /** Ends before any of these tokens, such as end-of-text. */
+  readonly stopTokens?: readonly number[];
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Generates tokens one by one.
+ *
+ * @throws ConfigError for impossible options; DataError where the prompt is empty or longer than the capacity
+ */
+export async function* generate(options: GenerateOptions): AsyncGenerator<number, void, void> {
+  checkSampling(options);
+  const { tokens, model, seed = 0, stopTokens = [], signal } = options;
+  const capacity =
+    options.capacity ??
+    Math.min(model.config.maximumLength, tokens.length + (options.maxTokens ?? Number.POSITIVE_INFINITY));
+  if (tokens.length === 0)
+    throw new DataError("generate: the prompt is empty; give at least one token, such as end-of-text");
+  if (tokens.length > capacity) {
+    throw new DataError(`generate: the prompt has ${tokens.length} tokens, more than the ${capacity} that fit`);
+  }
+  const limit = Math.min(options.maxTokens ?? Number.POSITIVE_INFINITY, capacity - tokens.length);
+  const random = new RandomStream(seed, "sample");
+  await using decoder = await Decoder.create({ ...options, capacity, batch: 1 });
+  let next: readonly number[] = tokens;
+  let position = 0;
+  for (let index = 0; index < limit; index++) {
+    signal?.throwIfAborted();
+    const logits = await decoder.append([next], [position]);
+    const token = sampleToken(logits, random.uniform(index), options);
+    if (stopTokens.includes(token)) return;
+    yield token;
+    position += next.length;
+    next = [token];
+  }
+}
