@@ -1,5 +1,5 @@
 import { type DimLike, elementsOf, shapeOf, sizeOf } from "../dim.ts";
-import { allocate, type DType } from "../dtype.ts";
+import { type DType, kindOf } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { apply, definePrimitive, type OpInputs } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
@@ -48,8 +48,7 @@ export function constant<D extends DType = "float32">(
   return apply(constantOp, {}, { spec, data }).value as TensorOf<D>;
 }
 
+/** In full: interpreters in float64 should not see a number that was rounded to float32 on the way. */
 function scalar(value: number, dtype: DType): ConstantAttributes["data"] {
-  const data = dtype === "float32" || dtype === "int32" || dtype === "bool" ? allocate(dtype, 1) : new Float64Array(1);
-  data[0] = value;
-  return data as ConstantAttributes["data"];
+  return kindOf(dtype) === "float" ? Float64Array.of(value) : Int32Array.of(value);
 }

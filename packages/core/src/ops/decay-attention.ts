@@ -59,7 +59,7 @@ type DecayAttentionOutputs = { value: Tensor; logSumExp: Tensor };
  * the decay is what is left of J after j, plus the totals of the blocks between, plus I up to i. All are sums of at most
  * a block, none is a difference of long ones. Keys that come after the query get a factor of at most 1.
  */
-function decayFactors(gQuery: Tensor, gKey: Tensor, queryStart: Tensor<"int"> | undefined): Tensor {
+export function decayFactors(gQuery: Tensor, gKey: Tensor, queryStart: Tensor<"int"> | undefined): Tensor {
   const [B = Dim.of(0), T = Dim.of(0), H = Dim.of(0)] = gQuery.shape;
   const C = gKey.shape[1] ?? Dim.of(0);
   const keys = chunk(transpose(gKey, [0, 2, 1]), { axis: 2, size: decayBlock });
