@@ -23,3 +23,6 @@ export {
   toFloat32,
   toInt32,
 } from "./tensors.ts";
+export { byteTokenizer } from "./tokenizers/byte-tokenizer.ts";
+export { loadTokenizer, tokenizerFromFiles } from "./tokenizers/json-tokenizer.ts";
+export { type StreamDecoder, type Tokenizer, tokenizerFingerprint } from "./tokenizers/tokenizer.ts";

@@ -1,0 +1,79 @@
+// The tokenizer of small experiments: a token is a byte of UTF-8.
+
+import { jsonBytes } from "../json.ts";
+import { byteCharacters } from "./byte-level.ts";
+import { byteStreamDecoder, type TokenContent } from "./byte-stream-decoder.ts";
+import { checkId, decodeAll, type StreamDecoder, type Tokenizer } from "./tokenizer.ts";
+
+const endOfTextToken = "<|endoftext|>";
+const endOfTextId = 256;
+
+/** Tokenizer of 257 tokens: ids 0 to 255 are bytes, 256 is `<|endoftext|>`. It needs no files and knows every text. */
+export function byteTokenizer(): Tokenizer {
+  const contents: TokenContent[] = Array.from({ length: 256 }, (_, byte) => Uint8Array.of(byte));
+  contents.push(endOfTextToken);
+  const streamDecoder = (): StreamDecoder =>
+    byteStreamDecoder((id) => {
+      checkId(id, contents.length);
+      return contents[id] ?? "";
+    });
+  return {
+    size: contents.length,
+    endOfText: endOfTextId,
+    files: byteTokenizerFiles(),
+    encode(text) {
+      const [first = "", ...rest] = text.split(endOfTextToken);
+      const ids = Array.from(new TextEncoder().encode(first));
+      for (const part of rest) {
+        ids.push(endOfTextId);
+        for (const byte of new TextEncoder().encode(part)) ids.push(byte);
+      }
+      return ids;
+    },
+    decode: (ids) => decodeAll(streamDecoder(), ids),
+    streamDecoder,
+  };
+}
+
+/** The same tokenizer in the form that Hugging Face libraries read. */
+function byteTokenizerFiles(): Record<string, Uint8Array> {
+  const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: false, use_regex: true };
+  const tokenizer = {
+    version: "1.0",
+    truncation: null,
+    padding: null,
+    added_tokens: [
+      {
+        id: endOfTextId,
+        content: endOfTextToken,
+        single_word: false,
+        lstrip: false,
+        rstrip: false,
+        normalized: false,
+        special: true,
+      },
+    ],
+    normalizer: null,
+    pre_tokenizer: byteLevel,
+    post_processor: null,
+    decoder: byteLevel,
+    model: {
+      type: "BPE",
+      dropout: null,
+      unk_token: null,
+      continuing_subword_prefix: null,
+      end_of_word_suffix: null,
+      fuse_unk: false,
+      byte_fallback: false,
+      vocab: Object.fromEntries(byteCharacters.map((character, byte) => [character, byte])),
+      merges: [],
+    },
+  };
+  const config = {
+    tokenizer_class: "PreTrainedTokenizerFast",
+    bos_token: endOfTextToken,
+    eos_token: endOfTextToken,
+    clean_up_tokenization_spaces: false,
+  };
+  return { "tokenizer.json": jsonBytes(tokenizer), "tokenizer_config.json": jsonBytes(config) };
+}

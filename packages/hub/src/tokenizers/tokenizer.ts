@@ -1,0 +1,58 @@
+// What a tokenizer is to the other packages.
+
+import { DataError } from "@sisa/core";
+import { crc32, hex32 } from "../crc32.ts";
+
+export interface Tokenizer {
+  /** One more than the largest id. */
+  readonly size: number;
+  /** Id of the token that separates documents, where there is one. */
+  readonly endOfText: number | undefined;
+  /**
+   * The files of a model folder that make this tokenizer again, by name: `tokenizer.json` and, where known,
+   * `tokenizer_config.json`. A tokenizer without them works, but cannot be saved with a model.
+   */
+  readonly files?: Readonly<Record<string, Uint8Array>>;
+  /** Ids of a text. Special tokens that are spelled out in it become their ids; none are added. */
+  encode(text: string): number[];
+  /**
+   * The text of ids, special tokens spelled out. Bytes that are not UTF-8 become U+FFFD.
+   * @throws DataError for an id that is not below `size`
+   */
+  decode(ids: ArrayLike<number>): string;
+  /** Decodes ids one by one. What `push` and then `flush` return, put together, is what `decode` returns. */
+  streamDecoder(): StreamDecoder;
+}
+
+export interface StreamDecoder {
+  /** Text that is certain now that this id has come; never half a character. May be empty. */
+  push(id: number): string;
+  /** What is left at the end: U+FFFD for bytes that did not become a character. The decoder starts anew after it. */
+  flush(): string;
+}
+
+/** Decodes all ids with a fresh stream decoder. */
+export function decodeAll(decoder: StreamDecoder, ids: ArrayLike<number>): string {
+  const parts: string[] = [];
+  for (const id of Array.from(ids)) parts.push(decoder.push(id));
+  parts.push(decoder.flush());
+  return parts.join("");
+}
+
+/** @throws DataError for ids that the tokenizer does not have */
+export function checkId(id: number, size: number): void {
+  if (!(Number.isInteger(id) && id >= 0 && id < size)) {
+    throw new DataError(`decode: expected ids from 0 to ${size - 1}, got ${id}`);
+  }
+}
+
+/**
+ * Eight digits that differ where tokenizers differ, or undefined where a tokenizer is not kept in files.
+ * Layout of tokenizer.json does not matter. Token shards carry it, so that a model is not trained on ids of another.
+ */
+export function tokenizerFingerprint(tokenizer: Tokenizer): string | undefined {
+  const file = tokenizer.files?.["tokenizer.json"];
+  if (file === undefined) return undefined;
+  const compact = JSON.stringify(JSON.parse(new TextDecoder().decode(file)));
+  return hex32(crc32(new TextEncoder().encode(compact)));
+}
