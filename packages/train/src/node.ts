@@ -1,1 +1,4 @@
-export {};
+// Entry for Node: files and folders around what "@sisa/train" does.
+export * from "./node/metrics-file.ts";
+export * from "./node/tensorboard-file.ts";
+export * from "./node/text-files.ts";

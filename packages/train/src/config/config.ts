@@ -1,0 +1,149 @@
+// The configuration of `sisa train`: the settings of a run, and where its model, data and results lie.
+// JSON, a typed object, and command-line words all become this one form.
+import {
+  ConfigError,
+  checkModelConfig,
+  type Family,
+  type ModelConfig,
+  type PresetOverrides,
+  type PresetSize,
+  preset,
+} from "@sisa/core";
+import { boolean, choice, custom, type Given, jsonOrWord, number, type Parsed, text } from "./field.ts";
+import { loopFields, refuseConflicts, sequenceLengthField } from "./settings.ts";
+import { isRecord, mergeConfig, nearestPath, overridesFromText, parseTable, shown, tableHelp } from "./table.ts";
+
+/** A model by the name of its preset, with overrides: `{ preset: "sisa", size: "50m", stateWidth: 16 }`. */
+export type PresetChoice = { readonly preset: Family; readonly size: PresetSize } & PresetOverrides;
+
+/** The fields of a configuration file. The one table behind validation, overrides, help and types. */
+export const configFields = {
+  model: custom<ModelConfig | PresetChoice>(
+    'a model: what preset() returns, or { "preset": "sisa", "size": "5m" } with overrides',
+    (value) => (isRecord(value) ? (value as unknown as ModelConfig | PresetChoice) : undefined),
+    { description: "The model. On the command line by field: --model.preset sisa --model.size 5m." },
+  ),
+  data: {
+    text: text({ description: "Text file, or folder of text files, to train on." }),
+    shards: text({ description: "Folder of token shards written by `sisa prepare`; instead of text." }),
+    tokenizer: text({
+      default: "byte",
+      description: '"byte", or a tokenizer.json; shards bring their own.',
+    }),
+    sequenceLength: sequenceLengthField,
+    heldOutFraction: number({
+      above: 0,
+      below: 1,
+      default: 0.05,
+      description: "Part of the text that is held out; shards were split when they were written.",
+    }),
+  },
+  ...loopFields,
+  backend: text({ default: "onnxruntime", description: "What runs the model; `sisa doctor` lists what is there." }),
+  precision: choice(["float32", "bfloat16", "paper"], {
+    default: "float32",
+    description: "Number formats of training; onnxruntime has float32 only.",
+  }),
+  output: text({ default: "runs", description: "Folder for checkpoints, metrics and the report." }),
+  resume: custom<boolean | string>(
+    "true, false, auto, or the path of a checkpoint",
+    (value) => (typeof value === "boolean" || (typeof value === "string" && value !== "") ? value : undefined),
+    {
+      default: false,
+      description: "Go on from a checkpoint: true asks for one, auto starts anew where there is none.",
+    },
+  ),
+  tensorboard: boolean({ default: false, description: "Write TensorBoard event files too." }),
+  report: boolean({ default: true, description: "Write report.html at the end." }),
+};
+
+/** What a configuration file may hold. */
+export type TrainingConfigInput = Given<typeof configFields>;
+
+/** A checked configuration. Values that follow from others are filled in by `resolveSettings`. */
+export type TrainingConfig = Parsed<typeof configFields>;
+
+/**
+ * Checks a configuration and fills in its defaults.
+ *
+ * @throws ConfigError one line: an unknown field with the nearest one, a wrong value, or two fields that conflict
+ */
+export function parseTrainingConfig(value: unknown): TrainingConfig {
+  const config = parseTable(configFields, value);
+  refuseConflicts(config);
+  const { data } = config;
+  if (data.text !== undefined && data.shards !== undefined) {
+    throw new ConfigError("data.text and data.shards contradict each other: both say what to train on; give one");
+  }
+  if (config.precision !== "float32" && ["onnxruntime", "reference"].includes(config.backend)) {
+    throw new ConfigError(
+      `precision ${config.precision} and backend ${config.backend} contradict each other: it computes in float32 only`,
+    );
+  }
+  if (data.shards !== undefined && data.tokenizer !== configFields.data.tokenizer.default) {
+    throw new ConfigError("data.tokenizer and data.shards contradict each other: shards bring their own tokenizer");
+  }
+  return config;
+}
+
+/**
+ * A configuration with command-line words laid over it, not yet checked.
+ *
+ * @param words `["steps", "2000"]`, `["optimizer.learning-rate", "1e-3"]`, or flat: `["learning-rate", "1e-3"]`
+ * @throws ConfigError for a word that is no field
+ */
+export function withOverrides(config: unknown, words: readonly (readonly [name: string, text: string])[]): unknown {
+  return mergeConfig(config, overridesFromText(configFields, words, { model: jsonOrWord }));
+}
+
+/** Fields of a complete model; a preset takes them as overrides. */
+const modelFields: { readonly [N in keyof Required<ModelConfig>]: true } = {
+  mixers: true,
+  vocabularySize: true,
+  width: true,
+  heads: true,
+  feedForwardWidth: true,
+  stateWidth: true,
+  form: true,
+  maximumLength: true,
+  ropeBase: true,
+  normEpsilon: true,
+};
+
+/**
+ * The model that a configuration names.
+ *
+ * @param vocabularySize size of the tokenizer, for a preset that does not give one
+ * @throws ConfigError unknown or missing fields, and sizes that cannot be
+ */
+export function modelConfigOf(choice: ModelConfig | PresetChoice, vocabularySize: number): ModelConfig {
+  const isPreset = "preset" in choice || "size" in choice;
+  const allowed = [...Object.keys(modelFields), ...(isPreset ? ["preset", "size", "layers"] : [])];
+  for (const name of Object.keys(choice)) {
+    if (allowed.includes(name)) continue;
+    const nearest = nearestPath(name, allowed);
+    const hint = nearest === undefined ? "" : `; did you mean "model.${nearest}"?`;
+    throw new ConfigError(`"model.${name}" is not a field of the configuration${hint}`);
+  }
+  if (isPreset) {
+    const { preset: family, size, ...overrides } = choice as PresetChoice;
+    return preset(family, size, { vocabularySize, ...overrides });
+  }
+  const missing = Object.keys(modelFields).find((name) => !(name in choice));
+  if (missing !== undefined) {
+    throw new ConfigError(`model.${missing}: expected a value, got ${shown(undefined)}; give it, or name a preset`);
+  }
+  return checkModelConfig(choice as ModelConfig);
+}
+
+/** The part of a configuration that `train` and `resolveSettings` take. */
+export function settingsOf(config: TrainingConfig): Record<string, unknown> {
+  const names = Object.keys(loopFields);
+  const loop = Object.fromEntries(Object.entries(config).filter(([name]) => names.includes(name)));
+  return { ...loop, sequenceLength: config.data.sequenceLength };
+}
+
+/** Help for every field, for `sisa train --help`. */
+export function configHelp(): string {
+  return tableHelp(configFields);
+}

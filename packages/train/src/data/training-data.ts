@@ -1,0 +1,45 @@
+// What training reads: two streams of token ids, one to train on and one held out. Where they come from is elsewhere.
+import type { Tokenizer } from "@sisa/hub";
+
+/** Token ids, one long row. Documents are joined by the end-of-text token. */
+export interface TokenSource {
+  /** Number of tokens. */
+  readonly length: number;
+  /** `count` ids from position `start`, all of them inside the source. */
+  read(start: number, count: number): Int32Array | Promise<Int32Array>;
+}
+
+/** Tokens to train on and tokens held out, as `train` takes them. */
+export interface TrainingData {
+  readonly training: TokenSource;
+  readonly heldOut: TokenSource;
+  /** Every id is below this. */
+  readonly vocabularySize: number;
+  /** Made the ids; needed for samples and for bits per byte. */
+  readonly tokenizer?: Tokenizer;
+  /** Differs where the tokens differ. A run is only resumed on the data it began with. */
+  readonly fingerprint: string;
+  readonly description: DataDescription;
+}
+
+/** Where data comes from, for people. */
+export interface DataDescription {
+  readonly name: string;
+  readonly documents: number;
+  /** How the held-out part was chosen: whole documents by hash, the last part of a document, or when it was stored. */
+  readonly split: "documents" | "contiguous" | "stored";
+  /** Files of a folder that are not text and were left out. */
+  readonly skippedFiles: number;
+}
+
+/** Ids in memory as a source. */
+export function arraySource(ids: ArrayLike<number> & { readonly length: number }): TokenSource {
+  return {
+    length: ids.length,
+    read(start, count) {
+      const part = new Int32Array(count);
+      for (let index = 0; index < count; index++) part[index] = ids[start + index] ?? 0;
+      return part;
+    },
+  };
+}

@@ -1,0 +1,34 @@
+// Public entry, safe in browsers: nothing here reaches a `node:` import. Files are in "@sisa/train/node".
+export {
+  configFields,
+  configHelp,
+  modelConfigOf,
+  type PresetChoice,
+  parseTrainingConfig,
+  settingsOf,
+  type TrainingConfig,
+  type TrainingConfigInput,
+  withOverrides,
+} from "./config/config.ts";
+export type { Field, FieldTable } from "./config/field.ts";
+export { type ResolvedSettings, resolveSettings, scheduleOf, type TrainingSettings } from "./config/settings.ts";
+export { type AddressedField, fieldsOf, nearestPath } from "./config/table.ts";
+export { type Batch, type BatchPlan, trainingBatch } from "./data/batches.ts";
+export { type TextDocument, type TextOptions, textDocuments } from "./data/text-documents.ts";
+export { arraySource, type DataDescription, type TokenSource, type TrainingData } from "./data/training-data.ts";
+export { decodeUtf8 } from "./data/utf8.ts";
+export {
+  type EvaluationRecord,
+  type MetricsRecord,
+  type MetricsSink,
+  metricsLine,
+  parseMetricsLine,
+  type SampleRecord,
+  type StepRecord,
+  type WarningRecord,
+} from "./metrics/metrics.ts";
+export { type ProgressOptions, type ProgressOutput, progressLine } from "./metrics/progress-line.ts";
+export * from "./optimizer/parameter-groups.ts";
+export * from "./optimizer/schedule.ts";
+export { type HeadTable, type HeadValues, halfLifeOf, headTable } from "./report/heads.ts";
+export { htmlReport, type ReportOptions, type ReportRun } from "./report/html-report.ts";

@@ -1,0 +1,85 @@
+// Text files and folders on disk as training data.
+import { type Dirent, statSync } from "node:fs";
+import { open, readdir, readFile, realpath } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { DataError } from "@sisa/core";
+import type { Tokenizer } from "@sisa/hub";
+import { DocumentCollector, type TextOptions } from "../data/text-documents.ts";
+import type { TrainingData } from "../data/training-data.ts";
+import { decodeUtf8 } from "../data/utf8.ts";
+
+/** A file is taken for binary where a NUL is among its first bytes, as git does. */
+const sniffedBytes = 8192;
+
+export interface TextFilesOptions extends TextOptions {
+  /** Which files of a folder to take, by path relative to the folder; all text files by default. */
+  readonly include?: (path: string) => boolean;
+}
+
+/**
+ * Training data from text files: each file one document, folders with all they hold but hidden files, `node_modules` and
+ * files that are not text.
+ *
+ * @param paths one or several files or folders
+ * @throws DataError a path that is not there, no text, or bytes that are not UTF-8 (with file and offset)
+ */
+export async function textFiles(
+  paths: string | readonly string[],
+  tokenizer: Tokenizer,
+  options: TextFilesOptions = {},
+): Promise<TrainingData> {
+  const roots = typeof paths === "string" ? [paths] : paths;
+  const collector = new DocumentCollector(tokenizer);
+  let skippedFiles = 0;
+  for (const root of roots) {
+    for await (const file of filesOf(root, options.include ?? (() => true))) {
+      if (file.fromFolder && (await isBinary(file.path))) {
+        skippedFiles++;
+        continue;
+      }
+      collector.add(decodeUtf8(await readFile(file.path), file.path));
+    }
+  }
+  return collector.finish({ ...options, name: options.name ?? roots.join(", "), skippedFiles });
+}
+
+interface FoundFile {
+  readonly path: string;
+  readonly fromFolder: boolean;
+}
+
+async function* filesOf(root: string, include: (path: string) => boolean): AsyncGenerator<FoundFile> {
+  const found = statSync(root, { throwIfNoEntry: false });
+  if (found === undefined) throw new DataError(`${root}: there is no such file or folder (looked in ${resolve(root)})`);
+  if (!found.isDirectory()) yield { path: root, fromFolder: false };
+  // The folder itself may be a link, as packages are under pnpm.
+  else yield* walk(root, await realpath(root), "", include);
+}
+
+async function* walk(
+  shownRoot: string,
+  root: string,
+  below: string,
+  include: (path: string) => boolean,
+): AsyncGenerator<FoundFile> {
+  const entries = await readdir(join(root, below), { withFileTypes: true });
+  // By code unit, so that the order does not depend on the machine's language.
+  entries.sort((a, b) => (a.name < b.name ? -1 : 1));
+  for (const entry of entries) {
+    if (entry.name.startsWith(".") || entry.name === "node_modules") continue;
+    const path = below === "" ? entry.name : `${below}/${entry.name}`;
+    if (entry.isDirectory()) yield* walk(shownRoot, root, path, include);
+    else if (isFile(entry, join(root, path)) && include(path)) yield { path: join(shownRoot, path), fromFolder: true };
+  }
+}
+
+/** Links to files are followed, links to folders are not: they may lead back. */
+function isFile(entry: Dirent, path: string): boolean {
+  return entry.isFile() || (entry.isSymbolicLink() && statSync(path, { throwIfNoEntry: false })?.isFile() === true);
+}
+
+async function isBinary(path: string): Promise<boolean> {
+  await using handle = await open(path);
+  const { buffer, bytesRead } = await handle.read({ buffer: new Uint8Array(sniffedBytes) });
+  return buffer.subarray(0, bytesRead).includes(0);
+}
