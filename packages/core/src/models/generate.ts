@@ -14,7 +14,8 @@ export interface GenerateOptions extends Omit<DecoderOptions, "batch">, Sampling
   readonly seed?: number;
   /** Ends before any of these tokens, such as end-of-text. */
   readonly stopTokens?: readonly number[];
-  readonly signal?: AbortSignal;
+  /** Ends with the signal's reason once it is aborted: an AbortSignal, whose type the language itself does not know. */
+  readonly signal?: { throwIfAborted(): void };
 }
 
 /**
