@@ -1,7 +1,7 @@
 // Sizes of tensor axes: integer polynomials in named symbols, plus ceilDiv(e, n), kept in one normal form so that
 // equal sizes print and compare equal.
 
-import { GraphError } from "./errors.ts";
+import { GraphError, ShapeError } from "./errors.ts";
 
 export type DimLike = number | string | Dim;
 export type Shape = readonly Dim[];
@@ -9,6 +9,7 @@ export type Shape = readonly Dim[];
 /** What a factor of a term stands for: a symbol, or a rounded-up quotient. */
 type Atom = { readonly symbol: string } | { readonly ceilDiv: Dim; readonly by: number };
 
+/** A whole number times symbols and quotients. */
 interface Term {
   readonly coefficient: number;
   /** Sorted by their text; the product of none is 1. */
@@ -25,21 +26,36 @@ function atomsKey(atoms: readonly Atom[]): string {
 
 /** The size of an axis. Immutable. */
 export class Dim {
-  readonly #terms: readonly Term[];
-  readonly #text: string;
+  /** What is added up, in the order in which it is printed; the sum of nothing is 0. */
+  readonly terms: readonly Term[];
+  /** The normal form as text. Equal sizes have equal texts. */
+  readonly text: string;
 
   private constructor(terms: readonly Term[]) {
-    this.#terms = terms;
-    this.#text = print(terms);
+    this.terms = terms;
+    this.text = print(terms);
   }
 
-  /** A size from a number (a whole number >= 0), a symbol, or a size. */
+  /** Tells sizes from other values, also those of another copy of this package. */
+  get kind(): "dim" {
+    return "dim";
+  }
+
+  /** True for sizes made by any copy of this package. */
+  static is(value: unknown): value is Dim {
+    return typeof value === "object" && value !== null && "kind" in value && value.kind === "dim";
+  }
+
+  /**
+   * A size from a whole number, a symbol, or a size.
+   * @throws GraphError
+   */
   static of(value: DimLike): Dim {
-    if (value instanceof Dim) return value;
+    if (Dim.is(value)) return value;
     if (typeof value === "number") return Dim.#constant(value);
-    if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(value)) {
+    if (typeof value !== "string" || !/^[A-Za-z_][A-Za-z0-9_]*$/.test(value)) {
       throw new GraphError(
-        `dim: expected a symbol such as "T", got "${value}"; write arithmetic as dim("P").plus("T")`,
+        `dim: expected a whole number or a symbol such as "T", got "${value}"; write arithmetic as dim("P").plus("T")`,
       );
     }
     return new Dim([{ coefficient: 1, atoms: [{ symbol: value }] }]);
@@ -55,6 +71,9 @@ export class Dim {
     for (const term of terms) {
       const key = atomsKey(term.atoms);
       const coefficient = (merged.get(key)?.coefficient ?? 0) + term.coefficient;
+      if (!Number.isSafeInteger(coefficient)) {
+        throw new GraphError(`dim: a size is too large to be exact, got ${coefficient}${key && `*${key}`}`);
+      }
       if (coefficient === 0) merged.delete(key);
       else merged.set(key, { coefficient, atoms: term.atoms });
     }
@@ -64,15 +83,15 @@ export class Dim {
 
   /** The number where no symbol is left, else undefined. */
   get value(): number | undefined {
-    const [first, ...rest] = this.#terms;
+    const first = this.terms[0];
     if (first === undefined) return 0;
-    return rest.length === 0 && first.atoms.length === 0 ? first.coefficient : undefined;
+    return this.terms.length === 1 && first.atoms.length === 0 ? first.coefficient : undefined;
   }
 
   /** Names of the symbols in it. */
   get symbols(): ReadonlySet<string> {
     const names = new Set<string>();
-    for (const term of this.#terms) {
+    for (const term of this.terms) {
       for (const atom of term.atoms) {
         if ("symbol" in atom) names.add(atom.symbol);
         else for (const name of atom.ceilDiv.symbols) names.add(name);
@@ -82,7 +101,7 @@ export class Dim {
   }
 
   plus(other: DimLike): Dim {
-    return Dim.#from([...this.#terms, ...Dim.of(other).#terms]);
+    return Dim.#from([...this.terms, ...Dim.of(other).terms]);
   }
 
   minus(other: DimLike): Dim {
@@ -91,8 +110,8 @@ export class Dim {
 
   times(other: DimLike): Dim {
     const products: Term[] = [];
-    for (const a of this.#terms) {
-      for (const b of Dim.of(other).#terms) {
+    for (const a of this.terms) {
+      for (const b of Dim.of(other).terms) {
         const atoms = [...a.atoms, ...b.atoms].sort((x, y) => (atomText(x) < atomText(y) ? -1 : 1));
         products.push({ coefficient: a.coefficient * b.coefficient, atoms });
       }
@@ -100,32 +119,56 @@ export class Dim {
     return Dim.#from(products);
   }
 
-  /** This size divided by a whole number, rounded up. Multiples of the divisor are taken out of the quotient. */
+  /**
+   * This size divided by a whole number, rounded up.
+   *
+   * Multiples of the divisor are taken out of the quotient, so that what stays inside is not negative where its symbols
+   * are not; common factors cancel; and the quotient of a quotient is one quotient.
+   *
+   * @throws GraphError unless the divisor is a whole number >= 1
+   */
   ceilDiv(by: number): Dim {
     if (!Number.isSafeInteger(by) || by < 1) throw new GraphError(`ceilDiv: expected a divisor >= 1, got ${by}`);
-    const whole: Term[] = [];
-    const rest: Term[] = [];
-    for (const term of this.#terms) {
-      if (term.coefficient % by === 0) whole.push({ coefficient: term.coefficient / by, atoms: term.atoms });
-      else rest.push(term);
+    const scaled = (factor: (coefficient: number) => number) =>
+      Dim.#from(this.terms.map(({ coefficient, atoms }) => ({ coefficient: factor(coefficient), atoms })));
+    const whole = scaled((coefficient) => Math.floor(coefficient / by));
+    const rest = scaled((coefficient) => coefficient - by * Math.floor(coefficient / by));
+    const constant = rest.terms.find(({ atoms }) => atoms.length === 0)?.coefficient ?? 0;
+    const open = rest.terms.filter(({ atoms }) => atoms.length > 0);
+    const [first] = open;
+    if (first === undefined) return whole.plus(Math.ceil(constant / by));
+
+    // ceil((g x + c) / (g n)) = ceil((x + ceil(c / g)) / n), since x is whole.
+    const common = open.reduce((divisor, { coefficient }) => greatestCommonDivisor(divisor, coefficient), by);
+    if (common > 1) {
+      const smaller = open.map(({ coefficient, atoms }) => ({ coefficient: coefficient / common, atoms }));
+      return Dim.#from(smaller)
+        .plus(Math.ceil(constant / common))
+        .ceilDiv(by / common)
+        .plus(whole);
     }
-    const remainder = Dim.#from(rest);
-    const constant = remainder.value;
-    if (constant !== undefined) return Dim.#from(whole).plus(Math.ceil(constant / by));
-    return Dim.#from([...whole, { coefficient: 1, atoms: [{ ceilDiv: remainder, by }] }]);
+    // ceil((ceil(e / m) + c) / n) = ceil((e + c m) / (m n))
+    const [atom, ...others] = first.atoms;
+    if (open.length === 1 && first.coefficient === 1 && others.length === 0 && atom && "ceilDiv" in atom) {
+      return atom.ceilDiv
+        .plus(constant * atom.by)
+        .ceilDiv(atom.by * by)
+        .plus(whole);
+    }
+    return whole.plus(new Dim([{ coefficient: 1, atoms: [{ ceilDiv: rest, by }] }]));
   }
 
   equals(other: DimLike): boolean {
-    return this.#text === Dim.of(other).#text;
+    return this.text === Dim.of(other).text;
   }
 
   /** This size with symbols replaced; symbols that are not named stay. */
   bind(symbols: Readonly<Record<string, DimLike>>): Dim {
     let sum = Dim.of(0);
-    for (const term of this.#terms) {
+    for (const term of this.terms) {
       let product = Dim.#constant(term.coefficient);
       for (const atom of term.atoms) {
-        if ("symbol" in atom) product = product.times(symbols[atom.symbol] ?? atom.symbol);
+        if ("symbol" in atom) product = product.times(ownEntry(symbols, atom.symbol) ?? atom.symbol);
         else product = product.times(atom.ceilDiv.bind(symbols).ceilDiv(atom.by));
       }
       sum = sum.plus(product);
@@ -137,7 +180,7 @@ export class Dim {
   fold<T>(algebra: DimAlgebra<T>): T {
     const atom = (factor: Atom) =>
       "symbol" in factor ? algebra.symbol(factor.symbol) : algebra.ceilDiv(factor.ceilDiv.fold(algebra), factor.by);
-    const terms = this.#terms.map(({ coefficient, atoms }) => {
+    const terms = this.terms.map(({ coefficient, atoms }) => {
       const factors = atoms.map(atom);
       const [first, ...rest] =
         coefficient === 1 && factors.length > 0 ? factors : [algebra.constant(coefficient), ...factors];
@@ -148,7 +191,7 @@ export class Dim {
   }
 
   toString(): string {
-    return this.#text;
+    return this.text;
   }
 }
 
@@ -159,6 +202,15 @@ export interface DimAlgebra<T> {
   plus(a: T, b: T): T;
   times(a: T, b: T): T;
   ceilDiv(a: T, by: number): T;
+}
+
+/** Symbols may be called like members that every object inherits. */
+function ownEntry<T>(entries: Readonly<Record<string, T>>, name: string): T | undefined {
+  return Object.hasOwn(entries, name) ? entries[name] : undefined;
+}
+
+function greatestCommonDivisor(a: number, b: number): number {
+  return b === 0 ? a : greatestCommonDivisor(b, a % b);
 }
 
 function print(terms: readonly Term[]): string {
@@ -178,8 +230,18 @@ export function dim(value: DimLike): Dim {
   return Dim.of(value);
 }
 
+/** @throws ShapeError where a size is negative */
 export function shapeOf(dims: readonly DimLike[]): Shape {
-  return dims.map((value) => Dim.of(value));
+  const shape = dims.map((value) => Dim.of(value));
+  checkSizes(shape);
+  return shape;
+}
+
+/** @throws ShapeError where a size is known to be negative */
+export function checkSizes(shape: Shape): void {
+  if (shape.some(({ value }) => value !== undefined && value < 0)) {
+    throw new ShapeError(`sizes must be >= 0, got ${shapeText(shape)}`);
+  }
 }
 
 export function shapeText(shape: Shape): string {

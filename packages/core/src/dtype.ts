@@ -52,12 +52,16 @@ export function allocate(dtype: DType, length: number): TypedArray {
 const float32View = new Float32Array(1);
 const bitsView = new Uint32Array(float32View.buffer);
 
-/** Bit pattern of the bfloat16 nearest to a number, ties to even. */
+/** Bit pattern of the bfloat16 nearest to a number, ties to even; overflow gives infinity. */
 export function toBfloat16Bits(value: number): number {
+  if (Number.isNaN(value)) return 0x7fc0;
   float32View[0] = value;
   const bits = bitsView[0] ?? 0;
-  if (Number.isNaN(value)) return 0x7fc0;
-  return ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff;
+  const half = bits & 0xffff;
+  // A float32 half way between two bfloat16 may itself have been rounded; then the number is on one side of it.
+  const excess = half === 0x8000 ? Math.abs(value) - Math.abs(float32View[0] ?? 0) : 0;
+  const up = excess === 0 ? half + ((bits >>> 16) & 1) > 0x8000 : excess > 0;
+  return (bits >>> 16) + (up ? 1 : 0);
 }
 
 export function fromBfloat16Bits(bits: number): number {

@@ -23,14 +23,13 @@ export {
   type GraphOutputs,
   inputOp,
   inputTensor,
-  isTensor,
   rebuild,
   rewrite,
   trace,
 } from "./graph/graph.ts";
 export * from "./graph/op.ts";
 export * from "./graph/passes.ts";
-export { type AnyTensor, Node, type Tensor } from "./graph/tensor.ts";
+export { type AnyTensor, isTensor, Node, type Tensor } from "./graph/tensor.ts";
 export { verify } from "./graph/verify.ts";
 export { AttentionMixer, type AttentionMixerSizes } from "./layers/attention-mixer.ts";
 export { GatedFeedForward, type GatedFeedForwardSizes } from "./layers/gated-feed-forward.ts";

@@ -6,40 +6,39 @@ const multiplierB = 0xcd9e8d57;
 const keyStepA = 0x9e3779b9;
 const keyStepB = 0xbb67ae85;
 
+type Words = readonly [number, number, number, number];
+
 /**
- * Philox-4x32-10: four random words from a 64-bit key and a 128-bit counter, the upper half of which is 0 here.
+ * Philox-4x32-10: four random words from a 64-bit key and a 128-bit counter.
  * Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
  */
-export function philox(key: readonly [number, number], counter: number): readonly [number, number, number, number] {
+export function philox(key: readonly [number, number], counter: Words): Words {
   let [k0, k1] = key;
-  let x0 = counter >>> 0;
-  let x1 = Math.floor(counter / 2 ** 32) >>> 0;
-  let x2 = 0;
-  let x3 = 0;
+  let [x0, x1, x2, x3] = counter;
   for (let round = 0; round < 10; round++) {
-    const a = multiply(multiplierA, x0);
-    const b = multiply(multiplierB, x2);
-    x0 = (b.high ^ x1 ^ k0) >>> 0;
-    x2 = (a.high ^ x3 ^ k1) >>> 0;
-    x1 = b.low;
-    x3 = a.low;
-    k0 = (k0 + keyStepA) >>> 0;
-    k1 = (k1 + keyStepB) >>> 0;
+    const highA = multiplyHigh(multiplierA, x0);
+    const lowA = Math.imul(multiplierA, x0);
+    const highB = multiplyHigh(multiplierB, x2);
+    const lowB = Math.imul(multiplierB, x2);
+    x0 = highB ^ x1 ^ k0;
+    x1 = lowB;
+    x2 = highA ^ x3 ^ k1;
+    x3 = lowA;
+    k0 = (k0 + keyStepA) | 0;
+    k1 = (k1 + keyStepB) | 0;
   }
-  return [x0, x1, x2, x3];
+  return [x0 >>> 0, x1 >>> 0, x2 >>> 0, x3 >>> 0];
 }
 
-/** 32 x 32 bits to 64, in halves. */
-function multiply(a: number, b: number): { readonly high: number; readonly low: number } {
+/** The upper half of the 64-bit product of two 32-bit words. */
+function multiplyHigh(a: number, b: number): number {
   const aLow = a & 0xffff;
   const aHigh = a >>> 16;
   const bLow = b & 0xffff;
   const bHigh = b >>> 16;
-  const low = aLow * bLow;
-  const middle = aHigh * bLow + Math.floor(low / 65536);
-  const cross = aLow * bHigh + (middle % 65536);
-  const high = aHigh * bHigh + Math.floor(middle / 65536) + Math.floor(cross / 65536);
-  return { high: high >>> 0, low: Math.imul(a, b) >>> 0 };
+  const middle = aHigh * bLow + ((aLow * bLow) >>> 16);
+  const cross = aLow * bHigh + (middle & 0xffff);
+  return (aHigh * bHigh + (middle >>> 16) + (cross >>> 16)) | 0;
 }
 
 /** FNV-1a over the UTF-16 units of a name. */
@@ -58,9 +57,14 @@ export class RandomStream {
     this.#key = [seed >>> 0, hash(name)];
   }
 
+  /** Four words of the stream, from number 4 * block on. */
+  #words(block: number): Words {
+    return philox(this.#key, [block | 0, Math.floor(block / 2 ** 32), 0, 0]);
+  }
+
   /** Number `index` of the stream, uniform in [0, 1), a multiple of 2^-32. */
   uniform(index: number): number {
-    return (philox(this.#key, Math.floor(index / 4))[index % 4] ?? 0) / 2 ** 32;
+    return (this.#words(Math.floor(index / 4))[index % 4] ?? 0) / 2 ** 32;
   }
 
   /** Whole number `index` of the stream, uniform from 0 to below `bound` (at most 2^32). */
@@ -75,17 +79,38 @@ export class RandomStream {
   ): Float32Array {
     const values = new Float32Array(count);
     for (let i = 0; i < count; i += 4) {
-      const [a, b, c, d] = philox(this.#key, i / 4);
-      const pairs = [...boxMuller(a, b), ...boxMuller(c, d)];
-      for (let j = 0; j < 4 && i + j < count; j++) values[i + j] = mean + deviation * (pairs[j] ?? 0);
+      const [a, b, c, d] = this.#words(i / 4);
+      const [first, second] = boxMuller(a, b);
+      const [third, fourth] = boxMuller(c, d);
+      // Writing past the end does nothing.
+      values[i] = mean + deviation * first;
+      values[i + 1] = mean + deviation * second;
+      values[i + 2] = mean + deviation * third;
+      values[i + 3] = mean + deviation * fourth;
     }
     return values;
   }
 
   /** `count` numbers uniform in [low, high). */
   uniforms(count: number, { low = 0, high = 1 }: { readonly low?: number; readonly high?: number } = {}): Float32Array {
-    return Float32Array.from({ length: count }, (_, index) => low + (high - low) * this.uniform(index));
+    const values = new Float32Array(count);
+    // Rounding to float32 may reach `high` itself.
+    const largest = float32Below(high);
+    for (let i = 0; i < count; i += 4) {
+      const words = this.#words(i / 4);
+      for (let j = 0; j < 4; j++) values[i + j] = Math.min(low + (high - low) * ((words[j] ?? 0) / 2 ** 32), largest);
+    }
+    return values;
   }
+}
+
+/** The largest float32 below a number. */
+function float32Below(value: number): number {
+  const rounded = Math.fround(value);
+  if (rounded < value) return rounded;
+  const bits = new Int32Array(Float32Array.of(rounded === 0 ? -0 : rounded).buffer);
+  bits[0] = (bits[0] ?? 0) + (rounded > 0 ? -1 : 1);
+  return new Float32Array(bits.buffer)[0] ?? 0;
 }
 
 function boxMuller(a: number, b: number): readonly [number, number] {

@@ -1,10 +1,11 @@
 // A graph: a static, typed program from named inputs to named outputs. Traced once from ordinary functions.
 
+import { sameShape } from "../dim.ts";
 import { GraphError } from "../errors.ts";
 import { type KindOfSpec, specText, type TensorSpec } from "../spec.ts";
 import { applyOp, bindAttributes, definePrimitive, type OpInputs, type OpOutputs } from "./op.ts";
 import { printGraph } from "./print.ts";
-import type { AnyTensor, Node, Tensor } from "./tensor.ts";
+import { type AnyTensor, isTensor, type Node, type Tensor } from "./tensor.ts";
 import { verify } from "./verify.ts";
 
 export type GraphInputs = { readonly [name: string]: TensorSpec };
@@ -36,9 +37,15 @@ export class Graph<I extends GraphInputs = GraphInputs, O extends GraphOutputs =
   /** Every node that an output needs, inputs left out, each after the nodes it reads. */
   readonly nodes: readonly Node[];
 
+  /**
+   * @param order nodes in the order in which they are to stand, each after the nodes it reads; those that are not
+   *   listed follow in the order of their creation
+   * @throws GraphError where an output needs an input of another trace
+   */
   constructor(
     inputTensors: { readonly [N in keyof I]: AnyTensor },
     outputTensors: { readonly [N in keyof O]: AnyTensor },
+    order: readonly Node[] = [],
   ) {
     const specs = (tensors: { readonly [name: string]: AnyTensor }) =>
       Object.fromEntries(Object.entries(tensors).map(([name, { dtype, shape }]) => [name, { dtype, shape }]));
@@ -46,7 +53,7 @@ export class Graph<I extends GraphInputs = GraphInputs, O extends GraphOutputs =
     this.outputTensors = outputTensors;
     this.inputs = specs(inputTensors) as unknown as I;
     this.outputs = specs(outputTensors) as unknown as O;
-    this.nodes = reachable(Object.values(inputTensors), Object.values(outputTensors));
+    this.nodes = reachable(Object.values(inputTensors), Object.values(outputTensors), order);
   }
 
   /** Names of the dims that are not bound. */
@@ -83,7 +90,11 @@ export class Graph<I extends GraphInputs = GraphInputs, O extends GraphOutputs =
   }
 }
 
-function reachable(inputs: readonly AnyTensor[], outputs: readonly AnyTensor[]): readonly Node[] {
+function reachable(
+  inputs: readonly AnyTensor[],
+  outputs: readonly AnyTensor[],
+  order: readonly Node[],
+): readonly Node[] {
   const own = new Set(inputs.map((tensor) => tensor.node));
   const seen = new Set<Node>();
   const pending = outputs.map((tensor) => tensor.node);
@@ -97,7 +108,8 @@ function reachable(inputs: readonly AnyTensor[], outputs: readonly AnyTensor[]):
     seen.add(node);
     for (const tensor of Object.values(node.inputs)) pending.push(tensor.node);
   }
-  return [...seen].sort((a, b) => a.id - b.id);
+  const ordered = order.filter((node) => seen.delete(node));
+  return [...ordered, ...[...seen].sort((a, b) => a.id - b.id)];
 }
 
 /** A new input of a graph under construction. */
@@ -118,7 +130,10 @@ export function trace<const I extends GraphInputs, R extends Result>(
 ): Graph<I, OutputsOf<R>> {
   const tensors = Object.fromEntries(Object.entries(inputs).map(([name, spec]) => [name, inputTensor(name, spec)]));
   const result = program(tensors as Traced<I>);
-  const outputs = isTensor(result) ? { value: result } : { ...result };
+  const outputs: { readonly [name: string]: unknown } = isTensor(result) ? { value: result } : { ...result };
+  if (Object.keys(outputs).length === 0) {
+    throw new GraphError("trace: expected the function to return a tensor or a record of tensors, got none");
+  }
   for (const [name, tensor] of Object.entries(outputs)) {
     if (!isTensor(tensor)) throw new GraphError(`trace: output "${name}" is not a tensor`);
   }
@@ -128,10 +143,6 @@ export function trace<const I extends GraphInputs, R extends Result>(
   );
   verify(graph);
   return graph;
-}
-
-export function isTensor(value: unknown): value is AnyTensor {
-  return typeof value === "object" && value !== null && "node" in value && "output" in value && "dtype" in value;
 }
 
 /** Names the new tensors that take an old node's place. */
@@ -159,18 +170,37 @@ export function rewrite<I extends GraphInputs, O extends GraphOutputs>(
     if (found === undefined) throw new GraphError(`rewrite: ${specText(tensor)} of ${tensor.node.op.name} is missing`);
     return found;
   };
+  // New nodes stand where the old ones stood, whatever was built again and whatever was not.
+  const order = new Set(Object.values(inputs).map(({ node }) => node));
+  const place = (node: Node) => {
+    const added = new Set<Node>();
+    const pending = [node];
+    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+      if (order.has(next) || added.has(next)) continue;
+      added.add(next);
+      for (const tensor of Object.values(next.inputs)) pending.push(tensor.node);
+    }
+    for (const next of [...added].sort((a, b) => a.id - b.id)) order.add(next);
+  };
   for (const node of graph.nodes) {
     const mapped = Object.fromEntries(Object.entries(node.inputs).map(([name, tensor]) => [name, lookup(tensor)]));
     const outputs = rule(node, mapped);
     for (const [name, tensor] of Object.entries(node.outputs)) {
       const output = outputs[name];
-      if (output !== undefined) replaced.set(tensor, output);
+      if (output === undefined) continue;
+      if (!options.mapInput && (output.dtype !== tensor.dtype || !sameShape(output.shape, tensor.shape))) {
+        throw new GraphError(
+          `rewrite: ${node.op.name} gives ${specText(tensor)}, what takes its place ${specText(output)}`,
+        );
+      }
+      replaced.set(tensor, output);
+      place(output.node);
     }
   }
   const outputs = Object.fromEntries(
     Object.entries(graph.outputTensors).map(([name, tensor]) => [name, lookup(tensor)]),
   );
-  return new Graph(inputs as { [N in keyof I]: AnyTensor }, outputs as { [N in keyof O]: AnyTensor });
+  return new Graph(inputs as { [N in keyof I]: AnyTensor }, outputs as { [N in keyof O]: AnyTensor }, [...order]);
 }
 
 /** A node again, unless nothing about it changed. */

@@ -1,12 +1,11 @@
 // What an operation is. A primitive is defined by a reference in plain loops; a composite by a composition of other
 // operations. Passes and autodiff ask an operation for its rules and know none by name.
 
-import { Dim } from "../dim.ts";
-import type { DType, Kind } from "../dtype.ts";
-import { kindOf } from "../dtype.ts";
-import { DTypeError, ShapeError, SisaError } from "../errors.ts";
+import { checkSizes, Dim } from "../dim.ts";
+import { type DType, type Kind, kindOf } from "../dtype.ts";
+import { DTypeError, GraphError, ShapeError, SisaError } from "../errors.ts";
 import { specText, type TensorSpec } from "../spec.ts";
-import { type AnyTensor, Node, type Tensor } from "./tensor.ts";
+import { type AnyTensor, isTensor, Node, type Tensor } from "./tensor.ts";
 
 /** Tensors that an operation takes, by name. An absent optional input is undefined or missing. */
 export type OpInputs = { readonly [name: string]: AnyTensor | undefined };
@@ -75,6 +74,7 @@ export interface CompositeDefinition<Name extends string, I extends OpInputs, A 
   readonly vjp?: NotDifferentiable | ((args: VjpArguments<I, A, O>) => Gradients<I>);
 }
 
+/** Not part of the types, which would otherwise differ between two copies of the package. */
 const opMark = Symbol.for("sisa.op");
 
 export type Primitive<
@@ -82,20 +82,19 @@ export type Primitive<
   I extends OpInputs = OpInputs,
   A extends Attributes = Attributes,
   O extends OpOutputs = OpOutputs,
-> = { readonly kind: "primitive"; readonly [opMark]: true } & OpMethods<PrimitiveDefinition<Name, I, A, O>>;
+> = { readonly kind: "primitive" } & OpMethods<PrimitiveDefinition<Name, I, A, O>>;
 
 export type Composite<
   Name extends string = string,
   I extends OpInputs = OpInputs,
   A extends Attributes = Attributes,
   O extends OpOutputs = OpOutputs,
-> = { readonly kind: "composite"; readonly [opMark]: true } & OpMethods<CompositeDefinition<Name, I, A, O>>;
+> = { readonly kind: "composite" } & OpMethods<CompositeDefinition<Name, I, A, O>>;
 
 type OpMethods<T> = { readonly [K in keyof T]: T[K] };
 
 /** Any operation. Its rules are typed for its own inputs, so they are reached through the functions of this file. */
 export interface Op<Name extends string = string> {
-  readonly [opMark]: true;
   readonly kind: "primitive" | "composite";
   readonly name: Name;
   readonly inputs: readonly string[] | "...";
@@ -178,19 +177,39 @@ export function applyOp(op: Op, inputs: OpInputs, attributes: Attributes, tag?: 
   return new Node(op, given, attributes, inferOutputs(op, given, attributes), tag).outputs;
 }
 
-/** dtype and shape of what an operation gives for these inputs. */
+/**
+ * dtype and shape of what an operation gives for these inputs.
+ * @throws GraphError, ShapeError, DTypeError with the operation's name in front
+ */
 export function inferOutputs(op: Op, inputs: OpInputs, attributes: Attributes): OutputSpecs<OpOutputs> {
   try {
+    checkInputs(op, inputs);
     op.check?.(inputs, attributes);
-    if (op.infer) return op.infer(inputs, attributes);
-    if (op.compose) return op.compose(inputs, attributes);
+    const outputs = op.infer?.(inputs, attributes) ?? op.compose?.(inputs, attributes);
+    if (outputs === undefined) throw new GraphError("has neither a shape rule nor a composition");
+    for (const { shape } of Object.values(outputs)) checkSizes(shape);
+    return outputs;
   } catch (error) {
     if (SisaError.isInstance(error) && !error.message.startsWith(`${op.name}: `)) {
       error.message = `${op.name}: ${error.message}`;
     }
     throw error;
   }
-  throw new TypeError(`${op.name}: has neither a shape rule nor a composition`);
+}
+
+/** @throws GraphError where a needed input is missing, or one is unknown or not a tensor */
+function checkInputs(op: Op, inputs: OpInputs): void {
+  const names = op.inputs === "..." ? Object.keys(inputs) : op.inputs;
+  const known = new Set<string>();
+  for (const text of names) {
+    const optional = text.endsWith("?");
+    const name = optional ? text.slice(0, -1) : text;
+    known.add(name);
+    const tensor: unknown = inputs[name];
+    if (tensor === undefined && !optional) throw new GraphError(`input "${name}" is missing`);
+    if (tensor !== undefined && !isTensor(tensor)) throw new GraphError(`input "${name}" is not a tensor`);
+  }
+  for (const name of Object.keys(inputs)) if (!known.has(name)) throw new GraphError(`has no input "${name}"`);
 }
 
 /** @throws DTypeError unless the tensor is of the kind */
@@ -256,9 +275,12 @@ export function normalAxis(axis: number, rank: number): number {
 /** Attributes with every size replaced by its binding. */
 export function bindAttributes(attributes: Attributes, symbols: Readonly<Record<string, number | Dim>>): Attributes {
   const bindValue = (value: unknown): unknown => {
-    if (value instanceof Dim) return value.bind(symbols);
+    if (Dim.is(value)) return value.bind(symbols);
     if (Array.isArray(value)) return value.map(bindValue);
+    if (typeof value === "object" && value !== null && !ArrayBuffer.isView(value)) {
+      return Object.fromEntries(Object.entries(value).map(([name, entry]) => [name, bindValue(entry)]));
+    }
     return value;
   };
-  return Object.fromEntries(Object.entries(attributes).map(([name, value]) => [name, bindValue(value)]));
+  return bindValue(attributes) as Attributes;
 }

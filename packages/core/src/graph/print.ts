@@ -1,6 +1,7 @@
 // The text form of graphs: readable, stable, one line per node. Scalars stand where they are used.
 
-import { Dim } from "../dim.ts";
+import { Dim, type Shape } from "../dim.ts";
+import type { DType } from "../dtype.ts";
 import { specText } from "../spec.ts";
 import type { Graph } from "./graph.ts";
 import type { AnyTensor, Node } from "./tensor.ts";
@@ -33,7 +34,7 @@ export function printGraph(graph: Graph): string {
     });
   }
 
-  const width = Math.min(72, Math.max(0, ...lines.map(({ left }) => left.length)));
+  const width = lines.reduce((widest, { left }) => Math.min(72, Math.max(widest, left.length)), 0);
   const list = (specs: Graph["inputs"]) => Object.entries(specs).map(([name, spec]) => `${name}: ${specText(spec)}`);
   const results = Object.entries(graph.outputTensors).map(([name, tensor]) => {
     const value = names.get(tensor) ?? "?";
@@ -55,14 +56,32 @@ function scalarText(node: Node): string | undefined {
 }
 
 function attributeText(value: unknown): string {
-  if (value instanceof Dim) return value.toString();
+  if (Dim.is(value)) return value.text;
   if (ArrayBuffer.isView(value) && !(value instanceof DataView)) {
     const elements = value as Float64Array;
-    if (elements.length === 1) return String(elements[0]);
-    const shown = Array.from(elements.subarray(0, 4), String).join(",");
+    const number = (element: number) => numberText(element, value instanceof Float32Array);
+    if (elements.length === 1) return number(elements[0] ?? 0);
+    const shown = Array.from(elements.subarray(0, 4), number).join(",");
     return `[${shown}${elements.length > 4 ? `,... ${elements.length}` : ""}]`;
   }
+  if (typeof value === "number") return numberText(value, false);
   if (Array.isArray(value)) return `[${value.map(attributeText).join(",")}]`;
-  if (typeof value === "string") return value;
+  if (isSpec(value)) return specText(value);
+  if (typeof value === "object" && value !== null) {
+    return `{${Object.entries(value).map(([name, entry]) => `${name}=${attributeText(entry)}`)}}`;
+  }
   return String(value);
+}
+
+function isSpec(value: unknown): value is { readonly dtype: DType; readonly shape: Shape } {
+  return typeof value === "object" && value !== null && "dtype" in value && "shape" in value;
+}
+
+/** The shortest decimal that is this number, or that rounds to it as a float32. */
+function numberText(value: number, float32: boolean): string {
+  if (Object.is(value, -0)) return "-0";
+  if (!float32 || !Number.isFinite(value)) return String(value);
+  let digits = 1;
+  while (Math.fround(Number(value.toPrecision(digits))) !== value) digits++;
+  return String(Number(value.toPrecision(digits)));
 }

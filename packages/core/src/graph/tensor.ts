@@ -15,11 +15,15 @@ export interface Tensor<K extends Kind = "float"> extends TensorSpec<K> {
 
 export type AnyTensor = Tensor<Kind>;
 
-let created = 0;
+export function isTensor(value: unknown): value is AnyTensor {
+  return typeof value === "object" && value !== null && "node" in value && "output" in value && "dtype" in value;
+}
+
+let next = 0;
 
 /** One application of an operation. */
 export class Node {
-  /** Rises with creation; the order in which a program is printed and run. */
+  /** Rises with creation, and is above that of every node it reads, whichever copy of the package made that. */
   readonly id: number;
   readonly op: Op;
   readonly inputs: { readonly [name: string]: AnyTensor };
@@ -35,7 +39,8 @@ export class Node {
     outputs: { readonly [name: string]: TensorSpec },
     tag?: string,
   ) {
-    this.id = created++;
+    this.id = Object.values(inputs).reduce((id, { node }) => Math.max(id, node.id + 1), next);
+    next = this.id + 1;
     this.op = op;
     this.inputs = inputs;
     this.attributes = attributes;

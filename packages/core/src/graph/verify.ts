@@ -1,9 +1,9 @@
 // An executable specification of what a well-formed graph is. Run after tracing and, in tests, after every pass.
 
-import { sameShape } from "../dim.ts";
+import { Dim, sameShape } from "../dim.ts";
 import { GraphError } from "../errors.ts";
 import { specText } from "../spec.ts";
-import type { Graph } from "./graph.ts";
+import { type Graph, overwrittenTensors } from "./graph.ts";
 import { inferOutputs, isOp } from "./op.ts";
 import type { AnyTensor, Node } from "./tensor.ts";
 
@@ -13,6 +13,7 @@ export function verify(graph: Graph): void {
   if (defined.size !== Object.keys(graph.inputTensors).length) {
     throw new GraphError("verify: two inputs of the graph are one tensor");
   }
+  const symbols = graph.symbols;
 
   for (const node of graph.nodes) {
     const { op } = node;
@@ -21,17 +22,16 @@ export function verify(graph: Graph): void {
     };
     if (!isOp(op)) fail("its op was not made by definePrimitive or defineComposite");
     if (op.kind === "primitive" ? !op.infer || !op.reference || !op.vjp : !op.compose) fail("its op lacks rules");
-    if (op.inputs !== "...") {
-      const known = op.inputs.map((name) => name.replace("?", ""));
-      for (const name of Object.keys(node.inputs)) if (!known.includes(name)) fail(`unknown input "${name}"`);
-      for (const name of op.inputs) {
-        if (!name.endsWith("?") && node.inputs[name] === undefined) fail(`input "${name}" is missing`);
-      }
-    }
     for (const [name, tensor] of Object.entries(node.inputs)) {
       if (!defined.has(tensor)) fail(`input "${name}" is used before it is computed`);
     }
+    for (const [name, value] of Object.entries(node.attributes)) {
+      if (!isPlain(value)) fail(`attribute "${name}" is not plain data`);
+    }
     const expected = inferOutputs(op, node.inputs, node.attributes);
+    for (const name of Object.keys(expected)) {
+      if (node.outputs[name] === undefined) fail(`lacks an output "${name}" that its rules give`);
+    }
     for (const [name, tensor] of Object.entries(node.outputs)) {
       const spec = expected[name];
       if (spec === undefined) fail(`has an output "${name}" that its rules do not give`);
@@ -39,15 +39,42 @@ export function verify(graph: Graph): void {
         fail(`output "${name}" is ${specText(tensor)}, its rules give ${specText(spec)}`);
       }
       if (tensor.node !== node || tensor.output !== name) fail(`output "${name}" belongs to another node`);
+      for (const size of tensor.shape) {
+        if (size.value !== undefined) continue;
+        const unknown = [...size.symbols].find((symbol) => !symbols.has(symbol));
+        if (unknown !== undefined) fail(`dim "${unknown}" is in the shape of no input, so nothing can bind it`);
+      }
       defined.add(tensor);
     }
   }
   for (const tensor of Object.values(graph.outputTensors)) {
     if (!defined.has(tensor)) throw new GraphError(`verify: an output of ${tensor.node.op.name} is never computed`);
   }
-  for (const node of graph.nodes) {
-    const replaced = node.op.inPlace === undefined ? undefined : node.inputs[node.op.inPlace];
-    if (replaced !== undefined && !readEarlier(graph, node, replaced)) {
+  verifyInPlace(graph);
+}
+
+/** What can be compared, printed and bound. */
+function isPlain(value: unknown): boolean {
+  if (value === undefined || value === null || ["number", "string", "boolean"].includes(typeof value)) return true;
+  if (typeof value !== "object") return false;
+  if (Dim.is(value) || ArrayBuffer.isView(value)) return true;
+  if (Array.isArray(value)) return value.every(isPlain);
+  return Object.getPrototypeOf(value) === Object.prototype && Object.values(value).every(isPlain);
+}
+
+/** Where a node overwrites a tensor, every other reader of that must be something that the node itself waits for. */
+function verifyInPlace(graph: Graph): void {
+  const replaced = overwrittenTensors(graph);
+  if (replaced.size === 0) return;
+  const readers = new Map<AnyTensor, Node[]>([...replaced.keys()].map((tensor) => [tensor, []]));
+  for (const node of graph.nodes) for (const tensor of Object.values(node.inputs)) readers.get(tensor)?.push(node);
+  const results = new Set(Object.values(graph.outputTensors));
+
+  for (const [tensor, node] of replaced) {
+    const others = (readers.get(tensor) ?? []).filter((reader) => reader !== node);
+    const twice = Object.values(node.inputs).filter((input) => input === tensor).length > 1;
+    const waitsFor = others.length > 0 ? ancestors(node) : new Set<Node>();
+    if (results.has(tensor) || twice || !others.every((other) => waitsFor.has(other))) {
       throw new GraphError(
         `verify: ${node.op.name} overwrites "${node.op.inPlace}", so whatever else reads it must come before by need`,
       );
@@ -55,18 +82,15 @@ export function verify(graph: Graph): void {
   }
 }
 
-/** True where every other reader of a tensor is something that the node itself waits for. */
-function readEarlier(graph: Graph, node: Node, tensor: AnyTensor): boolean {
-  const reads = (other: Node) => Object.values(other.inputs).includes(tensor);
-  const others = graph.nodes.filter((other) => other !== node && reads(other));
-  if (Object.values(graph.outputTensors).includes(tensor)) return false;
-  if (others.length === 0) return true;
-  const waitsFor = new Set<Node>();
-  const pending: Node[] = Object.values(node.inputs).map((input) => input.node);
+function ancestors(node: Node): ReadonlySet<Node> {
+  const found = new Set<Node>();
+  const pending = [node];
   for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
-    if (waitsFor.has(next)) continue;
-    waitsFor.add(next);
-    pending.push(...Object.values(next.inputs).map((input) => input.node));
+    for (const input of Object.values(next.inputs)) {
+      if (found.has(input.node)) continue;
+      found.add(input.node);
+      pending.push(input.node);
+    }
   }
-  return others.every((other) => waitsFor.has(other));
+  return found;
 }
