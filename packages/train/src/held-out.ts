@@ -1,0 +1,114 @@
+// The held-out loss: fixed batches, nats a token, and bits a byte where a tokenizer says how many bytes a token is.
+import {
+  type Backend,
+  type DeviceTensor,
+  type Executable,
+  i32,
+  type LanguageModel,
+  type LossGraph,
+  simplify,
+} from "@sisa/core";
+import type { Tokenizer } from "@sisa/hub";
+import { type Batch, heldOutPlan, readBatch } from "./data/batches.ts";
+import type { TrainingData } from "./data/training-data.ts";
+
+/** Batches that a held-out loss is measured on. */
+export interface HeldOutBatches {
+  /** Rows of each batch. */
+  readonly rows: number;
+  /** Tokens a row. */
+  readonly sequenceLength: number;
+  readonly batches: readonly Batch[];
+  /** Bytes of text a target token, where they can be counted. */
+  readonly bytesPerToken?: number;
+}
+
+/** A loss on held-out text. */
+export interface HeldOutLoss {
+  /** Nats a token. */
+  readonly heldOutLoss: number;
+  readonly bitsPerByte?: number;
+}
+
+/** The batches of a run, read once. @throws DataError where the held-out part is too short */
+export async function readHeldOut(
+  data: TrainingData,
+  sizes: { readonly sequenceLength: number; readonly microBatchSize: number; readonly heldOutBatches: number },
+): Promise<HeldOutBatches> {
+  const { rows, sequenceLength, starts } = heldOutPlan(data.heldOut, sizes);
+  const batches = await Promise.all(starts.map((places) => readBatch(data.heldOut, places, sequenceLength)));
+  if (data.tokenizer === undefined) return { rows, sequenceLength, batches };
+  let bytes = 0;
+  for (const { targets } of batches) {
+    for (let row = 0; row < rows; row++) {
+      bytes += textBytes(data.tokenizer, targets.subarray(row * sequenceLength, (row + 1) * sequenceLength));
+    }
+  }
+  return { rows, sequenceLength, batches, bytesPerToken: bytes / (batches.length * rows * sequenceLength) };
+}
+
+/**
+ * Bytes of UTF-8 that ids stand for; end-of-text stands for none. A character that the ids only begin or end decodes to
+ * U+FFFD, which counts one byte.
+ */
+export function textBytes(tokenizer: Tokenizer, ids: Int32Array): number {
+  let bytes = 0;
+  let part: number[] = [];
+  const count = (): void => {
+    const text = tokenizer.decode(part);
+    bytes += new TextEncoder().encode(text.replaceAll("\ufffd", "?")).length;
+    part = [];
+  };
+  for (const id of ids) {
+    if (id === tokenizer.endOfText) count();
+    else part.push(id);
+  }
+  count();
+  return bytes;
+}
+
+type LossExecutable = Executable<LossGraph["inputs"], LossGraph["outputs"]>;
+
+/** Measures held-out losses of parameters that lie on a backend. */
+export class HeldOutEvaluator {
+  readonly #backend: Backend;
+  readonly #executable: LossExecutable;
+  readonly #heldOut: HeldOutBatches;
+  readonly #ids: DeviceTensor;
+  readonly #targets: DeviceTensor;
+
+  private constructor(backend: Backend, executable: LossExecutable, heldOut: HeldOutBatches) {
+    this.#backend = backend;
+    this.#executable = executable;
+    this.#heldOut = heldOut;
+    const spec = i32(heldOut.rows, heldOut.sequenceLength);
+    this.#ids = backend.tensor(spec);
+    this.#targets = backend.tensor(spec);
+  }
+
+  static async create(backend: Backend, model: LanguageModel, heldOut: HeldOutBatches): Promise<HeldOutEvaluator> {
+    const graph = model.lossGraph().bind({ B: heldOut.rows, T: heldOut.sequenceLength });
+    return new HeldOutEvaluator(backend, await backend.compile(simplify(graph)), heldOut);
+  }
+
+  /** The loss with these parameters. All batches are of one size, so the mean of their means is the mean. */
+  async loss(parameters: Readonly<Record<string, DeviceTensor>>): Promise<HeldOutLoss> {
+    let sum = 0;
+    for (const { ids, targets } of this.#heldOut.batches) {
+      this.#backend.write(this.#ids, ids);
+      this.#backend.write(this.#targets, targets);
+      const { value } = this.#executable.run({ ...parameters, ids: this.#ids, targets: this.#targets });
+      sum += Number((await value.read())[0]);
+    }
+    const heldOutLoss = sum / this.#heldOut.batches.length;
+    const { bytesPerToken } = this.#heldOut;
+    if (bytesPerToken === undefined || bytesPerToken === 0) return { heldOutLoss };
+    return { heldOutLoss, bitsPerByte: heldOutLoss / Math.LN2 / bytesPerToken };
+  }
+
+  close(): void {
+    this.#executable.close();
+    this.#ids.dispose();
+    this.#targets.dispose();
+  }
+}

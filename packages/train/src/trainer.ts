@@ -1,0 +1,308 @@
+// A model in training on a backend: steps, held-out losses, and its state in and out. Files, progress and the order of
+// events are in train.ts.
+import {
+  type Backend,
+  bool,
+  ConfigError,
+  type DeviceTensor,
+  type Executable,
+  f32,
+  GraphError,
+  type GraphInputs,
+  type GraphOutputs,
+  i32,
+  initialize,
+  type LanguageModel,
+  parameterSpecs,
+} from "@sisa/core";
+import { type ResolvedSettings, scheduleOf } from "./config/settings.ts";
+import type { Batch } from "./data/batches.ts";
+import { type HeldOutBatches, HeldOutEvaluator, type HeldOutLoss } from "./held-out.ts";
+import type { StepRecord } from "./metrics/metrics.ts";
+import { NotFiniteProbe } from "./not-finite.ts";
+import { learningRateAt } from "./optimizer/schedule.ts";
+import { accumulateGraph, stateName, updateGraph } from "./training-graphs.ts";
+
+type Tensors = Readonly<Record<string, DeviceTensor>>;
+type AnyExecutable = Executable<GraphInputs, GraphOutputs>;
+
+export interface TrainerOptions {
+  readonly model: LanguageModel;
+  readonly backend: Backend;
+  readonly settings: ResolvedSettings;
+  /** The micro-batch of a step; a pure function of both numbers, which count from 0. */
+  readonly batches: (step: number, microBatch: number) => Batch | Promise<Batch>;
+  /** What `evaluate` measures on. */
+  readonly heldOut?: HeldOutBatches;
+  /** First values; by default the model's initialisation with the seed of the settings. */
+  readonly parameters?: Readonly<Record<string, Float32Array>>;
+  /** Milliseconds of a clock that never goes back. */
+  readonly now?: () => number;
+}
+
+/** How far a run has come. */
+export interface TrainerProgress {
+  /** Steps done, skipped ones included. */
+  readonly step: number;
+  /** Steps that changed nothing because they were not finite. */
+  readonly skipped: number;
+  readonly elapsedSeconds: number;
+}
+
+/** A tensor of the state: its sizes, and its values when asked for. */
+export interface StateTensor {
+  readonly shape: readonly number[];
+  read(): Promise<Float32Array>;
+}
+
+/** What `advance` did. */
+export interface Advance {
+  readonly records: readonly StepRecord[];
+  /** Why the last of the steps was skipped, where it was: the first operation that was not finite. */
+  readonly skippedBecause?: string;
+}
+
+/**
+ * A model in training. `advance` runs steps; everything else may be called between.
+ * State that decides what comes next: parameters, both moments, and two numbers (steps, skipped steps).
+ */
+export class Trainer implements AsyncDisposable {
+  readonly #options: TrainerOptions;
+  readonly #accumulate: AnyExecutable;
+  readonly #update: AnyExecutable;
+  readonly #state: Tensors;
+  readonly #inputs: { readonly [N in "ids" | "targets" | "first" | "rates"]: DeviceTensor };
+  readonly #now: () => number;
+  #evaluator: HeldOutEvaluator | undefined;
+  #step = 0;
+  #skipped = 0;
+  #secondsBefore = 0;
+  #startedAt: number | undefined;
+
+  private constructor(options: TrainerOptions, accumulate: AnyExecutable, update: AnyExecutable, state: Tensors) {
+    const { backend, settings } = options;
+    this.#options = options;
+    this.#accumulate = accumulate;
+    this.#update = update;
+    this.#state = state;
+    this.#now = options.now ?? (() => performance.now());
+    const batch = i32(settings.microBatchSize, settings.sequenceLength);
+    this.#inputs = {
+      ids: backend.tensor(batch),
+      targets: backend.tensor(batch),
+      first: backend.tensor(bool()),
+      rates: backend.tensor(f32(3)),
+    };
+  }
+
+  /**
+   * Compiles the programs of a step and puts the first values on the device.
+   * @throws ConfigError where sequences are longer than the model allows, or parameters do not fit
+   */
+  static async create(options: TrainerOptions): Promise<Trainer> {
+    const { model, backend, settings } = options;
+    const { maximumLength } = model.config;
+    if (settings.sequenceLength > maximumLength) {
+      throw new ConfigError(
+        `sequenceLength: expected at most the model's maximumLength (${maximumLength}), got ${settings.sequenceLength}`,
+      );
+    }
+    const update = updateGraph(model, settings);
+    const accumulate = accumulateGraph(model);
+    const sizes = { B: settings.microBatchSize, T: settings.sequenceLength };
+    const accumulateProgram = await backend.compile(accumulate.graph.bind(sizes), { state: accumulate.state });
+    const updateProgram = await backend.compile(update.graph, { state: update.state });
+    const state: Record<string, DeviceTensor> = {
+      [stateName.loss]: backend.tensor(f32()),
+      [stateName.halted]: backend.tensor(bool()),
+    };
+    const values = options.parameters ?? initialize(model, settings.seed);
+    for (const [name, spec] of Object.entries(parameterSpecs(model))) {
+      const value = values[name];
+      if (value === undefined) throw new ConfigError(`parameters: expected a value for ${name}, got nothing`);
+      state[name] = backend.tensor(spec, value);
+      for (const make of [stateName.firstMoment, stateName.secondMoment, stateName.gradient]) {
+        state[make(name)] = backend.tensor(spec);
+      }
+    }
+    return new Trainer(options, accumulateProgram, updateProgram, state);
+  }
+
+  get model(): LanguageModel {
+    return this.#options.model;
+  }
+
+  get settings(): ResolvedSettings {
+    return this.#options.settings;
+  }
+
+  get progress(): TrainerProgress {
+    return { step: this.#step, skipped: this.#skipped, elapsedSeconds: this.#elapsed() };
+  }
+
+  #elapsed(): number {
+    return this.#secondsBefore + (this.#startedAt === undefined ? 0 : (this.#now() - this.#startedAt) / 1000);
+  }
+
+  /**
+   * Runs steps and reads their losses back once, at the end. A step that is not finite changes nothing and ends the
+   * advance early: it counts as done and is explained; the steps after it were not taken yet.
+   *
+   * @param most how many steps at most
+   * @returns a record for each step done, at least one
+   */
+  async advance(most: number): Promise<Advance> {
+    this.#startedAt ??= this.#now();
+    const from = this.#elapsed();
+    const reports: DeviceTensor[] = [];
+    for (let index = 0; index < most; index++) reports.push(await this.#enqueue(this.#step + index));
+    const values = await Promise.all(reports.map((report) => report.read()));
+    for (const report of reports) report.dispose();
+    // A step after one that was not finite found the device halted, and did nothing.
+    const failed = values.findIndex((report) => report[2] !== 1);
+    const done = failed < 0 ? values : values.slice(0, failed + 1);
+    const seconds = this.#elapsed() - from;
+
+    let skippedBecause: string | undefined;
+    if (failed >= 0) {
+      skippedBecause = await this.#explain(this.#step + failed);
+      this.#options.backend.write(this.#tensor(stateName.halted), Uint8Array.of(0));
+    }
+    const records = done.map((report, index): StepRecord => {
+      this.#step++;
+      if (index === failed) this.#skipped++;
+      return {
+        type: "step",
+        step: this.#step,
+        tokens: this.#step * this.settings.batchTokens,
+        loss: report[0] ?? Number.NaN,
+        learningRate: learningRateAt(this.#step - 1, scheduleOf(this.settings)),
+        gradNorm: report[1] ?? Number.NaN,
+        tokensPerSecond: (values.length * this.settings.batchTokens) / seconds,
+        elapsedSeconds: from + ((index + 1) / values.length) * seconds,
+        skipped: this.#skipped,
+      };
+    });
+    return skippedBecause === undefined ? { records } : { records, skippedBecause };
+  }
+
+  /** Puts one step in the backend's queue; returns its report, kept. */
+  async #enqueue(step: number): Promise<DeviceTensor> {
+    const { backend, settings, batches } = this.#options;
+    const { ids, targets, first, rates } = this.#inputs;
+    for (let micro = 0; micro < settings.gradientAccumulation; micro++) {
+      const batch = await batches(step, micro);
+      backend.write(ids, batch.ids);
+      backend.write(targets, batch.targets);
+      backend.write(first, Uint8Array.of(micro === 0 ? 1 : 0));
+      this.#accumulate.run({ ...this.#only(this.#accumulateInputs()), ids, targets, first });
+    }
+    const { beta1, beta2 } = settings.optimizer;
+    // Steps that were skipped do not count for the bias correction, as in torch.
+    const updates = step - this.#skipped + 1;
+    const learningRate = learningRateAt(step, scheduleOf(settings));
+    backend.write(rates, Float32Array.of(learningRate, 1 - beta1 ** updates, 1 - beta2 ** updates));
+    const { report } = this.#update.run({ ...this.#state, rates });
+    if (report === undefined) throw new GraphError("the update program gave no report");
+    return report.keep();
+  }
+
+  #accumulateInputs(): string[] {
+    const names = Object.keys(this.model.parameters);
+    return [...names, ...names.map(stateName.gradient), stateName.loss];
+  }
+
+  #only(names: readonly string[]): Record<string, DeviceTensor> {
+    return Object.fromEntries(names.map((name) => [name, this.#tensor(name)]));
+  }
+
+  #tensor(name: string): DeviceTensor {
+    const tensor = this.#state[name];
+    if (tensor === undefined) throw new ConfigError(`the training state holds no "${name}"`);
+    return tensor;
+  }
+
+  /** Which operation was first not finite in a step whose parameters are still on the device. */
+  async #explain(step: number): Promise<string> {
+    const { backend, settings, batches, model } = this.#options;
+    const { ids, targets } = this.#inputs;
+    const probe = await NotFiniteProbe.create(backend, model, {
+      B: settings.microBatchSize,
+      T: settings.sequenceLength,
+    });
+    try {
+      for (let micro = 0; micro < settings.gradientAccumulation; micro++) {
+        const batch = await batches(step, micro);
+        backend.write(ids, batch.ids);
+        backend.write(targets, batch.targets);
+        const found = await probe.explain({ ...this.#only(Object.keys(model.parameters)), ids, targets });
+        if (found !== undefined) return found;
+      }
+      return "every value is finite by itself, but the norm of all gradients overflows float32";
+    } finally {
+      probe.close();
+    }
+  }
+
+  /** The held-out loss of the current parameters. @throws ConfigError without held-out batches */
+  async evaluate(): Promise<HeldOutLoss> {
+    const { backend, model, heldOut } = this.#options;
+    if (heldOut === undefined) throw new ConfigError("evaluate: this trainer was made without held-out batches");
+    this.#evaluator ??= await HeldOutEvaluator.create(backend, model, heldOut);
+    return await this.#evaluator.loss(this.#only(Object.keys(model.parameters)));
+  }
+
+  /** A copy of the parameters. */
+  async parameters(): Promise<Record<string, Float32Array>> {
+    const entries = Object.entries(this.parameterTensors());
+    return Object.fromEntries(await Promise.all(entries.map(async ([name, tensor]) => [name, await tensor.read()])));
+  }
+
+  /** The parameters, each read when asked for, so that a save holds one at a time. */
+  parameterTensors(): Record<string, StateTensor> {
+    return this.#stateTensors(Object.keys(this.model.parameters));
+  }
+
+  /** The optimizer's moments, as `firstMoment.<parameter>` and `secondMoment.<parameter>`. */
+  momentTensors(): Record<string, StateTensor> {
+    const names = Object.keys(this.model.parameters);
+    return this.#stateTensors([...names.map(stateName.firstMoment), ...names.map(stateName.secondMoment)]);
+  }
+
+  #stateTensors(names: readonly string[]): Record<string, StateTensor> {
+    return Object.fromEntries(
+      names.map((name) => {
+        const tensor = this.#tensor(name);
+        const shape = tensor.spec.shape.map((size) => size.value ?? 0);
+        return [name, { shape, read: async () => (await tensor.read()) as Float32Array }];
+      }),
+    );
+  }
+
+  /**
+   * Takes up a state that was saved: the run goes on as if it had never stopped.
+   *
+   * @param read values of a parameter or a moment, by the names of `parameterTensors` and `momentTensors`
+   */
+  async restore(progress: TrainerProgress, read: (name: string) => Promise<Float32Array>): Promise<void> {
+    for (const name of [...Object.keys(this.parameterTensors()), ...Object.keys(this.momentTensors())]) {
+      this.#options.backend.write(this.#tensor(name), await read(name));
+    }
+    this.#step = progress.step;
+    this.#skipped = progress.skipped;
+    this.#secondsBefore = progress.elapsedSeconds;
+    this.#startedAt = undefined;
+  }
+
+  /** Frees what the trainer holds on the backend; the backend stays. */
+  async close(): Promise<void> {
+    this.#evaluator?.close();
+    this.#accumulate.close();
+    this.#update.close();
+    for (const tensor of [...Object.values(this.#state), ...Object.values(this.#inputs)]) tensor.dispose();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}

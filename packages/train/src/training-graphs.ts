@@ -1,0 +1,152 @@
+// The two programs of a training step. `accumulate` adds a micro-batch's gradients; `update` takes one optimizer step
+// with the sum. Nothing is read back between them.
+import {
+  type AnyTensor,
+  adamw,
+  add,
+  and,
+  cast,
+  clipFactor,
+  concat,
+  f32,
+  finite,
+  Graph,
+  type GraphInputs,
+  type GraphOutputs,
+  globalNorm,
+  inputTensor,
+  type LanguageModel,
+  bool as logical,
+  mul,
+  not,
+  or,
+  parameterSpecs,
+  reshape,
+  simplify,
+  slice,
+  type Tensor,
+  trace,
+  valueAndGrad,
+  where,
+} from "@sisa/core";
+import type { ResolvedSettings } from "./config/settings.ts";
+import { parameterSettings } from "./optimizer/parameter-groups.ts";
+
+/** Names of the tensors that a step keeps on the device, besides the parameters. */
+export const stateName = {
+  gradient: (parameter: string): string => `gradient.${parameter}`,
+  firstMoment: (parameter: string): string => `firstMoment.${parameter}`,
+  secondMoment: (parameter: string): string => `secondMoment.${parameter}`,
+  loss: "loss",
+  halted: "halted",
+} as const;
+
+/** A graph with the pairs of input and output that are state. */
+export interface StatefulGraph {
+  readonly graph: Graph;
+  readonly state: Readonly<Record<string, string>>;
+}
+
+/** The loss and its gradients by every parameter, for `ids` and `targets` [B,T]. */
+export function gradientGraph(model: LanguageModel): Graph {
+  const names = Object.keys(model.parameters);
+  return valueAndGrad(model.lossGraph(), { wrt: names }) as unknown as Graph;
+}
+
+/**
+ * Adds the loss and the gradients of a micro-batch to the sums of the step.
+ *
+ * Inputs: `ids`, `targets` int32 [B,T]; `first` bool [], true where the sums start anew; the parameters; the sums.
+ * State: the sums.
+ */
+export function accumulateGraph(model: LanguageModel): StatefulGraph {
+  const gradients = gradientGraph(model);
+  const names = Object.keys(model.parameters);
+  const sums: Record<string, Tensor> = {
+    [stateName.loss]: inputTensor(stateName.loss, f32()) as Tensor,
+    ...Object.fromEntries(
+      Object.entries(parameterSpecs(model)).map(([name, spec]) => {
+        const sum = stateName.gradient(name);
+        return [sum, inputTensor(sum, spec) as Tensor];
+      }),
+    ),
+  };
+  const first = inputTensor("first", logical()) as Tensor<"bool">;
+  const added = (sum: string, term: AnyTensor | undefined): [string, AnyTensor] => {
+    const before = sums[sum] as Tensor;
+    return [sum, where(first, term as Tensor, add(before, term as Tensor))];
+  };
+  const outputs = Object.fromEntries([
+    added(stateName.loss, gradients.outputTensors.value),
+    ...names.map((name) => added(stateName.gradient(name), gradients.outputTensors[`grad.${name}`])),
+  ]);
+  const graph = new Graph<GraphInputs, GraphOutputs>({ ...gradients.inputTensors, first, ...sums }, outputs);
+  return { graph: simplify(graph), state: Object.fromEntries(Object.keys(outputs).map((name) => [name, name])) };
+}
+
+/**
+ * One step of AdamW with the summed gradients, clipped by their common norm.
+ *
+ * Inputs: `rates` float32 [3] (learning rate, 1 - beta1^t, 1 - beta2^t); the parameters, their moments, the sums, and
+ * `halted`.
+ * State: the parameters, the moments, and `halted`. Where loss or norm is not finite, parameters and moments stay as they
+ * are, bit for bit, and so they do in every later step until the host clears `halted`: it can then look into the very state
+ * in which the step failed.
+ * Output: `report` float32 [3]: mean loss of the step, norm of its gradients before clipping, 1 where it took effect.
+ */
+export function updateGraph(model: LanguageModel, settings: ResolvedSettings): StatefulGraph {
+  const { beta1, beta2, epsilon, weightDecay, clipNorm, groups } = settings.optimizer;
+  const specs = Object.entries(parameterSpecs(model));
+  const own = parameterSettings(model.parameters, weightDecay, groups);
+  const inputs = {
+    rates: f32(3),
+    [stateName.loss]: f32(),
+    [stateName.halted]: logical(),
+    ...Object.fromEntries(
+      specs.flatMap(([name, spec]) => [
+        [name, spec],
+        [stateName.firstMoment(name), spec],
+        [stateName.secondMoment(name), spec],
+        [stateName.gradient(name), spec],
+      ]),
+    ),
+  };
+  const graph = trace(inputs as GraphInputs, (tensors) => {
+    const float = (name: string): Tensor => tensors[name] as Tensor;
+    const rate = (index: number): Tensor =>
+      reshape(slice(float("rates"), { axis: 0, start: index, end: index + 1 }), []);
+    const share = 1 / settings.gradientAccumulation;
+    const loss = mul(float(stateName.loss), share);
+    const norm = mul(globalNorm(specs.map(([name]) => float(stateName.gradient(name)))), share);
+    const wasHalted = tensors[stateName.halted] as unknown as Tensor<"bool">;
+    const sound = and(finite(norm), finite(loss));
+    const proceed = and(sound, not(wasHalted));
+    const gradientScale = mul(clipFactor(norm, clipNorm), share);
+    const outputs: Record<string, AnyTensor> = {};
+    for (const [name] of specs) {
+      const { learningRateFactor, weightDecay: decay } = own.get(name) ?? { learningRateFactor: 1, weightDecay };
+      const updated = adamw(
+        {
+          parameter: float(name),
+          gradient: float(stateName.gradient(name)),
+          firstMoment: float(stateName.firstMoment(name)),
+          secondMoment: float(stateName.secondMoment(name)),
+          learningRate: learningRateFactor === 1 ? rate(0) : mul(rate(0), learningRateFactor),
+          firstCorrection: rate(1),
+          secondCorrection: rate(2),
+          gradientScale,
+          proceed,
+        },
+        { beta1, beta2, epsilon, weightDecay: decay },
+      );
+      outputs[name] = updated.parameter;
+      outputs[stateName.firstMoment(name)] = updated.firstMoment;
+      outputs[stateName.secondMoment(name)] = updated.secondMoment;
+    }
+    outputs[stateName.halted] = or(wasHalted, not(sound));
+    const scalars = [loss, norm, cast(proceed, "float32") as Tensor].map((scalar) => reshape(scalar, [1]));
+    return { ...outputs, report: concat(scalars, { axis: 0 }) };
+  });
+  const state = Object.keys(graph.outputs).filter((name) => name !== "report");
+  return { graph: simplify(graph), state: Object.fromEntries(state.map((name) => [name, name])) };
+}
