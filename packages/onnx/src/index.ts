@@ -1,1 +1,13 @@
-export {};
+// Everything @sisa/onnx offers: graphs as ONNX models, and the backend that runs them on ONNX Runtime.
+
+export { type OnnxruntimeOptions, onnxruntime } from "./backend.ts";
+export type { Lowerings } from "./lower.ts";
+export {
+  type Dialect,
+  type Emitter,
+  type LoweredOutputs,
+  type Lowering,
+  type LoweringArguments,
+  lowering,
+} from "./lowering.ts";
+export type { Attribute, ElementType, Value } from "./model-proto.ts";

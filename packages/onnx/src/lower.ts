@@ -1,0 +1,169 @@
+// From a graph to ONNX: composites without a lowering are expanded, then every node is spelled by its lowering.
+
+import {
+  type AnyTensor,
+  type Dim,
+  DTypeError,
+  expandComposites,
+  type Graph,
+  GraphError,
+  inputOp,
+  type Node,
+  simplify,
+  specText,
+  type TensorSpec,
+  type TypedArray,
+  UnsupportedOpError,
+} from "@sisa/core";
+import { type Dialect, Emitter, type Lowering } from "./lowering.ts";
+import { elementType } from "./lowerings/elementwise.ts";
+import { lowerings } from "./lowerings/index.ts";
+import { type Axes, GraphBuilder, type Value } from "./model-proto.ts";
+import { Sizes, type SymbolSource } from "./sizes.ts";
+
+export type Lowerings = { readonly [name: string]: Lowering | "compose" | "unsupported" };
+
+export interface LowerOptions {
+  readonly dialect: Dialect;
+  /** Lowerings of operations that are not ours, or that take the place of ours. */
+  readonly lowerings?: Lowerings | undefined;
+  /** Values of inputs that are not passed in at run time. */
+  readonly constants?: { readonly [name: string]: TypedArray | undefined } | undefined;
+  /** What inputs and outputs are called in the model; default as in the graph. */
+  readonly nameOfInput?: (name: string) => string;
+  readonly nameOfOutput?: (name: string) => string;
+}
+
+/** A lowered graph. */
+export interface Lowered {
+  readonly builder: GraphBuilder;
+  /** Pairs of a graph input and the output that overwrites it in place. */
+  readonly inPlace: ReadonlyMap<string, string>;
+}
+
+/**
+ * Spells a graph in ONNX.
+ * @throws UnsupportedOpError for an operation with neither lowering nor composition; DTypeError for floats other than
+ *   float32; GraphError for sizes that no input tells
+ */
+export function lower(graph: Graph, options: LowerOptions): Lowered {
+  const table: Lowerings = { ...lowerings, ...options.lowerings };
+  const ruleOf = (node: Node): Lowering | undefined => {
+    const rule = Object.hasOwn(table, node.op.name) ? table[node.op.name] : undefined;
+    if (rule === "unsupported") throw unsupported(node, "it has no meaning in ONNX");
+    return rule === undefined || rule === "compose" || rule.declines?.(node, options.dialect) ? undefined : rule;
+  };
+  const expanded = simplify(expandComposites(graph, (_op, node) => ruleOf(node) === undefined));
+
+  const builder = new GraphBuilder();
+  const values = new Map<AnyTensor, Value>();
+  const sources = declareInputs(expanded, builder, values, options);
+  const sizes = new Sizes(builder, sources);
+  const read = readTensors(expanded);
+  const saved = new Map<unknown, { readonly [name: string]: Value }>();
+
+  expanded.nodes.forEach((node, index) => {
+    const rule = ruleOf(node);
+    if (rule === undefined) throw unsupported(node, "it is a primitive without a lowering; pass one as `lowerings`");
+    checkDTypes(node);
+    const inputs = Object.fromEntries(
+      Object.entries(node.inputs).map(([name, tensor]) => [name, lookup(values, tensor)]),
+    );
+    const needs = Object.fromEntries(Object.entries(node.outputs).map(([name, tensor]) => [name, read.has(tensor)]));
+    const emit = new Emitter(builder, sizes, options.dialect, `${node.op.name}#${index}`, saved);
+    const { attributes, outputs } = node;
+    const lowered = rule.lower({ emit, inputs, attributes, specs: node.inputs, outputs, needs });
+    for (const [name, tensor] of Object.entries(outputs)) {
+      const value = lowered[name];
+      if (value !== undefined) values.set(tensor, value);
+    }
+  });
+  declareOutputs(expanded, builder, values, options);
+  return { builder, inPlace: inPlacePairs(expanded) };
+}
+
+function unsupported(node: Node, why: string): UnsupportedOpError {
+  return new UnsupportedOpError(node.op.name, "onnxruntime", why);
+}
+
+function lookup(values: ReadonlyMap<AnyTensor, Value>, tensor: AnyTensor): Value {
+  const value = values.get(tensor);
+  if (value === undefined) throw new GraphError(`lowering of ${tensor.node.op.name} gave no "${tensor.output}"`);
+  return value;
+}
+
+/** Tensors that a node or an output of the graph reads. */
+function readTensors(graph: Graph): ReadonlySet<AnyTensor> {
+  const read = new Set<AnyTensor>(Object.values(graph.outputTensors));
+  for (const node of graph.nodes) for (const tensor of Object.values(node.inputs)) read.add(tensor);
+  return read;
+}
+
+function checkDTypes(node: Node): void {
+  for (const tensor of Object.values(node.outputs)) {
+    try {
+      elementType(tensor.dtype);
+    } catch (error) {
+      if (!DTypeError.isInstance(error)) throw error;
+      throw new DTypeError(`onnxruntime runs float32 only, got ${specText(tensor)} from ${node.op.name}`);
+    }
+  }
+}
+
+function axesOf(spec: TensorSpec): Axes {
+  return spec.shape.map((size) => size.value ?? size.toString());
+}
+
+function declareInputs(
+  graph: Graph,
+  builder: GraphBuilder,
+  values: Map<AnyTensor, Value>,
+  { constants = {}, nameOfInput = (name) => name }: LowerOptions,
+): ReadonlyMap<string, SymbolSource> {
+  const sources = new Map<string, SymbolSource>();
+  for (const [name, tensor] of Object.entries(graph.inputTensors)) {
+    const type = elementType(tensor.dtype);
+    const constant = constants[name];
+    if (constant !== undefined) {
+      values.set(tensor, builder.namedConstant(nameOfInput(name), constant, boundSizes(name, tensor), type));
+      continue;
+    }
+    const value = builder.input(nameOfInput(name), type, axesOf(tensor));
+    values.set(tensor, value);
+    tensor.shape.forEach((size, axis) => {
+      const [symbol] = size.symbols;
+      if (symbol !== undefined && size.equals(symbol) && !sources.has(symbol)) sources.set(symbol, { value, axis });
+    });
+  }
+  return sources;
+}
+
+function boundSizes(name: string, { shape }: TensorSpec): number[] {
+  return shape.map((size: Dim) => {
+    if (size.value === undefined) throw new GraphError(`constant "${name}" has the size ${size}; bind it`);
+    return size.value;
+  });
+}
+
+function declareOutputs(
+  graph: Graph,
+  builder: GraphBuilder,
+  values: ReadonlyMap<AnyTensor, Value>,
+  { nameOfOutput = (name) => name }: LowerOptions,
+): void {
+  for (const [name, tensor] of Object.entries(graph.outputTensors)) {
+    builder.namedOutput(lookup(values, tensor), nameOfOutput(name), elementType(tensor.dtype), axesOf(tensor));
+  }
+}
+
+/** Inputs of the graph that an operation overwrites, with the output that is the result. */
+function inPlacePairs(graph: Graph): ReadonlyMap<string, string> {
+  const pairs = new Map<string, string>();
+  const inputs = new Map(Object.entries(graph.inputTensors).map(([name, tensor]) => [tensor, name]));
+  for (const [name, { node }] of Object.entries(graph.outputTensors)) {
+    const overwritten = node.op.inPlace === undefined ? undefined : node.inputs[node.op.inPlace];
+    const input = overwritten && inputs.get(overwritten);
+    if (input !== undefined && overwritten?.node.op === inputOp) pairs.set(input, name);
+  }
+  return pairs;
+}

@@ -1,0 +1,177 @@
+// What a lowering is: the rule that spells one of our operations as ONNX nodes.
+
+import type { Attributes, DefinedOp, Dim, Node, OpInputs, OpOutputs, Shape } from "@sisa/core";
+import type { Attribute, ElementType, GraphBuilder, Value } from "./model-proto.ts";
+import { elementTypeCode } from "./model-proto.ts";
+import type { Sizes } from "./sizes.ts";
+
+/** `onnxruntime` may use operators that only ONNX Runtime has; `standard` is for any runtime. */
+export type Dialect = "onnxruntime" | "standard";
+
+type Maybe<T, V> = undefined extends T ? V | undefined : V;
+
+export interface LoweringArguments<
+  I extends OpInputs = OpInputs,
+  A extends Attributes = Attributes,
+  O extends OpOutputs = OpOutputs,
+> {
+  readonly emit: Emitter;
+  /** Values of the inputs; an optional one that is absent is undefined. */
+  readonly inputs: { readonly [N in keyof I]: Maybe<I[N], Value> };
+  readonly attributes: A;
+  /** Shapes and dtypes of the inputs. */
+  readonly specs: I;
+  readonly outputs: O;
+  /** Which outputs anything reads. */
+  readonly needs: { readonly [N in keyof O]?: boolean };
+}
+
+/** Values of the outputs, by name. Outputs that nothing reads may be left out. */
+export type LoweredOutputs<O extends OpOutputs = OpOutputs> = { readonly [N in keyof O]?: Value };
+
+/** How one operation is spelled in ONNX. */
+export interface Lowering<Name extends string = string> {
+  readonly op: Name;
+  /** True where this node is better served by its composition, such as a composite with sizes that are not bound. */
+  declines?(node: Node, dialect: Dialect): boolean;
+  lower(args: LoweringArguments): LoweredOutputs;
+}
+
+/**
+ * Declares the lowering of an operation, with the types that the operation has.
+ *
+ * @param op   the operation
+ * @param rule adds nodes through `emit` and returns the values of the outputs
+ * @param declines optional: nodes for which the composition is taken instead
+ */
+export function lowering<Name extends string, I extends OpInputs, A extends Attributes, O extends OpOutputs>(
+  op: DefinedOp<Name, I, A, O>,
+  rule: (args: LoweringArguments<I, A, O>) => LoweredOutputs<O>,
+  declines?: (node: Node, dialect: Dialect) => boolean,
+): Lowering<Name> {
+  return {
+    op: op.name,
+    // A rule is only ever called for nodes of its own operation, whose inputs and attributes have these types.
+    lower: (args) => rule(args as unknown as LoweringArguments<I, A, O>),
+    ...(declines && { declines }),
+  };
+}
+
+const microsoft = "com.microsoft";
+
+/** Adds the nodes of one operation to a model. */
+export class Emitter {
+  readonly builder: GraphBuilder;
+  readonly sizes: Sizes;
+  readonly dialect: Dialect;
+  /** Values that a forward operation leaves for its own backward operation, by a value that only the two know. */
+  readonly saved: Map<unknown, { readonly [name: string]: Value }>;
+  readonly #label: string;
+  #count = 0;
+
+  constructor(
+    builder: GraphBuilder,
+    sizes: Sizes,
+    dialect: Dialect,
+    label: string,
+    saved: Map<unknown, { readonly [name: string]: Value }>,
+  ) {
+    this.builder = builder;
+    this.sizes = sizes;
+    this.dialect = dialect;
+    this.saved = saved;
+    this.#label = label;
+  }
+
+  #name(): string {
+    return `${this.#label}.${this.#count++}`;
+  }
+
+  /** Adds an ONNX node and returns its output. */
+  node(
+    operator: string,
+    inputs: readonly (Value | undefined)[],
+    attributes?: { readonly [name: string]: Attribute | undefined },
+  ): Value {
+    return this.builder.node(operator, inputs, attributes, { name: this.#name() });
+  }
+
+  nodes(
+    count: number,
+    operator: string,
+    inputs: readonly (Value | undefined)[],
+    attributes?: { readonly [name: string]: Attribute | undefined },
+  ): readonly Value[] {
+    return this.builder.nodes(count, operator, inputs, attributes, { name: this.#name() });
+  }
+
+  /** A node of ONNX Runtime's own operator set. */
+  microsoft(
+    operator: string,
+    inputs: readonly (Value | undefined)[],
+    attributes?: { readonly [name: string]: Attribute | undefined },
+  ): Value {
+    return this.builder.node(operator, inputs, attributes, { name: this.#name(), domain: microsoft });
+  }
+
+  cast(x: Value, type: ElementType): Value {
+    return this.node("Cast", [x], { to: elementTypeCode[type] });
+  }
+
+  reshape(x: Value, shape: Shape): Value {
+    const target = this.sizes.reshapeTarget(shape);
+    // Sizes of zero mean zero, not "as in the input".
+    return this.node("Reshape", [x, target], shape.some((size) => size.value === 0) ? { allowzero: 1 } : {});
+  }
+
+  transpose(x: Value, permutation: readonly number[]): Value {
+    return this.node("Transpose", [x], { perm: permutation });
+  }
+
+  /** Places `start` to `end` of one axis. */
+  slice(x: Value, axis: number, start: Dim, end: Dim): Value {
+    const { builder, sizes } = this;
+    return this.node("Slice", [x, sizes.size(start), sizes.size(end), builder.int64(axis)]);
+  }
+
+  /** Sum over axes, kept with size 1 or dropped. */
+  sum(x: Value, axes: readonly number[], keepDims: boolean): Value {
+    return this.node("ReduceSum", [x, this.builder.int64(...axes)], {
+      keepdims: keepDims ? 1 : 0,
+      noop_with_empty_axes: 1,
+    });
+  }
+
+  /** Matrix product over the last two axes of values with these ranks, times a factor. */
+  matmul(a: Operand, b: Operand, options: MatmulOptions = {}): Value {
+    const { transposeA = false, transposeB = false, factor = 1 } = options;
+    if (!transposeA && !transposeB && factor === 1) return this.node("MatMul", [a.value, b.value]);
+    if (this.dialect === "standard") {
+      const left = transposeA ? this.#transposed(a) : a.value;
+      const right = transposeB ? this.#transposed(b) : b.value;
+      const product = this.node("MatMul", [left, right]);
+      return factor === 1 ? product : this.node("Mul", [product, this.builder.float(factor)]);
+    }
+    return this.microsoft("FusedMatMul", [a.value, b.value], {
+      transA: transposeA ? 1 : 0,
+      transB: transposeB ? 1 : 0,
+      alpha: { float: factor },
+    });
+  }
+
+  #transposed({ value, rank }: Operand): Value {
+    const axes = Array.from({ length: rank }, (_, axis) => axis);
+    return this.transpose(value, [...axes.slice(0, -2), rank - 1, rank - 2]);
+  }
+}
+
+export interface Operand {
+  readonly value: Value;
+  readonly rank: number;
+}
+
+export interface MatmulOptions {
+  readonly transposeA?: boolean;
+  readonly transposeB?: boolean;
+  readonly factor?: number;
+}

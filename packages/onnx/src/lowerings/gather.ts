@@ -1,0 +1,35 @@
+import { cacheWriteOp, Dim, elementsOf, gatherOp, scatterAddOp, takeRowOp } from "@sisa/core";
+import { lowering } from "../lowering.ts";
+
+export const gather = lowering(gatherOp, ({ emit, inputs: { table, ids } }) => ({
+  value: emit.node("Gather", [table, ids], { axis: 0 }),
+}));
+
+/**
+ * ScatterElements adds in the order of its indices, on one thread. ScatterND would spread rows over threads and add
+ * those of one id in no order.
+ */
+export const scatterAdd = lowering(scatterAddOp, ({ emit, inputs: { updates, ids }, specs, outputs }) => {
+  const { builder, sizes } = emit;
+  const rest = outputs.value.shape.slice(1);
+  // All ids as one axis in front: [N, ...rest].
+  const count = elementsOf(specs.ids.shape);
+  const shape = [count, ...rest];
+  const places = emit.reshape(ids, [count, ...rest.map(() => Dim.of(1))]);
+  const indices = emit.node("Expand", [places, sizes.shape(shape)]);
+  const values = emit.reshape(updates, shape);
+  const zeros = emit.node("Expand", [builder.float(0), sizes.shape(outputs.value.shape)]);
+  return { value: emit.node("ScatterElements", [zeros, indices, values], { axis: 0, reduction: "add" }) };
+});
+
+/** Writes in place where the runtime gives input and output one buffer, else into a copy. */
+export const cacheWrite = lowering(cacheWriteOp, ({ emit, inputs: { cache, update, start } }) => ({
+  value: emit.node("TensorScatter", [cache, update, emit.cast(start, "int64")], { axis: 1, mode: "linear" }),
+}));
+
+/** GatherND with one batch axis: a row of each entry, whatever its shape. */
+export const takeRow = lowering(takeRowOp, ({ emit, inputs: { x, row }, specs }) => {
+  const [batch = Dim.of(0)] = specs.row.shape;
+  const indices = emit.cast(emit.reshape(row, [batch, Dim.of(1)]), "int64");
+  return { value: emit.node("GatherND", [x, indices], { batch_dims: 1 }) };
+});

@@ -1,0 +1,324 @@
+// ONNX models as protobuf, built value by value. Knows the format, nothing about our operations or about runtimes.
+
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import {
+  type AttributeProto,
+  AttributeProtoSchema,
+  AttributeProto_AttributeType as AttributeType,
+  TensorProto_DataLocation as DataLocation,
+  TensorProto_DataType as DataType,
+  type GraphProto,
+  GraphProtoSchema,
+  ModelProtoSchema,
+  TypeProtoSchema,
+  type ValueInfoProtoSchema,
+} from "onnx-buf";
+
+/** Name of a value inside a model. */
+export type Value = string;
+
+export type ElementType = "float32" | "float64" | "int32" | "int64" | "bool" | "uint8";
+
+/** Element type codes of ONNX, also the `to` attribute of Cast. */
+export const elementTypeCode = {
+  float32: DataType.FLOAT,
+  float64: DataType.DOUBLE,
+  int32: DataType.INT32,
+  int64: DataType.INT64,
+  bool: DataType.BOOL,
+  uint8: DataType.UINT8,
+} as const satisfies Record<ElementType, DataType>;
+
+/** A whole number, whole numbers, a string, or, marked as such, a float or a subgraph. */
+export type Attribute =
+  | number
+  | string
+  | readonly number[]
+  | { readonly float: number }
+  | { readonly graph: GraphBuilder };
+
+export interface NodeOptions {
+  /** What the node is called in errors and profiles. */
+  readonly name?: string;
+  /** Operator set; default that of ONNX itself. */
+  readonly domain?: string;
+}
+
+interface NodeMessage {
+  readonly name: string;
+  readonly opType: string;
+  readonly domain: string;
+  readonly input: readonly Value[];
+  readonly output: readonly Value[];
+  readonly attribute: AttributeProto[];
+}
+
+interface Initializer {
+  readonly name: Value;
+  readonly type: ElementType;
+  readonly dims: readonly number[];
+  readonly bytes: Uint8Array;
+}
+
+/** An initialiser that is kept outside the protobuf, to be handed over beside it. */
+export interface ExternalData {
+  readonly path: string;
+  readonly data: Uint8Array;
+}
+
+/** Axes of inputs and outputs: a size, or the name of a size that may differ from run to run. */
+export type Axes = readonly (number | string)[];
+
+/** Names that are given once in a whole model, subgraphs included. */
+class Names {
+  readonly #taken = new Set<string>();
+  /** Values that are written under another name in the end. */
+  readonly final = new Map<Value, Value>();
+  #count = 0;
+
+  fresh(): Value {
+    let name: Value;
+    do name = `v${this.#count++}`;
+    while (this.#taken.has(name));
+    return this.take(name);
+  }
+
+  take(name: Value): Value {
+    if (this.#taken.has(name)) throw new Error(`onnx: value "${name}" is defined twice`);
+    this.#taken.add(name);
+    return name;
+  }
+}
+
+/** A graph under construction: nodes in the order in which they are added. */
+export class GraphBuilder {
+  readonly #names: Names;
+  readonly #nodes: NodeMessage[] = [];
+  readonly #inputs: MessageInitShape<typeof ValueInfoProtoSchema>[] = [];
+  readonly #outputs: MessageInitShape<typeof ValueInfoProtoSchema>[] = [];
+  readonly #initializers: Initializer[] = [];
+  readonly #shared = new Map<string, Value>();
+  readonly #domains = new Set<string>();
+  /** Values that nodes of this graph give. */
+  readonly #computed = new Set<Value>();
+
+  constructor(parent?: GraphBuilder) {
+    this.#names = parent ? parent.#names : new Names();
+  }
+
+  /** A builder for a subgraph; it may read values of this graph. */
+  subgraph(): GraphBuilder {
+    return new GraphBuilder(this);
+  }
+
+  input(name: Value, type: ElementType, axes: Axes): Value {
+    this.#inputs.push(valueInfo(name, type, axes));
+    return this.#names.take(name);
+  }
+
+  /** Declares a value as output. */
+  output(name: Value, type: ElementType, axes: Axes): void {
+    this.#outputs.push(valueInfo(name, type, axes));
+  }
+
+  /** Declares a value as output under a name. What a node gives is renamed; anything else is passed through a node. */
+  namedOutput(value: Value, name: Value, type: ElementType, axes: Axes): void {
+    const { final } = this.#names;
+    if (this.#computed.has(value) && !final.has(value)) final.set(value, this.#names.take(name));
+    else this.node("Identity", [value], {}, { name: `output ${name}`, output: name });
+    this.output(name, type, axes);
+  }
+
+  /** Declares a sequence of tensors as the first output. */
+  sequenceOutput(name: Value, type: ElementType): void {
+    const tensorType = { elemType: elementTypeCode[type] };
+    const elemType = create(TypeProtoSchema, { value: { case: "tensorType", value: tensorType } });
+    this.#outputs.unshift({ name, type: { value: { case: "sequenceType", value: { elemType } } } });
+  }
+
+  /** Adds a node and returns its only output, under a name of its own unless one is given. */
+  node(
+    operator: string,
+    inputs: readonly (Value | undefined)[],
+    attributes: { readonly [name: string]: Attribute | undefined } = {},
+    options: NodeOptions & { readonly output?: Value } = {},
+  ): Value {
+    const output = options.output === undefined ? this.#names.fresh() : this.#names.take(options.output);
+    this.#addNode(operator, inputs, [output], attributes, options);
+    return output;
+  }
+
+  /** Adds a node with several outputs. */
+  nodes(
+    count: number,
+    operator: string,
+    inputs: readonly (Value | undefined)[],
+    attributes: { readonly [name: string]: Attribute | undefined } = {},
+    options: NodeOptions = {},
+  ): readonly Value[] {
+    const outputs = Array.from({ length: count }, () => this.#names.fresh());
+    this.#addNode(operator, inputs, outputs, attributes, options);
+    return outputs;
+  }
+
+  #addNode(
+    operator: string,
+    inputs: readonly (Value | undefined)[],
+    outputs: readonly Value[],
+    attributes: { readonly [name: string]: Attribute | undefined },
+    { name = "", domain = "" }: NodeOptions,
+  ): void {
+    this.#domains.add(domain);
+    for (const output of outputs) this.#computed.add(output);
+    this.#nodes.push({
+      name,
+      opType: operator,
+      domain,
+      input: inputs.map((input) => input ?? ""),
+      output: [...outputs],
+      attribute: Object.entries(attributes).flatMap(([key, value]) =>
+        value === undefined ? [] : [attributeProto(key, value)],
+      ),
+    });
+  }
+
+  /** A constant tensor; small equal ones are stored once. */
+  constant(
+    data: Float32Array | Float64Array | Int32Array | Uint8Array,
+    dims: readonly number[],
+    type?: ElementType,
+  ): Value {
+    return this.#initializer(data, dims, type ?? elementTypeOf(data));
+  }
+
+  /** int64 constant of one axis, the form in which ONNX takes shapes and axes. */
+  int64(...values: readonly number[]): Value {
+    return this.#initializer(BigInt64Array.from(values, BigInt), [values.length], "int64");
+  }
+
+  /** int64 constant without axes. */
+  int64Scalar(value: number): Value {
+    return this.#initializer(BigInt64Array.of(BigInt(value)), [], "int64");
+  }
+
+  float(value: number): Value {
+    return this.#initializer(Float32Array.of(value), [], "float32");
+  }
+
+  double(value: number): Value {
+    return this.#initializer(Float64Array.of(value), [], "float64");
+  }
+
+  int32(value: number): Value {
+    return this.#initializer(Int32Array.of(value), [], "int32");
+  }
+
+  /** A constant under a given name, such as a weight. */
+  namedConstant(name: Value, data: ArrayBufferView, dims: readonly number[], type: ElementType): Value {
+    this.#initializers.push({ name: this.#names.take(name), type, dims, bytes: bytesOf(data) });
+    return name;
+  }
+
+  #initializer(data: ArrayBufferView, dims: readonly number[], type: ElementType): Value {
+    const bytes = bytesOf(data);
+    const key = bytes.length <= 64 ? `${type}[${dims}]${bytes.join()}` : undefined;
+    const known = key === undefined ? undefined : this.#shared.get(key);
+    if (known !== undefined) return known;
+    const name = this.#names.fresh();
+    this.#initializers.push({ name, type, dims, bytes });
+    if (key !== undefined) this.#shared.set(key, name);
+    return name;
+  }
+
+  /** Bytes of all constants. */
+  get constantBytes(): number {
+    return this.#initializers.reduce((sum, { bytes }) => sum + bytes.length, 0);
+  }
+
+  /** The graph as a message. Constants larger than `inlineBytes` go into `external` instead. */
+  toProto(name: string, inlineBytes = Number.POSITIVE_INFINITY, external: ExternalData[] = []): GraphProto {
+    const initializer = this.#initializers.map(({ name: tensor, type, dims, bytes }) => {
+      const common = { name: tensor, dataType: elementTypeCode[type], dims: dims.map(BigInt) };
+      if (bytes.length <= inlineBytes) return { ...common, rawData: bytes as Uint8Array<ArrayBuffer> };
+      external.push({ path: tensor, data: bytes });
+      const entries = { location: tensor, offset: "0", length: String(bytes.length) };
+      const externalData = Object.entries(entries).map(([key, value]) => ({ key, value }));
+      return { ...common, dataLocation: DataLocation.EXTERNAL, externalData };
+    });
+    const { final } = this.#names;
+    const rename = (values: readonly Value[]) => values.map((value) => final.get(value) ?? value);
+    return create(GraphProtoSchema, {
+      name,
+      node: this.#nodes.map((node) => ({ ...node, input: rename(node.input), output: rename(node.output) })),
+      input: this.#inputs,
+      output: this.#outputs,
+      initializer,
+    });
+  }
+
+  get domains(): ReadonlySet<string> {
+    return this.#domains;
+  }
+}
+
+export interface ModelOptions {
+  readonly name: string;
+  /** Version of the ONNX operator set. */
+  readonly opset: number;
+  /** Constants larger than this are handed over beside the model; default all are inside. */
+  readonly inlineBytes?: number;
+}
+
+/** IR version that came with an operator set: https://onnx.ai/onnx/repo-docs/Versioning.html */
+function irVersion(opset: number): bigint {
+  return BigInt(opset - 12);
+}
+
+/** The bytes of a model, and the constants that are not among them. */
+export function modelBytes(
+  graph: GraphBuilder,
+  { name, opset, inlineBytes }: ModelOptions,
+): { readonly model: Uint8Array; readonly external: readonly ExternalData[] } {
+  const external: ExternalData[] = [];
+  const domains = new Set(["", ...graph.domains]);
+  const message = create(ModelProtoSchema, {
+    irVersion: irVersion(opset),
+    producerName: "@sisa/onnx",
+    opsetImport: [...domains].map((domain) => ({ domain, version: BigInt(domain === "" ? opset : 1) })),
+    graph: graph.toProto(name, inlineBytes, external),
+  });
+  return { model: toBinary(ModelProtoSchema, message), external };
+}
+
+function valueInfo(name: string, type: ElementType, axes: Axes): MessageInitShape<typeof ValueInfoProtoSchema> {
+  const dim = axes.map((axis) => ({
+    value:
+      typeof axis === "number"
+        ? { case: "dimValue" as const, value: BigInt(axis) }
+        : { case: "dimParam" as const, value: axis },
+  }));
+  return { name, type: { value: { case: "tensorType", value: { elemType: elementTypeCode[type], shape: { dim } } } } };
+}
+
+function attributeProto(name: string, value: Attribute): AttributeProto {
+  if (typeof value === "number")
+    return create(AttributeProtoSchema, { name, type: AttributeType.INT, i: BigInt(value) });
+  if (typeof value === "string") {
+    return create(AttributeProtoSchema, { name, type: AttributeType.STRING, s: new TextEncoder().encode(value) });
+  }
+  if ("float" in value) return create(AttributeProtoSchema, { name, type: AttributeType.FLOAT, f: value.float });
+  if ("graph" in value) {
+    return create(AttributeProtoSchema, { name, type: AttributeType.GRAPH, g: value.graph.toProto(name) });
+  }
+  return create(AttributeProtoSchema, { name, type: AttributeType.INTS, ints: value.map(BigInt) });
+}
+
+function elementTypeOf(data: ArrayBufferView): ElementType {
+  if (data instanceof Float32Array) return "float32";
+  if (data instanceof Float64Array) return "float64";
+  return data instanceof Int32Array ? "int32" : "bool";
+}
+
+function bytesOf(data: ArrayBufferView): Uint8Array {
+  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+}

@@ -1,0 +1,74 @@
+// Sizes of axes inside a model: constants where they are known, arithmetic on the shapes of inputs where they are not.
+
+import { type Dim, GraphError, type Shape } from "@sisa/core";
+import type { GraphBuilder, Value } from "./model-proto.ts";
+
+/** Where a symbol's size can be read: an axis of an input that is just that symbol. */
+export interface SymbolSource {
+  readonly value: Value;
+  readonly axis: number;
+}
+
+export class Sizes {
+  readonly #builder: GraphBuilder;
+  readonly #sources: ReadonlyMap<string, SymbolSource>;
+  readonly #known = new Map<string, Value>();
+
+  constructor(builder: GraphBuilder, sources: ReadonlyMap<string, SymbolSource>) {
+    this.#builder = builder;
+    this.#sources = sources;
+  }
+
+  /** A size as int64 [1]. @throws GraphError where a symbol is no input's axis */
+  size(size: Dim): Value {
+    const text = size.toString();
+    const known = this.#known.get(text);
+    if (known !== undefined) return known;
+    const builder = this.#builder;
+    const value = size.fold<Value>({
+      constant: (number) => builder.int64(number),
+      symbol: (name) => this.#symbol(name),
+      plus: (a, b) => builder.node("Add", [a, b]),
+      times: (a, b) => builder.node("Mul", [a, b]),
+      // Sizes are not negative, so the quotient may be rounded towards zero.
+      ceilDiv: (a, by) => builder.node("Div", [builder.node("Add", [a, builder.int64(by - 1)]), builder.int64(by)]),
+    });
+    this.#known.set(text, value);
+    return value;
+  }
+
+  #symbol(name: string): Value {
+    const known = this.#known.get(name);
+    if (known !== undefined) return known;
+    const source = this.#sources.get(name);
+    if (source === undefined) {
+      throw new GraphError(`size ${name} is not the size of an axis of any input; add such an axis or bind ${name}`);
+    }
+    const { value, axis } = source;
+    const size = this.#builder.node("Shape", [value], { start: axis, end: axis + 1 });
+    this.#known.set(name, size);
+    return size;
+  }
+
+  /** A shape as int64 [rank]. */
+  shape(shape: Shape): Value {
+    const values = shape.map((size) => size.value);
+    if (values.every((value) => value !== undefined)) return this.#builder.int64(...values);
+    return this.#builder.node(
+      "Concat",
+      shape.map((size) => this.size(size)),
+      { axis: 0 },
+    );
+  }
+
+  /**
+   * A shape for Reshape. One size that is not known can be left to the runtime, unless the others may be zero.
+   */
+  reshapeTarget(shape: Shape): Value {
+    const unknown = shape.filter((size) => size.value === undefined);
+    if (unknown.length === 1 && shape.every((size) => size.value !== 0)) {
+      return this.#builder.int64(...shape.map((size) => size.value ?? -1));
+    }
+    return this.shape(shape);
+  }
+}
