@@ -26,3 +26,5 @@ export {
 export { byteTokenizer } from "./tokenizers/byte-tokenizer.ts";
 export { loadTokenizer, tokenizerFromFiles } from "./tokenizers/json-tokenizer.ts";
 export { type StreamDecoder, type Tokenizer, tokenizerFingerprint } from "./tokenizers/tokenizer.ts";
+export { type ConfigHints, inferModelConfig } from "./torch/infer-config.ts";
+export { openTorchCheckpoint, type TorchCheckpoint } from "./torch/torch-checkpoint.ts";

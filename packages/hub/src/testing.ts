@@ -33,3 +33,6 @@ export function seededRandom(seed: number): () => number {
 export function utf8(text: string): Uint8Array {
   return new TextEncoder().encode(text);
 }
+
+/** Folder of the files that other programs wrote. */
+export const fixtures = new URL("../test/fixtures/", import.meta.url);
