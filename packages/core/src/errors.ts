@@ -7,15 +7,14 @@ const mark = Symbol.for("sisa.error");
 export class SisaError extends Error {
   static readonly code: string = "SISA_ERROR";
   readonly code: string;
-  readonly [mark]: readonly string[];
 
   constructor(message: string, options?: { cause?: unknown }) {
     super(message, options);
-    this.name = new.target.name;
     this.code = new.target.code;
     const codes: string[] = [];
     for (let type: unknown = new.target; isErrorClass(type); type = Object.getPrototypeOf(type)) codes.push(type.code);
-    this[mark] = codes;
+    // Not enumerable, so that a printed error shows its code and no more.
+    Object.defineProperties(this, { name: { value: new.target.name }, [mark]: { value: codes } });
   }
 
   /** True for errors of this class, or of a class derived from it, whichever copy of the package made them. */
@@ -35,22 +34,22 @@ function isErrorClass(type: unknown): type is { readonly code: string } {
 
 /** Shapes that an operation cannot take. */
 export class ShapeError extends SisaError {
-  static override readonly code = "SHAPE";
+  static override readonly code: string = "SHAPE";
 }
 
 /** Element types that an operation cannot take. */
 export class DTypeError extends SisaError {
-  static override readonly code = "DTYPE";
+  static override readonly code: string = "DTYPE";
 }
 
 /** A graph that is malformed: unknown names, dims left unbound, tensors of another trace, a broken invariant. */
 export class GraphError extends SisaError {
-  static override readonly code = "GRAPH";
+  static override readonly code: string = "GRAPH";
 }
 
 /** A backend has neither a kernel nor a composition for an operation. */
 export class UnsupportedOpError extends SisaError {
-  static override readonly code = "UNSUPPORTED_OP";
+  static override readonly code: string = "UNSUPPORTED_OP";
   readonly op: string;
   readonly backend: string;
 
@@ -63,30 +62,30 @@ export class UnsupportedOpError extends SisaError {
 
 /** A backend cannot start: a missing package, driver or device. The message says what to install. */
 export class BackendUnavailableError extends SisaError {
-  static override readonly code = "BACKEND_UNAVAILABLE";
+  static override readonly code: string = "BACKEND_UNAVAILABLE";
 }
 
 /** The device failed while running: out of memory, lost, or an operation that it refused. */
 export class DeviceError extends SisaError {
-  static override readonly code = "DEVICE";
+  static override readonly code: string = "DEVICE";
 }
 
 /** Use of a tensor, executable or backend after it was closed or its value was replaced. */
 export class DisposedError extends SisaError {
-  static override readonly code = "DISPOSED";
+  static override readonly code: string = "DISPOSED";
 }
 
 /** A configuration with unknown, missing, impossible or conflicting fields. */
 export class ConfigError extends SisaError {
-  static override readonly code = "CONFIG";
+  static override readonly code: string = "CONFIG";
 }
 
 /** A model file or checkpoint that is missing, damaged, unsafe or of another model. */
 export class CheckpointError extends SisaError {
-  static override readonly code = "CHECKPOINT";
+  static override readonly code: string = "CHECKPOINT";
 }
 
 /** Text or tokens that cannot be used: empty, too short, not UTF-8, of another tokenizer. */
 export class DataError extends SisaError {
-  static override readonly code = "DATA";
+  static override readonly code: string = "DATA";
 }
