@@ -6,7 +6,7 @@ import { GraphError } from "../errors.ts";
 import { constant, constantOp } from "../ops/constant.ts";
 import { evaluateNode } from "../reference/evaluate.ts";
 import { Graph, type GraphInputs, type GraphOutputs, rebuild, rewrite } from "./graph.ts";
-import { applyOp, type Op, type OpOutputs } from "./op.ts";
+import { applyOp, type NdArray, type Op, type OpOutputs } from "./op.ts";
 import type { AnyTensor, Node } from "./tensor.ts";
 
 /**
@@ -30,21 +30,32 @@ export function expandComposites<I extends GraphInputs, O extends GraphOutputs>(
   return current;
 }
 
-/** Merges nodes that apply one operation to the same inputs with the same attributes and the same tag. */
+/** Tensors that some node overwrites, so that readers and owners of them must stay as they are. */
+function overwrittenTensors(graph: Graph): ReadonlySet<AnyTensor> {
+  return new Set(graph.nodes.flatMap((node) => node.overwrites ?? []));
+}
+
+/**
+ * Merges nodes that apply one operation to the same inputs with the same attributes and the same tag. Nodes that work
+ * in place, and those whose results are overwritten, stay apart.
+ */
 export function eliminateCommonSubexpressions<I extends GraphInputs, O extends GraphOutputs>(
   graph: Graph<I, O>,
 ): Graph<I, O> {
+  const overwritten = overwrittenTensors(graph);
   const known = new Map<string, OpOutputs>();
-  const names = new Map<AnyTensor, number>();
-  const nameOf = (tensor: AnyTensor) => {
-    const name = names.get(tensor) ?? names.size;
-    names.set(tensor, name);
+  const names = new Map<object, number>();
+  const nameOf = (part: Op | AnyTensor) => {
+    const name = names.get(part) ?? names.size;
+    names.set(part, name);
     return name;
   };
   return rewrite(graph, (node, inputs) => {
-    if (node.op.inPlace !== undefined) return rebuild(node, inputs);
+    if (node.overwrites || Object.values(node.outputs).some((tensor) => overwritten.has(tensor))) {
+      return rebuild(node, inputs);
+    }
     const operands = Object.entries(inputs).map(([name, tensor]) => `${name}=${nameOf(tensor)}`);
-    const key = [node.op.name, node.tag ?? "", ...operands, attributesKey(node.attributes)].join("|");
+    const key = [nameOf(node.op), node.tag ?? "", ...operands, attributesKey(node.attributes)].join("|");
     const outputs = known.get(key) ?? rebuild(node, inputs);
     known.set(key, outputs);
     return outputs;
@@ -53,7 +64,7 @@ export function eliminateCommonSubexpressions<I extends GraphInputs, O extends G
 
 function attributesKey(attributes: Node["attributes"]): string {
   const plain = (value: unknown): unknown => {
-    if (value instanceof Dim) return { dim: value.toString() };
+    if (Dim.is(value)) return { dim: value.text };
     if (ArrayBuffer.isView(value)) return { bytes: bytesKey(value) };
     if (typeof value === "number" && !Number.isFinite(value)) return { number: String(value) };
     if (Object.is(value, -0)) return { number: "-0" };
@@ -80,39 +91,42 @@ function bytesKey(view: ArrayBufferView): string {
   return `${type}@${name}+${view.byteOffset}:${view.byteLength}`;
 }
 
-/** Largest constant that folding may create, in elements: a mask is worth folding, a table of megabytes is not. */
+/** Largest constant that folding may create, in elements: a small table is worth folding, one of megabytes is not. */
 const largestFold = 65_536;
 
-/** Computes nodes whose inputs are all constants, by the reference. */
+/**
+ * Computes nodes whose inputs are all constants, by the reference. Results that are large, not bound, or of a dtype
+ * that constants of several elements do not have stay as they are.
+ */
 export function foldConstants<I extends GraphInputs, O extends GraphOutputs>(graph: Graph<I, O>): Graph<I, O> {
   return rewrite(graph, (node, inputs) => {
     const outputs = rebuild(node, inputs);
     const operands = Object.values(inputs);
     const isConstant = (tensor: AnyTensor) => tensor.node.op === constantOp;
     if (node.op.kind !== "primitive" || operands.length === 0 || !operands.every(isConstant)) return outputs;
-    const bound = Object.values(outputs).every((tensor) => {
-      const size = tensor.shape.reduce((product, dim) => product * (dim.value ?? Number.POSITIVE_INFINITY), 1);
-      return size <= largestFold && (tensor.dtype === "float32" || tensor.dtype === "int32" || tensor.dtype === "bool");
+    if (!Object.values(outputs).every(mayFold)) return outputs;
+    const values = evaluateNode(node, mapValues(inputs, constantValue), "rounded");
+    return mapValues(outputs, ({ dtype, shape }, name) => {
+      const data = allocate(dtype, values[name]?.data.length ?? 0);
+      data.set(values[name]?.data ?? []);
+      return constant(data as Float32Array, dtype, shape);
     });
-    if (!bound) return outputs;
-    const values = evaluateNode(
-      node,
-      Object.fromEntries(Object.entries(inputs).map(([name, tensor]) => [name, constantValue(tensor)])),
-      "rounded",
-    );
-    return Object.fromEntries(
-      Object.entries(outputs).map(([name, { dtype, shape }]) => {
-        const data = allocate(dtype, values[name]?.data.length ?? 0);
-        data.set(values[name]?.data ?? []);
-        return [name, constant(data as Float32Array, dtype, shape)];
-      }),
-    );
   });
 }
 
-function constantValue(tensor: AnyTensor) {
-  const data = tensor.node.attributes.data as Float64Array;
-  return { shape: tensor.shape.map((size) => size.value ?? 0), data };
+function mayFold({ dtype, shape }: AnyTensor): boolean {
+  const size = shape.reduce((product, dim) => product * (dim.value ?? Number.NaN), 1);
+  return size <= largestFold && (dtype === "float32" || dtype === "int32" || dtype === "bool");
+}
+
+function constantValue({ node }: AnyTensor): NdArray {
+  const { value } = evaluateNode(node, {}, "rounded");
+  if (value === undefined) throw new GraphError("foldConstants: a constant has no value");
+  return value;
+}
+
+function mapValues<T, U>(record: { readonly [name: string]: T }, rule: (value: T, name: string) => U) {
+  return Object.fromEntries(Object.entries(record).map(([name, value]) => [name, rule(value, name)] as const));
 }
 
 /** A graph with some of its outputs, and only the nodes and, unless told to keep them, the inputs those need. */
@@ -130,12 +144,12 @@ export function pickOutputs(
       return [name, tensor];
     }),
   );
-  const smaller = new Graph(graph.inputTensors, picked);
+  const smaller = new Graph(graph.inputTensors, picked, graph.nodes);
   if (options.keepInputs) return smaller;
   const used = new Set<AnyTensor>(Object.values(picked));
   for (const node of smaller.nodes) for (const tensor of Object.values(node.inputs)) used.add(tensor);
   const inputs = Object.fromEntries(Object.entries(graph.inputTensors).filter(([, tensor]) => used.has(tensor)));
-  return new Graph(inputs, picked);
+  return new Graph(inputs, picked, smaller.nodes);
 }
 
 /** Which nodes of the forward pass are worth computing twice to save memory. */
@@ -143,50 +157,59 @@ export type RematerializePolicy = (node: Node) => boolean;
 
 /**
  * Computes cheap forward values again in the backward pass instead of keeping them. A value that the policy names and
- * that is read after `boundary` (the node that ends the forward pass) is cloned there; clones carry the tag
- * "rematerialize", so that they are not merged back.
+ * that is read after `boundary` (the output whose node ends the forward pass) is cloned just before its first reader,
+ * with everything it needs that the policy names too; so a value that the policy does not name bounds how much is
+ * computed again at a time. Clones carry the tag "rematerialize", so that they are not merged back.
+ *
+ * @throws GraphError where no output has the name `boundary`
  */
 export function rematerialize<I extends GraphInputs, O extends GraphOutputs>(
   graph: Graph<I, O>,
   options: { readonly policy: RematerializePolicy; readonly boundary: string },
 ): Graph<I, O> {
   const end = graph.outputTensors[options.boundary]?.node;
-  if (end === undefined) throw new GraphError(`rematerialize: no output is named "${options.boundary}"`);
-  const forward = new Set(graph.nodes.slice(0, graph.nodes.indexOf(end) + 1));
-  const replaced = new Map<AnyTensor, AnyTensor>();
-  for (const tensor of Object.values(graph.inputTensors)) replaced.set(tensor, tensor);
-  for (const node of forward) for (const tensor of Object.values(node.outputs)) replaced.set(tensor, tensor);
+  if (end === undefined) {
+    throw new GraphError(
+      `rematerialize: no output is named "${options.boundary}"; this graph has ${Object.keys(graph.outputs).join(", ")}`,
+    );
+  }
+  const kept = graph.nodes.slice(0, graph.nodes.indexOf(end) + 1);
+  const overwritten = overwrittenTensors(graph);
+  const cheap = new Set(
+    kept.filter(
+      (node) =>
+        !node.overwrites &&
+        !Object.values(node.inputs).some((tensor) => overwritten.has(tensor)) &&
+        options.policy(node),
+    ),
+  );
 
   const clones = new Map<Node, OpOutputs>();
-  const clone = (tensor: AnyTensor): AnyTensor => {
-    const { node } = tensor;
-    if (!forward.has(node) || !options.policy(node)) return replaced.get(tensor) ?? tensor;
-    let outputs = clones.get(node);
-    if (outputs === undefined) {
-      const inputs = Object.fromEntries(Object.entries(node.inputs).map(([name, input]) => [name, clone(input)]));
-      outputs = applyOp(node.op, inputs, node.attributes, "rematerialize");
-      clones.set(node, outputs);
+  const cloned = (tensor: AnyTensor) => clones.get(tensor.node)?.[tensor.output] ?? tensor;
+  const clone = (node: Node) => {
+    const needed = new Set<Node>();
+    const pending = [node];
+    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+      if (!cheap.has(next) || clones.has(next) || needed.has(next)) continue;
+      needed.add(next);
+      for (const tensor of Object.values(next.inputs)) pending.push(tensor.node);
     }
-    return outputs[tensor.output] ?? tensor;
+    // What was created first is needed first.
+    for (const next of [...needed].sort((a, b) => a.id - b.id)) {
+      const tag = next.tag === undefined ? "rematerialize" : `${next.tag}, rematerialize`;
+      clones.set(next, applyOp(next.op, mapValues(next.inputs, cloned), next.attributes, tag));
+    }
   };
-  for (const node of graph.nodes) {
-    if (forward.has(node)) continue;
-    const inputs = Object.fromEntries(
-      Object.entries(node.inputs).map(([name, tensor]) => [
-        name,
-        forward.has(tensor.node) ? clone(tensor) : (replaced.get(tensor) ?? tensor),
-      ]),
+
+  const forward = new Set(kept);
+  return rewrite(graph, (node, inputs) => {
+    if (forward.has(node)) return node.outputs;
+    for (const tensor of Object.values(node.inputs)) clone(tensor.node);
+    return rebuild(
+      node,
+      mapValues(node.inputs, (tensor, name) => (clones.has(tensor.node) ? cloned(tensor) : (inputs[name] ?? tensor))),
     );
-    const outputs = applyOp(node.op, inputs, node.attributes, node.tag);
-    for (const [name, tensor] of Object.entries(node.outputs)) {
-      const output = outputs[name];
-      if (output) replaced.set(tensor, output);
-    }
-  }
-  const outputs = Object.fromEntries(
-    Object.entries(graph.outputTensors).map(([name, tensor]) => [name, replaced.get(tensor) ?? tensor]),
-  );
-  return new Graph(graph.inputTensors, outputs) as unknown as Graph<I, O>;
+  });
 }
 
 /** Folding, merging of common subexpressions, and what is then dead, in the one order that every compiler uses. */

@@ -49,6 +49,11 @@ export class Node {
       Object.entries(outputs).map(([name, spec]) => [name, new NodeOutput(spec, this, name)]),
     );
   }
+
+  /** The input that backends may overwrite with the output, where the operation is one that works in place. */
+  get overwrites(): AnyTensor | undefined {
+    return this.op.inPlace === undefined ? undefined : this.inputs[this.op.inPlace];
+  }
 }
 
 class NodeOutput implements AnyTensor {

@@ -3,7 +3,7 @@
 import { Dim, sameShape } from "../dim.ts";
 import { GraphError } from "../errors.ts";
 import { specText } from "../spec.ts";
-import { type Graph, overwrittenTensors } from "./graph.ts";
+import type { Graph } from "./graph.ts";
 import { inferOutputs, isOp } from "./op.ts";
 import type { AnyTensor, Node } from "./tensor.ts";
 
@@ -64,17 +64,24 @@ function isPlain(value: unknown): boolean {
 
 /** Where a node overwrites a tensor, every other reader of that must be something that the node itself waits for. */
 function verifyInPlace(graph: Graph): void {
-  const replaced = overwrittenTensors(graph);
-  if (replaced.size === 0) return;
-  const readers = new Map<AnyTensor, Node[]>([...replaced.keys()].map((tensor) => [tensor, []]));
-  for (const node of graph.nodes) for (const tensor of Object.values(node.inputs)) readers.get(tensor)?.push(node);
+  const writers = graph.nodes.filter((node) => node.overwrites !== undefined);
+  if (writers.length === 0) return;
   const results = new Set(Object.values(graph.outputTensors));
-
-  for (const [tensor, node] of replaced) {
-    const others = (readers.get(tensor) ?? []).filter((reader) => reader !== node);
-    const twice = Object.values(node.inputs).filter((input) => input === tensor).length > 1;
+  const readers = new Map<AnyTensor, Node[]>();
+  for (const node of graph.nodes) {
+    for (const tensor of Object.values(node.inputs)) {
+      const known = readers.get(tensor);
+      if (known) known.push(node);
+      else readers.set(tensor, [node]);
+    }
+  }
+  for (const node of writers) {
+    const tensor = node.overwrites;
+    if (tensor === undefined) continue;
+    const all = readers.get(tensor) ?? [];
+    const others = all.toSpliced(all.indexOf(node), 1);
     const waitsFor = others.length > 0 ? ancestors(node) : new Set<Node>();
-    if (results.has(tensor) || twice || !others.every((other) => waitsFor.has(other))) {
+    if (results.has(tensor) || !others.every((other) => waitsFor.has(other))) {
       throw new GraphError(
         `verify: ${node.op.name} overwrites "${node.op.inPlace}", so whatever else reads it must come before by need`,
       );
