@@ -6,7 +6,9 @@ import { GraphError } from "../errors.ts";
 import { Graph, type GraphInputs, type GraphOutputs } from "../graph/graph.ts";
 import { expandComposites } from "../graph/passes.ts";
 import type { AnyTensor, Node, Tensor } from "../graph/tensor.ts";
+import { verify } from "../graph/verify.ts";
 import { add } from "../ops/add.ts";
+import { broadcastTo } from "../ops/broadcast-to.ts";
 import { cast } from "../ops/cast.ts";
 import { constant } from "../ops/constant.ts";
 import { specText, type TensorSpec } from "../spec.ts";
@@ -19,8 +21,8 @@ type WithGradients<I extends GraphInputs, O extends GraphOutputs, W extends keyo
  * A graph that gives, beside everything the given one gives, the gradients of its scalar output `value` by the inputs
  * named in `wrt`, as `grad.<input>`, each in its input's dtype.
  *
- * @throws GraphError where `value` is missing or not a scalar, an input is unknown or not a float, or an operation on
- *   the way has no gradient (its reason is told)
+ * @throws GraphError where `value` is missing or not a scalar, an input is unknown or not a float, an output has the
+ *   name of a gradient already, or an operation on the way has no gradient (its reason is told)
  */
 export function valueAndGrad<
   I extends GraphInputs,
@@ -42,6 +44,9 @@ export function valueAndGrad<
     if (kindOf(tensor.dtype) !== "float") {
       throw new GraphError(`valueAndGrad: input "${name}" is ${specText(tensor)}; only floats have gradients`);
     }
+    if (expanded.outputTensors[`grad.${name}`] !== undefined) {
+      throw new GraphError(`valueAndGrad: the graph already has an output "grad.${name}"; leave it out or rename it`);
+    }
     return [name, tensor] as const;
   });
 
@@ -50,7 +55,9 @@ export function valueAndGrad<
   for (const [name, tensor] of targets) {
     outputs[`grad.${name}`] = gradients.get(tensor) ?? zeros(tensor);
   }
-  return new Graph(expanded.inputTensors, outputs) as unknown as Graph<I, WithGradients<I, O, W[number]>>;
+  const result = new Graph(expanded.inputTensors, outputs, expanded.nodes);
+  verify(result);
+  return result as unknown as Graph<I, WithGradients<I, O, W[number]>>;
 }
 
 /** Gradients of a scalar by the wanted tensors. */
@@ -91,7 +98,12 @@ function backward(nodes: readonly Node[], loss: AnyTensor, wanted: ReadonlySet<A
     });
     for (const [name, tensor] of Object.entries(node.inputs)) {
       const gradient = results[name];
-      if (!needs[name] || gradient === undefined) continue;
+      if (!needs[name]) continue;
+      if (gradient === undefined) {
+        throw new GraphError(
+          `valueAndGrad: ${node.op.name} gave no gradient for its input "${name}" ${specText(tensor)}`,
+        );
+      }
       if (!sameShape(gradient.shape, tensor.shape)) {
         throw new GraphError(
           `valueAndGrad: ${node.op.name} gave a gradient ${specText(gradient)} for its input "${name}" ${specText(tensor)}`,
@@ -105,9 +117,6 @@ function backward(nodes: readonly Node[], loss: AnyTensor, wanted: ReadonlySet<A
   return gradients;
 }
 
-function zeros(tensor: AnyTensor): AnyTensor {
-  const size = tensor.shape.reduce((product, dim) => product * (dim.value ?? Number.NaN), 1);
-  if (Number.isNaN(size))
-    throw new GraphError(`valueAndGrad: the loss does not depend on ${specText(tensor)}; bind it first`);
-  return constant(new Float32Array(size), tensor.dtype, tensor.shape);
+function zeros({ dtype, shape }: AnyTensor): AnyTensor {
+  return broadcastTo(constant(0, dtype), shape);
 }
