@@ -70,7 +70,15 @@ export {
 export { checkSampling, type SamplingOptions, sampleToken } from "./models/sampler.ts";
 export * from "./ops/index.ts";
 export { RandomStream } from "./random.ts";
-export { boundSymbols, checkData, checkState, type ReferenceOptions, reference } from "./reference/backend.ts";
+export {
+  boundSymbols,
+  checkConstants,
+  checkData,
+  checkInputs,
+  checkState,
+  type ReferenceOptions,
+  reference,
+} from "./reference/backend.ts";
 export { emptyArray, evaluate, evaluateNode, type ReferenceMode } from "./reference/evaluate.ts";
 export { bool, type DTypeOfKind, f32, i32, type KindOfSpec, specText, type TensorSpec } from "./spec.ts";
 

@@ -1,7 +1,7 @@
 // The reference interpreter as a backend: slow, exact, always there. What other backends are compared with.
 
 import type { Backend, CompileOptions, DeviceTensor, Executable } from "../backend.ts";
-import { Dim, type Shape, shapeText, sizesOf } from "../dim.ts";
+import { Dim, elementsOf, type Shape, shapeText, sizeOf, sizesOf } from "../dim.ts";
 import {
   allocate,
   bytesOf,
@@ -16,6 +16,7 @@ import {
 import { DisposedError, GraphError, SisaError } from "../errors.ts";
 import type { Graph, GraphInputs, GraphOutputs } from "../graph/graph.ts";
 import type { NdArray } from "../graph/op.ts";
+import { expandComposites } from "../graph/passes.ts";
 import { specText, type TensorSpec } from "../spec.ts";
 import { emptyArray, evaluate, type ReferenceMode } from "./evaluate.ts";
 
@@ -56,22 +57,27 @@ class ReferenceBackend implements Backend {
     return tensor;
   }
 
-  hold(spec: TensorSpec, value: NdArray): ReferenceTensor {
-    const tensor = new ReferenceTensor(this, spec, value, () => this.#live.delete(tensor));
+  hold(spec: TensorSpec, content: NdArray | SisaError): ReferenceTensor {
+    const tensor = new ReferenceTensor(this, spec, content, () => this.#live.delete(tensor));
     this.#live.add(tensor);
     return tensor;
   }
 
+  /** @throws GraphError unless this backend made the tensor */
+  own(tensor: DeviceTensor): ReferenceTensor {
+    if (tensor instanceof ReferenceTensor && tensor.backend === this) return tensor;
+    throw new GraphError("reference: the tensor belongs to another backend; make it with this backend's tensor()");
+  }
+
   write(tensor: DeviceTensor, data: TypedArray): void {
-    const own = ownTensor(tensor);
-    const value = own.value();
-    checkData(own.spec, data, value.data.length);
-    own.replace({ shape: value.shape, data: decode(own.spec.dtype, data, this.mode) });
+    const own = this.own(tensor);
+    checkData(own.spec, data, sizeOf(elementsOf(own.spec.shape)));
+    own.replace({ shape: sizesOf(own.spec.shape), data: decode(own.spec.dtype, data, this.mode) });
   }
 
   memory(): { deviceBytes: number } {
     let deviceBytes = 0;
-    for (const tensor of this.#live) deviceBytes += tensor.value().data.length * bytesOf(tensor.spec.dtype);
+    for (const { spec } of this.#live) deviceBytes += sizeOf(elementsOf(spec.shape)) * bytesOf(spec.dtype);
     return { deviceBytes };
   }
 
@@ -91,49 +97,46 @@ class ReferenceBackend implements Backend {
 
 class ReferenceTensor implements DeviceTensor {
   readonly spec: TensorSpec;
-  readonly #backend: ReferenceBackend;
+  readonly backend: ReferenceBackend;
   readonly #release: () => void;
-  #value: NdArray | undefined;
-  #error: unknown;
+  /** The value; the error of the run that should have given it; nothing once disposed. */
+  #content: NdArray | SisaError | undefined;
 
-  constructor(
-    backend: ReferenceBackend,
-    spec: TensorSpec,
-    value: NdArray | undefined,
-    release: () => void,
-    error?: unknown,
-  ) {
+  constructor(backend: ReferenceBackend, spec: TensorSpec, content: NdArray | SisaError, release: () => void) {
     this.spec = spec;
-    this.#backend = backend;
-    this.#value = value;
+    this.backend = backend;
+    this.#content = content;
     this.#release = release;
-    this.#error = error;
   }
 
-  value(): NdArray {
-    if (this.#error !== undefined) throw this.#error;
-    if (this.#value === undefined) {
+  /** @throws DisposedError */
+  content(): NdArray | SisaError {
+    if (this.#content === undefined) {
       throw new DisposedError(
         `a ${specText(this.spec)} tensor was used after it was disposed or its value replaced; keep() it`,
       );
     }
-    return this.#value;
+    return this.#content;
   }
 
-  replace(value: NdArray): void {
-    this.#value = value;
+  /** @throws DisposedError */
+  replace(content: NdArray | SisaError): void {
+    this.content();
+    this.#content = content;
   }
 
   async read(): Promise<TypedArray> {
-    return encode(this.spec.dtype, this.value());
+    const content = this.content();
+    if (SisaError.isInstance(content)) throw content;
+    return encode(this.spec.dtype, content);
   }
 
   keep(): DeviceTensor {
-    return this.#backend.hold(this.spec, this.value());
+    return this.backend.hold(this.spec, this.content());
   }
 
   dispose(): void {
-    this.#value = undefined;
+    this.#content = undefined;
     this.#release();
   }
 }
@@ -142,83 +145,94 @@ class ReferenceExecutable<I extends GraphInputs, O extends GraphOutputs> impleme
   readonly #backend: ReferenceBackend;
   readonly #graph: Graph<I, O>;
   readonly #state: readonly (readonly [string, string])[];
-  readonly #constants: { readonly [name: string]: TypedArray };
-  #outputs: ReferenceTensor[] = [];
+  readonly #constants: { readonly [name: string]: ReferenceTensor };
+  /** The graph as the last run needed it: bound to these symbols, made of primitives alone. */
+  #bound: { readonly symbols: string; readonly graph: Graph } | undefined;
+  #outputs: readonly ReferenceTensor[] = [];
   #closed = false;
 
   constructor(backend: ReferenceBackend, graph: Graph<I, O>, options: CompileOptions<I, O>) {
+    const constants: CompileOptions<GraphInputs, GraphOutputs>["constants"] = options.constants ?? {};
     this.#backend = backend;
     this.#graph = graph;
     this.#state = checkState(graph, options.state ?? {});
     this.#constants = Object.fromEntries(
-      Object.entries(options.constants ?? {}).flatMap(([name, data]) => (data ? [[name, data as TypedArray]] : [])),
+      checkConstants(graph, constants, options.state ?? {}).map(([name, spec, data]) => [
+        name,
+        backend.hold(spec, { shape: sizesOf(spec.shape), data: decode(spec.dtype, data, backend.mode) }),
+      ]),
     );
   }
 
   run(inputs: { readonly [N in keyof I]?: DeviceTensor }): { readonly [N in keyof O]: DeviceTensor } {
     this.#backend.checkOpen();
     if (this.#closed) throw new DisposedError("reference: the executable is closed");
-    const given: { readonly [name: string]: DeviceTensor | undefined } = inputs;
-    const symbols = boundSymbols(this.#graph, (name) => given[name]?.spec.shape);
-    const graph = Object.keys(symbols).length > 0 ? this.#graph.bind(symbols) : this.#graph;
-    const values = Object.fromEntries(
-      Object.entries(graph.inputs).map(([name, spec]) => {
-        const constant = this.#constants[name];
-        if (constant)
-          return [name, { shape: sizesOf(spec.shape), data: decode(spec.dtype, constant, this.#backend.mode) }];
-        const tensor = given[name];
-        if (tensor === undefined) throw new GraphError(`run: input "${name}" is missing`);
-        return [name, ownTensor(tensor).value()];
-      }),
+    const tensors = checkInputs(this.#graph, inputs, this.#constants);
+    const contents = Object.entries(tensors).map(
+      ([name, tensor]) => [name, this.#backend.own(tensor).content()] as const,
     );
-    for (const tensor of this.#outputs) tensor.dispose();
-    this.#outputs = [];
+    const graph = this.#graphFor(boundSymbols(this.#graph, (name) => tensors[name]?.spec.shape));
 
-    const states = new Map(this.#state.map(([input, output]) => [output, given[input]]));
-    let results: { readonly [name: string]: NdArray } = {};
-    let failure: unknown;
-    try {
-      results = evaluate(graph, values, this.#backend.mode);
-    } catch (error) {
-      // Like every backend, errors of a run surface when somebody reads.
-      if (!SisaError.isInstance(error)) throw error;
-      failure = error;
-    }
+    for (const tensor of this.#outputs) tensor.dispose();
+    const results = runGraph(graph, contents, this.#backend.mode);
+    const states = new Map(this.#state.map(([input, output]) => [output, tensors[input]]));
     const outputs = Object.entries(graph.outputs).map(([name, spec]) => {
+      const result = SisaError.isInstance(results) ? results : results[name];
+      if (result === undefined) throw new GraphError(`reference: output "${name}" was not computed`);
       const state = states.get(name);
-      const value = results[name];
-      if (state && value) {
-        ownTensor(state).replace(value);
-        return [name, state];
-      }
-      const tensor = value
-        ? this.#backend.hold(spec, value)
-        : new ReferenceTensor(this.#backend, spec, undefined, () => {}, failure);
-      this.#outputs.push(tensor);
-      return [name, tensor];
+      if (state === undefined) return [name, this.#backend.hold(spec, result)] as const;
+      const tensor = this.#backend.own(state);
+      tensor.replace(result);
+      return [name, tensor] as const;
     });
-    return Object.fromEntries(outputs) as { [N in keyof O]: DeviceTensor };
+    this.#outputs = outputs.flatMap(([name, tensor]) => (states.has(name) ? [] : [tensor]));
+    return Object.fromEntries(outputs) as { readonly [name: string]: DeviceTensor } as {
+      readonly [N in keyof O]: DeviceTensor;
+    };
+  }
+
+  #graphFor(symbols: Record<string, number>): Graph {
+    const key = JSON.stringify(symbols);
+    if (this.#bound?.symbols !== key) {
+      this.#bound = { symbols: key, graph: expandComposites(this.#graph.bind(symbols), () => true) };
+    }
+    return this.#bound.graph;
   }
 
   close(): void {
     this.#closed = true;
-    for (const tensor of this.#outputs) tensor.dispose();
+    for (const tensor of [...this.#outputs, ...Object.values(this.#constants)]) tensor.dispose();
   }
 }
 
-function ownTensor(tensor: DeviceTensor): ReferenceTensor {
-  if (tensor instanceof ReferenceTensor) return tensor;
-  throw new GraphError("reference: the tensor belongs to another backend; make it with this backend's tensor()");
+/** The outputs; or, since errors of a run surface where somebody reads, the error of this run or of one before it. */
+function runGraph(
+  graph: Graph,
+  inputs: readonly (readonly [string, NdArray | SisaError])[],
+  mode: ReferenceMode,
+): { readonly [name: string]: NdArray } | SisaError {
+  const values: Record<string, NdArray> = {};
+  for (const [name, content] of inputs) {
+    if (SisaError.isInstance(content)) return content;
+    values[name] = content;
+  }
+  try {
+    return evaluate(graph, values, mode);
+  } catch (error) {
+    if (SisaError.isInstance(error)) return error;
+    throw error;
+  }
 }
 
 /**
- * State pairs as [input, output], checked: both must exist and look alike.
+ * State pairs as [input, output], checked: both must exist and look alike, and no output belongs to two inputs.
  * @throws GraphError
  */
 export function checkState(
   graph: Graph,
   state: { readonly [input: string]: string | undefined },
 ): readonly (readonly [string, string])[] {
+  const owners = new Map<string, string>();
   return Object.entries(state).flatMap(([input, output]) => {
     if (output === undefined) return [];
     const from = graph.inputs[input];
@@ -227,8 +241,61 @@ export function checkState(
     if (from.dtype !== to.dtype || shapeText(from.shape) !== shapeText(to.shape)) {
       throw new GraphError(`state: "${input}" is ${specText(from)} but "${output}" is ${specText(to)}`);
     }
+    const owner = owners.get(output);
+    if (owner !== undefined) throw new GraphError(`state: output "${output}" is for both "${owner}" and "${input}"`);
+    owners.set(output, input);
     return [[input, output] as const];
   });
+}
+
+/**
+ * Constants as [input, spec, data], checked: the input must exist, be bound, hold that much data, and not be state.
+ * @throws GraphError
+ */
+export function checkConstants(
+  graph: Graph,
+  constants: { readonly [input: string]: TypedArray | undefined },
+  state: { readonly [input: string]: string | undefined },
+): readonly (readonly [string, TensorSpec, TypedArray])[] {
+  return Object.entries(constants).flatMap(([name, data]) => {
+    if (data === undefined) return [];
+    const spec = graph.inputs[name];
+    if (spec === undefined) throw new GraphError(`constants: ${unknownInput(graph, name)}`);
+    if (state[name] !== undefined) throw new GraphError(`constants: input "${name}" is state, so it is not constant`);
+    checkData(spec, data, sizeOf(elementsOf(spec.shape)));
+    return [[name, spec, data] as const];
+  });
+}
+
+/**
+ * The tensors that were passed to a run, checked: one of the right dtype for each input that is not a constant.
+ * Shapes are checked by `boundSymbols`.
+ * @throws GraphError
+ */
+export function checkInputs<T extends { readonly spec: TensorSpec }>(
+  graph: Graph,
+  inputs: { readonly [name: string]: T | undefined },
+  constants: { readonly [name: string]: T },
+): { readonly [name: string]: T } {
+  for (const [name, tensor] of Object.entries(inputs)) {
+    if (tensor === undefined) continue;
+    if (graph.inputs[name] === undefined) throw new GraphError(`run: ${unknownInput(graph, name)}`);
+    if (constants[name]) throw new GraphError(`run: input "${name}" is a constant of this executable; leave it out`);
+  }
+  return Object.fromEntries(
+    Object.entries(graph.inputs).map(([name, { dtype }]) => {
+      const tensor = constants[name] ?? inputs[name];
+      if (tensor === undefined) throw new GraphError(`run: input "${name}" is missing`);
+      if (tensor.spec.dtype !== dtype) {
+        throw new GraphError(`run: input "${name}" must be ${dtype}, got ${specText(tensor.spec)}`);
+      }
+      return [name, tensor];
+    }),
+  );
+}
+
+function unknownInput(graph: Graph, name: string): string {
+  return `no input is named "${name}"; this graph has ${Object.keys(graph.inputs).join(", ")}`;
 }
 
 /**

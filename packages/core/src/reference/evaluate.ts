@@ -92,7 +92,7 @@ function evaluateNodes(
     const outputs = evaluateNode(node, inputs, mode);
     for (const [name, tensor] of Object.entries(node.outputs)) {
       const value = outputs[name];
-      if (value) known.set(tensor, value);
+      if (value && (readers.has(tensor) || keep.has(tensor))) known.set(tensor, value);
     }
     for (const tensor of Object.values(node.inputs)) {
       const left = (readers.get(tensor) ?? 0) - 1;
