@@ -1,5 +1,18 @@
 // What @sisa/hub offers everywhere, browsers included. Files and processes of Node are in ./node.ts.
 
+export type { GenerationConfig } from "./models/generation-config.ts";
+export { type ImportOptions, importTorchModel } from "./models/import-torch.ts";
+export { loadModel } from "./models/load-model.ts";
+export {
+  checkTokenizer,
+  type LoadedModel,
+  type LoadOptions,
+  type ModelToSave,
+  type ParameterData,
+  readParameters,
+  type SaveOptions,
+  saveModelFolder as saveModel,
+} from "./models/model-folder.ts";
 export { openSafetensors, type ReadOptions, type SafetensorsFile } from "./safetensors/read.ts";
 export {
   openTensors,

@@ -1,3 +1,4 @@
 // What @sisa/hub offers on Node: files on disk. Everything else is in ./index.ts.
 
+export { loadModel, type NodeLoadOptions, saveModel } from "./models/node.ts";
 export { directory } from "./storage/directory-storage.ts";

@@ -136,12 +136,17 @@ export async function writeTensors(
     await storage.write(name, jsonBytes(index));
     written.push(name);
   }
+  await removeOtherTensors(storage, written, base);
+  return written;
+}
+
+/** Removes files that an earlier save with other shards left behind. */
+export async function removeOtherTensors(storage: Storage, written: readonly string[], base = "model"): Promise<void> {
   const pattern = /^(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/;
   for (const name of await storage.list()) {
     const isOurs = name.startsWith(base) && pattern.test(name.slice(base.length));
     if (isOurs && !written.includes(name)) await storage.remove(name);
   }
-  return written;
 }
 
 function split(

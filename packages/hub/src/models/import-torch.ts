@@ -1,0 +1,51 @@
+// The paper's checkpoints as models: weights from torch, configuration from what lies beside them or from their shapes.
+
+import { languageModel, modelConfigToJson } from "@sisa/core";
+import { jsonBytes } from "../json.ts";
+import type { Storage } from "../storage/storage.ts";
+import type { Tokenizer } from "../tokenizers/tokenizer.ts";
+import { type ConfigHints, inferModelConfig } from "../torch/infer-config.ts";
+import { openTorchCheckpoint, type TorchCheckpoint } from "../torch/torch-checkpoint.ts";
+import { checkTokenizer, type LoadedModel, readParameters } from "./model-folder.ts";
+
+export interface ImportOptions extends ConfigHints {
+  /** The checkpoint has none. The paper's models use that of GPT-NeoX. */
+  readonly tokenizer: Tokenizer;
+  /** Compare data with the archive's checksums; default true. */
+  readonly verify?: boolean;
+}
+
+/**
+ * Loads a checkpoint of the official training code, or a state dictionary with its parameter names.
+ * Nothing in the file is executed.
+ *
+ * @param options what shapes do not tell; what the checkpoint says itself is used where nothing is given
+ * @throws CheckpointError where it is unsafe, damaged, or not such a model
+ */
+export async function importTorchModel(storage: Storage, name: string, options: ImportOptions): Promise<LoadedModel> {
+  const { tokenizer, verify = true, ...hints } = options;
+  await using source = await openTorchCheckpoint(storage, name, { verify });
+  const config = inferModelConfig(source.tensors, source.location, { ...savedHints(source), ...hints });
+  checkTokenizer(tokenizer, config, source.location);
+  const model = languageModel(config);
+  return {
+    model,
+    parameters: await readParameters(source, model),
+    tokenizer,
+    generationConfig: {},
+    assets: { "config.json": jsonBytes(modelConfigToJson(config)), ...tokenizer.files },
+  };
+}
+
+/** Names of the official code's configuration. */
+const savedNames = {
+  heads: "n_head",
+  maximumLength: "max_seq_len",
+  ropeBase: "rope_theta",
+  normEpsilon: "rms_eps",
+} as const satisfies Partial<Record<keyof ConfigHints, string>>;
+
+function savedHints(source: TorchCheckpoint): ConfigHints {
+  const hints = Object.entries(savedNames).map(([hint, name]) => [hint, source.config.get(name)] as const);
+  return Object.fromEntries(hints.filter(([, value]) => typeof value === "number"));
+}

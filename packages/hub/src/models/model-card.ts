@@ -1,0 +1,48 @@
+// The README.md of a model folder: what the model is, by its numbers, and how to use it.
+
+import { type ModelConfig, parameterCountOf } from "@sisa/core";
+
+/** Markdown with the header that Hugging Face reads. */
+export function modelCard(config: ModelConfig): string {
+  const kinds = [...new Set(config.mixers)];
+  const layers = kinds.map((kind) => `${config.mixers.filter((mixer) => mixer === kind).length} ${kind}`).join(", ");
+  const rows: [string, string | number][] = [
+    ["Parameters", parameterCountOf(config).toLocaleString("en")],
+    ["Layers", layers],
+    ["Width", config.width],
+    ["Heads", config.heads],
+    ["Feed-forward width", config.feedForwardWidth],
+    ...(kinds.includes("sisa")
+      ? ([
+          ["State width per head", config.stateWidth],
+          ["Form", config.form],
+        ] satisfies [string, string | number][])
+      : []),
+    ["Vocabulary", config.vocabularySize],
+    ["Positions", config.maximumLength],
+  ];
+  return `---
+library_name: sisa
+pipeline_tag: text-generation
+tags: [${kinds.includes("sisa") ? "sisa, state-space, attention" : "transformer"}]
+---
+
+# Language model
+
+| | |
+|---|---|
+${rows.map(([name, value]) => `| ${name} | ${value} |`).join("\n")}
+
+\`\`\`ts
+import { generate } from "@sisa/core";
+import { loadModel } from "@sisa/hub/node";
+import { onnxruntime } from "@sisa/onnx";
+
+await using backend = await onnxruntime();
+const m = await loadModel("path/to/this/folder");
+for await (const id of generate({ ...m, backend, tokens: m.tokenizer.encode("Once"), maxTokens: 50 })) {
+  console.log(m.tokenizer.decode([id]));
+}
+\`\`\`
+`;
+}

@@ -1,0 +1,208 @@
+// Model folders in the form of Hugging Face: config.json, generation_config.json, model.safetensors or shards,
+// tokenizer.json, tokenizer_config.json, README.md.
+
+import {
+  CheckpointError,
+  ConfigError,
+  type LanguageModel,
+  languageModel,
+  type ModelConfig,
+  modelConfigFromJson,
+  modelConfigToJson,
+} from "@sisa/core";
+import { jsonBytes, parseJsonObject } from "../json.ts";
+import { openTensors, writeTensors } from "../safetensors/sharded.ts";
+import type { TensorToWrite } from "../safetensors/write.ts";
+import { readBytes, type Storage } from "../storage/storage.ts";
+import { fromFloat32, type TensorSource, toFloat32 } from "../tensors.ts";
+import { loadTokenizer } from "../tokenizers/json-tokenizer.ts";
+import type { Tokenizer } from "../tokenizers/tokenizer.ts";
+import { type GenerationConfig, generationConfigFromJson, generationConfigToJson } from "./generation-config.ts";
+import { modelCard } from "./model-card.ts";
+
+/** A model with all that is needed to run it. Can be spread into the options of `generate`. */
+export interface LoadedModel {
+  readonly model: LanguageModel;
+  /** By the model's parameter names, row major. */
+  readonly parameters: { readonly [name: string]: Float32Array };
+  readonly tokenizer: Tokenizer;
+  readonly generationConfig: GenerationConfig;
+  /** Files that go along where the model is exported: configuration and tokenizer, by name. */
+  readonly assets: Readonly<Record<string, Uint8Array>>;
+}
+
+export interface LoadOptions {
+  /** Used in place of the folder's own. */
+  readonly tokenizer?: Tokenizer;
+  /** Compare data with checksums; default true. */
+  readonly verify?: boolean;
+}
+
+/** What a folder is written from. */
+export interface ModelToSave {
+  readonly config: ModelConfig;
+  /** All parameters of the model. A function is called when its turn has come, once. */
+  readonly parameters: { readonly [name: string]: ParameterData };
+  /** Left out, the folder has no tokenizer, and one has to be given when it is loaded. */
+  readonly tokenizer?: Tokenizer;
+  readonly generationConfig?: GenerationConfig;
+}
+
+export type ParameterData = Float32Array | (() => Float32Array | Promise<Float32Array>);
+
+export interface SaveOptions {
+  /** Of matrices; default float32. Norms, biases and other vectors stay float32. */
+  readonly dtype?: "float32" | "float16" | "bfloat16";
+  /** A weight file holds as many tensors as fit, but at least one; default 5 GB. */
+  readonly maximumShardBytes?: number;
+}
+
+const assetNames = [
+  "config.json",
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+];
+
+/**
+ * Reads a model folder.
+ *
+ * @throws CheckpointError in one line: no model there, a damaged file, parameters that are missing, left over or of
+ *         another shape, a tokenizer that does not match
+ */
+export async function loadModelFolder(storage: Storage, options: LoadOptions = {}): Promise<LoadedModel> {
+  const assets: Record<string, Uint8Array> = {};
+  for (const name of assetNames) {
+    if ((await storage.size(name)) !== undefined) assets[name] = await readBytes(storage, name);
+  }
+  const config = readConfig(assets, storage.location);
+  const generationFile = assets["generation_config.json"];
+  const generationLocation = `${storage.location}/generation_config.json`;
+  const generationConfig =
+    generationFile === undefined
+      ? {}
+      : generationConfigFromJson(parseJsonObject(generationFile, generationLocation), generationLocation);
+  const tokenizer = options.tokenizer ?? (await loadTokenizer(storage));
+  checkTokenizer(tokenizer, config, storage.location);
+  const model = languageModel(config);
+  await using source = await openTensors(storage, options);
+  const parameters = await readParameters(source, model);
+  return { model, parameters, tokenizer, generationConfig, assets: { ...assets, ...options.tokenizer?.files } };
+}
+
+/**
+ * Writes a model folder; weights last. Files of an earlier save are replaced one by one, each whole or not at all.
+ *
+ * @throws CheckpointError where parameters are missing, left over or of another size; StorageError where there is no room
+ */
+export async function saveModelFolder(storage: Storage, saved: ModelToSave, options: SaveOptions = {}): Promise<void> {
+  const { config, tokenizer } = saved;
+  const dtype = options.dtype ?? "float32";
+  const model = languageModel(config);
+  checkNames(new Set(Object.keys(saved.parameters)), model, "saveModel");
+  if (tokenizer !== undefined) checkTokenizer(tokenizer, config, "saveModel");
+
+  const files: Record<string, Uint8Array> = {
+    "config.json": jsonBytes({ ...modelConfigToJson(config), ...tokenIds(tokenizer), torch_dtype: dtype }),
+    "generation_config.json": jsonBytes(generationConfigToJson(saved.generationConfig ?? {}, tokenizer?.endOfText)),
+    ...tokenizer?.files,
+  };
+  if ((await storage.size("README.md")) === undefined) {
+    files["README.md"] = new TextEncoder().encode(modelCard(config));
+  }
+  for (const [name, content] of Object.entries(files)) await storage.write(name, content);
+  await writeTensors(storage, tensorsOf(model, saved.parameters, dtype), {
+    // transformers asks for this key.
+    metadata: { format: "pt" },
+    ...(options.maximumShardBytes === undefined ? {} : { maximumShardBytes: options.maximumShardBytes }),
+  });
+}
+
+/**
+ * The parameters of a model from any source of tensors, as float32.
+ * @throws CheckpointError where they are missing, left over or of another shape
+ */
+export async function readParameters(
+  source: TensorSource,
+  model: LanguageModel,
+): Promise<Record<string, Float32Array>> {
+  checkNames(new Set(source.tensors.keys()), model, source.location);
+  for (const [name, { shape }] of Object.entries(model.parameters)) {
+    const found = source.tensors.get(name)?.shape ?? [];
+    if (found.length !== shape.length || found.some((size, axis) => size !== shape[axis])) {
+      throw new CheckpointError(
+        `${source.location}: expected ${name} of shape [${shape}], got [${found}]; the weights are of another model than the configuration`,
+      );
+    }
+  }
+  const parameters: Record<string, Float32Array> = {};
+  for (const name of Object.keys(model.parameters)) {
+    parameters[name] = toFloat32(await source.read(name), `${source.location}: ${name}`);
+  }
+  return parameters;
+}
+
+/**
+ * A model's rows of the vocabulary may exceed its tokenizer's by what padding to a multiple of up to 128 adds.
+ * @throws CheckpointError where tokenizer and vocabulary cannot belong together
+ */
+export function checkTokenizer(tokenizer: Tokenizer, config: ModelConfig, location: string): void {
+  const { size } = tokenizer;
+  const { vocabularySize } = config;
+  const isPadded = [2, 4, 8, 16, 32, 64, 128].some(
+    (multiple) => Math.ceil(size / multiple) * multiple === vocabularySize,
+  );
+  if (size !== vocabularySize && !isPadded) {
+    throw new CheckpointError(
+      `${location}: the tokenizer has ${size} tokens, the model a vocabulary of ${vocabularySize}; they do not belong together`,
+    );
+  }
+}
+
+function readConfig(assets: Readonly<Record<string, Uint8Array>>, location: string): ModelConfig {
+  const file = assets["config.json"];
+  if (file === undefined) {
+    throw new CheckpointError(`${location}: expected a model folder; there is no config.json`);
+  }
+  try {
+    return modelConfigFromJson(parseJsonObject(file, `${location}/config.json`));
+  } catch (error) {
+    // The message names the field, not the folder.
+    if (ConfigError.isInstance(error)) throw new CheckpointError(`${location}/${error.message}`, { cause: error });
+    throw error;
+  }
+}
+
+function checkNames(names: ReadonlySet<string>, model: LanguageModel, location: string): void {
+  const expected = Object.keys(model.parameters);
+  const missing = expected.filter((name) => !names.has(name));
+  const leftOver = [...names].filter((name) => !Object.hasOwn(model.parameters, name));
+  const some = (list: readonly string[]): string =>
+    list.length > 3 ? `${list.slice(0, 3).join(", ")} and ${list.length - 3} more` : list.join(", ");
+  if (missing.length > 0) throw new CheckpointError(`${location}: parameters are missing: ${some(missing)}`);
+  if (leftOver.length > 0) {
+    throw new CheckpointError(`${location}: parameters that the model does not have: ${some(leftOver)}`);
+  }
+}
+
+function tokenIds(tokenizer: Tokenizer | undefined): object {
+  const id = tokenizer?.endOfText;
+  return id === undefined ? {} : { bos_token_id: id, eos_token_id: id };
+}
+
+function tensorsOf(
+  model: LanguageModel,
+  parameters: ModelToSave["parameters"],
+  dtype: "float32" | "float16" | "bfloat16",
+): Record<string, TensorToWrite> {
+  const tensors: Record<string, TensorToWrite> = {};
+  for (const [name, { shape }] of Object.entries(model.parameters)) {
+    const data = parameters[name];
+    if (data === undefined) continue;
+    const stored = shape.length > 1 ? dtype : "float32";
+    const read = async () => fromFloat32(typeof data === "function" ? await data() : data, stored);
+    tensors[name] = { dtype: stored, shape, data: read };
+  }
+  return tensors;
+}
