@@ -21,6 +21,14 @@ export {
   writeTensors,
 } from "./safetensors/sharded.ts";
 export { type TensorToWrite, type WriteOptions, writeSafetensors } from "./safetensors/write.ts";
+export type { ShardFile, ShardIndex, SplitIndex, SplitName } from "./shards/index-file.ts";
+export { openTokenShards, type TokenShards, type TokenSplit } from "./shards/read-shards.ts";
+export {
+  type DocumentCounts,
+  type ShardWriteOptions,
+  type TokenShardWriter,
+  tokenShardWriter,
+} from "./shards/write-shards.ts";
 export { filesStorage, type PickedFile } from "./storage/files-storage.ts";
 export { memoryStorage } from "./storage/memory-storage.ts";
 export { type FileProducer, type FileWriter, readBytes, type Storage, type StoredFile } from "./storage/storage.ts";
