@@ -45,7 +45,10 @@ interface OpBase<Name extends string, I extends OpInputs, A extends Attributes, 
   flops?(inputs: I, attributes: A, outputs: OutputSpecs<O>): Dim;
   /** Where the formula comes from. */
   readonly source?: string;
-  /** An input that backends may overwrite with the output. Nothing else may read it. */
+  /**
+   * An input that backends may overwrite with the output, unless it is a constant or an input that is not state.
+   * Whatever else reads it must be something that this operation needs.
+   */
   readonly inPlace?: string;
 }
 

@@ -167,7 +167,7 @@ class ReferenceExecutable<I extends GraphInputs, O extends GraphOutputs> impleme
   run(inputs: { readonly [N in keyof I]?: DeviceTensor }): { readonly [N in keyof O]: DeviceTensor } {
     this.#backend.checkOpen();
     if (this.#closed) throw new DisposedError("reference: the executable is closed");
-    const tensors = checkInputs(this.#graph, inputs, this.#constants);
+    const tensors = checkInputs(this.#graph, inputs, this.#constants, this.#state);
     const contents = Object.entries(tensors).map(
       ([name, tensor]) => [name, this.#backend.own(tensor).content()] as const,
     );
@@ -268,15 +268,26 @@ export function checkConstants(
 }
 
 /**
- * The tensors that were passed to a run, checked: one of the right dtype for each input that is not a constant.
- * Shapes are checked by `boundSymbols`.
+ * The tensors of a run, checked: one of the right dtype for each input that is not a constant, and one of its own for
+ * each that is state. Shapes are checked by `boundSymbols`.
  * @throws GraphError
  */
 export function checkInputs<T extends { readonly spec: TensorSpec }>(
   graph: Graph,
   inputs: { readonly [name: string]: T | undefined },
   constants: { readonly [name: string]: T },
+  state: readonly (readonly [input: string, output: string])[],
 ): { readonly [name: string]: T } {
+  const owners = new Map<T, string>();
+  for (const [name] of state) {
+    const tensor = inputs[name];
+    if (tensor === undefined) continue;
+    const owner = owners.get(tensor);
+    if (owner !== undefined) {
+      throw new GraphError(`run: inputs "${owner}" and "${name}" are state, so each needs a tensor of its own`);
+    }
+    owners.set(tensor, name);
+  }
   for (const [name, tensor] of Object.entries(inputs)) {
     if (tensor === undefined) continue;
     if (graph.inputs[name] === undefined) throw new GraphError(`run: ${unknownInput(graph, name)}`);
