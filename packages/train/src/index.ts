@@ -32,3 +32,4 @@ export * from "./optimizer/parameter-groups.ts";
 export * from "./optimizer/schedule.ts";
 export { type HeadTable, type HeadValues, halfLifeOf, headTable } from "./report/heads.ts";
 export { htmlReport, type ReportOptions, type ReportRun } from "./report/html-report.ts";
+export { type Advance, Trainer, type TrainerOptions, type TrainerProgress } from "./trainer.ts";
