@@ -1,0 +1,45 @@
+// sisa verify: a golden file against this implementation.
+import { basename, dirname, resolve } from "node:path";
+import type { SisaForm } from "@sisa/core";
+import { openSafetensors } from "@sisa/hub";
+import { directory } from "@sisa/hub/node";
+import { type Command, Option } from "commander";
+import { openBackend } from "../backends.ts";
+import { backendOption, type Context, command } from "../context.ts";
+import { exitCode } from "../exit-codes.ts";
+import { note, paint, printLine } from "../io.ts";
+import { verifyGolden } from "../verify.ts";
+
+interface Options {
+  readonly backend: string;
+  readonly form: SisaForm;
+}
+
+export function verifyCommand({ io, finish }: Context): Command {
+  return command("verify", "compare with a golden file; the last line of the output is one JSON object", [
+    "sisa verify fixtures/sisa-tiny-a.safetensors",
+    "sisa verify fixtures/sisa-train-10-steps.safetensors --backend reference",
+    "sisa verify fixtures/sisa-tiny-clamped.safetensors --form sdpa",
+  ])
+    .argument("<file>", "safetensors file with weights and what other code computed from them")
+    .addOption(backendOption())
+    .addOption(
+      new Option("--form <form>", "form of SISA: exact, or the paper's with its clamp")
+        .choices(["exact", "sdpa"])
+        .default("exact"),
+    )
+    .action(async (file: string, options: Options) => {
+      const path = resolve(io.cwd, file);
+      await using golden = await openSafetensors(directory(dirname(path)), basename(path));
+      await using backend = await openBackend(options.backend);
+      const { kind, figures, broken } = await verifyGolden(golden, { backend, form: options.form });
+      const passed = broken.length === 0;
+      for (const sentence of broken) note(io, `${paint(io, io.stderr, "red", "broken:")} ${sentence}`);
+      if (!passed && kind === "sisa" && options.form === "exact") {
+        note(io, "Where the paper's clamp is active, only --form sdpa reproduces its numbers.");
+      }
+      const { backend: backendName, form } = options;
+      printLine(io, JSON.stringify({ file, kind, backend: backendName, form, passed, ...figures }));
+      if (!passed) finish(exitCode.failed);
+    });
+}

@@ -1,0 +1,69 @@
+// The program: commands, and how each end of them becomes an exit code and at most one line of error.
+import { Command, CommanderError } from "commander";
+import manifest from "../package.json" with { type: "json" };
+import { verifyCommand } from "./commands/verify.ts";
+import type { Context } from "./context.ts";
+import { errorLine, exitCode, exitCodeOf } from "./exit-codes.ts";
+import { type Io, note, paint, wantsColor } from "./io.ts";
+
+const exitCodeHelp = `
+Exit codes:
+  0    done
+  1    a check failed, or something failed while running (no backend, disk full)
+  2    the command line or the configuration is wrong
+  3    a file of a model, of a run or of data is missing, damaged or does not fit
+  130  ended by Ctrl-C, after saving what could be saved`;
+
+/**
+ * Runs the program.
+ * @param words the command line after the program's name
+ * @returns the exit code
+ */
+export async function main(words: readonly string[], io: Io): Promise<number> {
+  let code: number = exitCode.ok;
+  const program = createProgram({
+    io,
+    finish: (value) => {
+      code = value;
+    },
+  });
+  try {
+    await program.parseAsync([...words], { from: "user" });
+    return code;
+  } catch (error) {
+    // The parser has told already what is wrong; help and version end with 0.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? exitCode.ok : exitCode.usage;
+    note(io, `${paint(io, io.stderr, "red", "error:")} ${errorLine(error)}`);
+    if (program.opts<{ debug?: boolean }>().debug) note(io, stackOf(error));
+    return exitCodeOf(error);
+  }
+}
+
+function createProgram(context: Context): Command {
+  const { io } = context;
+  const program = new Command("sisa")
+    .description("Train, evaluate, run and inspect SISA language models.")
+    .version(manifest.version)
+    .option("--debug", "show where an error comes from")
+    .addHelpText("after", exitCodeHelp);
+  for (const create of [verifyCommand]) program.addCommand(create(context));
+  for (const each of [program, ...program.commands]) {
+    each.exitOverride().configureOutput({
+      writeOut: (text) => io.stdout.write(text),
+      writeErr: (text) => io.stderr.write(text),
+      getOutHasColors: () => wantsColor(io, io.stdout),
+      getErrHasColors: () => wantsColor(io, io.stderr),
+      getOutHelpWidth: () => io.stdout.columns ?? 100,
+      getErrHelpWidth: () => io.stderr.columns ?? 100,
+      // One line, like every other error.
+      outputError: (text, write) => write(`${text.trim().replaceAll(/\s*\n\s*/g, " ")}\n`),
+    });
+  }
+  return program;
+}
+
+function stackOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const cause = error.cause === undefined ? "" : `\ncaused by ${stackOf(error.cause)}`;
+  return `${error.stack ?? error.message}${cause}`;
+}
