@@ -47,12 +47,14 @@ export function printGraph(graph: Graph): string {
   ].join("\n");
 }
 
-/** Constants with one element are written as their value. */
+/** Scalars are written as their value. */
 function scalarText(node: Node): string | undefined {
   const { data } = node.attributes;
   const { value } = node.outputs;
-  if (Object.keys(node.inputs).length > 0 || !ArrayBuffer.isView(data) || value?.shape.length !== 0) return undefined;
-  return attributeText(data);
+  if (Object.keys(node.inputs).length > 0 || value?.shape.length !== 0) return undefined;
+  if (!ArrayBuffer.isView(data) || data instanceof DataView) return undefined;
+  const [element] = data as Float64Array;
+  return element === undefined ? undefined : numberText(element, value.dtype === "float32");
 }
 
 function attributeText(value: unknown): string {
@@ -77,11 +79,12 @@ function isSpec(value: unknown): value is { readonly dtype: DType; readonly shap
   return typeof value === "object" && value !== null && "dtype" in value && "shape" in value;
 }
 
-/** The shortest decimal that is this number, or that rounds to it as a float32. */
+/** The shortest decimal that is this number, or for a float32 that rounds to the same one. */
 function numberText(value: number, float32: boolean): string {
   if (Object.is(value, -0)) return "-0";
-  if (!float32 || !Number.isFinite(value)) return String(value);
+  const single = Math.fround(value);
+  if (!float32 || !Number.isFinite(single)) return String(value);
   let digits = 1;
-  while (Math.fround(Number(value.toPrecision(digits))) !== value) digits++;
-  return String(Number(value.toPrecision(digits)));
+  while (Math.fround(Number(single.toPrecision(digits))) !== single) digits++;
+  return String(Number(single.toPrecision(digits)));
 }
