@@ -1,5 +1,13 @@
 // Public entry, safe in browsers: nothing here reaches a `node:` import. Files are in "@sisa/train/node".
 export {
+  type CheckpointMetadata,
+  CheckpointMismatchError,
+  isCheckpoint,
+  type OpenCheckpoint,
+  openCheckpoint,
+} from "./checkpoint.ts";
+export { checkpointName, findCheckpoint, listCheckpoints } from "./checkpoint-folder.ts";
+export {
   configFields,
   configHelp,
   modelConfigOf,
@@ -17,6 +25,7 @@ export { type Batch, type BatchPlan, trainingBatch } from "./data/batches.ts";
 export { type TextDocument, type TextOptions, textDocuments } from "./data/text-documents.ts";
 export { arraySource, type DataDescription, type TokenSource, type TrainingData } from "./data/training-data.ts";
 export { decodeUtf8 } from "./data/utf8.ts";
+export { type HeldOutBatches, type HeldOutLoss, readHeldOut, textBytes } from "./held-out.ts";
 export {
   type EvaluationRecord,
   type MetricsRecord,
@@ -28,8 +37,11 @@ export {
   type WarningRecord,
 } from "./metrics/metrics.ts";
 export { type ProgressOptions, type ProgressOutput, progressLine } from "./metrics/progress-line.ts";
+export { NotFiniteError } from "./not-finite.ts";
 export * from "./optimizer/parameter-groups.ts";
 export * from "./optimizer/schedule.ts";
 export { type HeadTable, type HeadValues, halfLifeOf, headTable } from "./report/heads.ts";
 export { htmlReport, type ReportOptions, type ReportRun } from "./report/html-report.ts";
-export { type Advance, Trainer, type TrainerOptions, type TrainerProgress } from "./trainer.ts";
+export { measureLogDecay } from "./report/measured-decay.ts";
+export { type SampleOptions, type TrainingRun, type TrainOptions, train } from "./train.ts";
+export { type Advance, type StateTensor, Trainer, type TrainerOptions, type TrainerProgress } from "./trainer.ts";
