@@ -2,7 +2,7 @@
 
 import type { Backend, DeviceTensor, Executable } from "../backend.ts";
 import type { TypedArray } from "../dtype.ts";
-import { ConfigError, DataError } from "../errors.ts";
+import { ConfigError, DataError, GraphError } from "../errors.ts";
 import type { GraphInputs, GraphOutputs } from "../graph/graph.ts";
 import { simplify } from "../graph/passes.ts";
 import { sdpaClamp } from "../ops/sisa-attention.ts";
@@ -104,56 +104,51 @@ export class Decoder implements AsyncDisposable {
 
     const result = new Float32Array(this.batch * vocabularySize);
     for (let offset = 0; offset < longest; ) {
-      const length = this.#runLength(longest - offset, Math.max(...start) + offset);
-      const taken = await this.#run(rows, start, offset, length, result);
-      offset += taken;
+      // Where each row goes on. One that has ended writes its last token again, and padding after it, which the next
+      // append overwrites.
+      const first = rows.map((row) => Math.min(offset, row.length - 1));
+      const positions = first.map((place, index) => (start[index] ?? 0) + place);
+      const length = this.#runLength(longest - offset, this.capacity - Math.max(...positions));
+      const logits = await this.#run(
+        rows.map((row, index) => row.slice(first[index], (first[index] ?? 0) + length)),
+        positions,
+        length,
+      );
+      rows.forEach((row, index) => {
+        if (offset >= row.length || offset + length < row.length) return;
+        result.set(logits.subarray(index * vocabularySize, (index + 1) * vocabularySize), index * vocabularySize);
+      });
+      offset += length;
     }
     return result;
   }
 
-  /** How many tokens the next run takes, padding included. */
-  #runLength(left: number, position: number): number {
-    if (this.#executables.has(0)) return left;
+  /** How many tokens the next run takes of every row, padding included, which must fit in the cache too. */
+  #runLength(left: number, room: number): number {
+    if (this.#executables.has(0)) return Math.min(left, room);
     const longest = Math.max(...this.#executables.keys());
-    // Padding is written too, so a padded run must fit in the cache.
-    return left > 1 && position + longest <= this.capacity ? longest : 1;
+    return left > 1 && room >= longest ? longest : 1;
   }
 
-  async #run(
-    rows: readonly (readonly number[])[],
-    start: readonly number[],
-    offset: number,
-    length: number,
-    result: Float32Array,
-  ): Promise<number> {
-    const { backend, model, allowClamp } = this.#options;
+  /** Runs 1 to `length` tokens of each row; returns the logits after the last of each. */
+  async #run(rows: readonly (readonly number[])[], positions: readonly number[], length: number): Promise<TypedArray> {
+    const { backend, allowClamp } = this.#options;
     const inputs = this.#inputsFor(length);
     const ids = new Int32Array(this.batch * length);
-    const starts = new Int32Array(this.batch);
-    const last = new Int32Array(this.batch);
     rows.forEach((row, index) => {
-      // A row that has ended writes its padding after its tokens, where the next append overwrites it.
-      const first = Math.min(offset, row.length - 1);
-      ids.set(row.slice(first, first + length), index * length);
-      starts[index] = Math.min((start[index] ?? 0) + first, this.capacity - length);
-      last[index] = Math.min(row.length - first, length) - 1;
+      ids.set(row, index * length);
     });
     backend.write(inputs.ids, ids);
-    backend.write(inputs.start, starts);
-    backend.write(inputs.last, last);
+    backend.write(inputs.start, Int32Array.from(positions));
+    backend.write(
+      inputs.last,
+      Int32Array.from(rows, (row) => row.length - 1),
+    );
     const executable = this.#executables.get(length) ?? this.#executables.get(0);
     const outputs = executable?.run({ ...this.#caches, ...inputs });
-    if (outputs?.decaySpan && !allowClamp) checkSpan(await outputs.decaySpan.read());
-    const logits = await outputs?.logits?.read();
-    const { vocabularySize } = model.config;
-    rows.forEach((row, index) => {
-      const ends = offset < row.length && offset + length >= row.length;
-      if (ends && logits) {
-        const own = logits.subarray(index * vocabularySize, (index + 1) * vocabularySize);
-        result.set(own, index * vocabularySize);
-      }
-    });
-    return length;
+    if (outputs?.logits === undefined) throw new GraphError("decoder: the decode graph gave no logits");
+    if (outputs.decaySpan && !allowClamp) checkSpan(await outputs.decaySpan.read());
+    return await outputs.logits.read();
   }
 
   #inputsFor(length: number) {

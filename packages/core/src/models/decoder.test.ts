@@ -1,0 +1,141 @@
+import { describe, expect, test } from "vitest";
+import type { Backend } from "../backend.ts";
+import { ConfigError, DataError } from "../errors.ts";
+import { initialize } from "../layers/layer.ts";
+import { RandomStream } from "../random.ts";
+import { reference } from "../reference/backend.ts";
+import { evaluate } from "../reference/evaluate.ts";
+import type { MixerKind, ModelConfig } from "./config.ts";
+import { Decoder } from "./decoder.ts";
+import { languageModel } from "./language-model.ts";
+
+const vocabularySize = 19;
+const length = 150;
+
+function tinyModel(mixers: readonly MixerKind[], change: Partial<ModelConfig> = {}) {
+  const config = { vocabularySize, width: 16, heads: 2, feedForwardWidth: 12, stateWidth: 4, maximumLength: 200 };
+  const model = languageModel({ mixers, ...config, form: "exact", ropeBase: 1e4, normEpsilon: 1e-6, ...change });
+  const parameters = initialize(model, 5);
+  // Weights of size 1, and a strong decay, so that every part of the cache matters.
+  for (const [name, values] of Object.entries(parameters)) {
+    if (name.endsWith("alpha_proj.bias")) values.fill(-1);
+    else if (name.endsWith(".weight") && !name.includes("norm")) values.set(values.map((value) => value * 12));
+  }
+  return { model, parameters };
+}
+
+const tokens = Array.from({ length }, (_, index) => new RandomStream(2, "tokens").below(vocabularySize, index));
+
+/** Logits of every position from one full pass, in float64. */
+function fullPass({ model, parameters }: ReturnType<typeof tinyModel>, ids: readonly number[]): Float64Array {
+  const weights = Object.fromEntries(
+    Object.entries(parameters).map(([name, values]) => [
+      name,
+      { shape: model.parameters[name]?.shape ?? [], data: Float64Array.from(values) },
+    ]),
+  );
+  const inputs = { ids: { shape: [1, ids.length], data: Int32Array.from(ids) }, ...weights };
+  return evaluate(model.logitsGraph().bind({ B: 1, T: ids.length }), inputs).logits?.data as Float64Array;
+}
+
+function difference(logits: Float32Array, row: number, full: Float64Array, position: number): number {
+  let worst = 0;
+  for (let v = 0; v < vocabularySize; v++) {
+    const [ours, theirs] = [logits[row * vocabularySize + v], full[position * vocabularySize + v]];
+    worst = Math.max(worst, Math.abs((ours ?? Number.NaN) - (theirs ?? Number.NaN)));
+  }
+  return worst;
+}
+
+/** The reference, saying that it takes bound graphs only, as GPU backends do. */
+function boundOnly(): Backend {
+  const backend = reference();
+  return new Proxy(backend, {
+    get(target, name) {
+      if (name === "limits") return { ...target.limits, symbolicDims: false };
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+}
+
+describe.each([
+  ["sisa", ["sisa", "sisa"]],
+  ["attention", ["attention", "attention"]],
+  ["a mix", ["sisa", "attention"]],
+] as const)("cached decoding of %s equals the full pass", (_name, mixers) => {
+  const own = tinyModel(mixers);
+  const full = fullPass(own, tokens);
+
+  test.each([
+    ["token by token", Array.from({ length: 70 }, () => 1)],
+    ["in chunks across blocks of 64", [1, 5, 57, 1, 1, 62, 3, 20]],
+    ["at once", [length]],
+  ])("%s", async (_way, chunks) => {
+    await using backend = reference();
+    await using decoder = await Decoder.create({ ...own, backend });
+    let position = 0;
+    for (const size of chunks) {
+      const logits = await decoder.append([tokens.slice(position, position + size)], [position]);
+      position += size;
+      expect(difference(logits, 0, full, position - 1)).toBeLessThan(1e-5);
+    }
+  });
+
+  test("any prefix may be resumed, and what came after it is forgotten", async () => {
+    await using backend = reference();
+    await using decoder = await Decoder.create({ ...own, backend });
+    await decoder.append([tokens.slice(0, 100)], [0]);
+    for (const prefix of [99, 64, 63, 10, 0]) {
+      const other = [...tokens.slice(0, prefix), ...tokens.slice(120, 125)];
+      const logits = await decoder.append([other.slice(prefix)], [prefix]);
+      expect(difference(logits, 0, fullPass(own, other), other.length - 1)).toBeLessThan(1e-5);
+    }
+  });
+
+  test.each([
+    ["symbolic", reference],
+    ["bound", boundOnly],
+  ])("rows of unequal length keep apart on a backend with %s sizes", async (_kind, make) => {
+    await using backend = make();
+    await using decoder = await Decoder.create({ ...own, backend, batch: 3, capacity: 150 });
+    const rows = [tokens.slice(0, 90), tokens.slice(30, 33), tokens.slice(50, 118)];
+    const logits = await decoder.append(rows, [0, 0, 0]);
+    rows.forEach((row, index) => {
+      expect(difference(logits, index, fullPass(own, row), row.length - 1)).toBeLessThan(1e-5);
+    });
+    // The first row is full after this, while the others go on: its padding must not reach back into its tokens.
+    const more = [tokens.slice(0, 60), [2, 3], tokens.slice(0, 64)];
+    const next = await decoder.append(more, [90, 3, 68]);
+    more.forEach((added, index) => {
+      const row = [...(rows[index] ?? []), ...added];
+      expect(difference(next, index, fullPass(own, row), row.length - 1)).toBeLessThan(1e-5);
+    });
+  });
+});
+
+test("form sdpa decodes while no clamp is active, and refuses to go on where one is", async () => {
+  const own = tinyModel(["sisa"], { form: "sdpa" });
+  await using backend = reference();
+  await using decoder = await Decoder.create({ ...own, backend });
+  const short = await decoder.append([tokens.slice(0, 10)], [0]);
+  expect(difference(short, 0, fullPass(own, tokens.slice(0, 10)), 9)).toBeLessThan(1e-5);
+  await expect(decoder.append([tokens.slice(10)], [10])).rejects.toThrow('form "sdpa" clamps above 22');
+
+  await using allowed = await Decoder.create({ ...own, backend, allowClamp: true });
+  const long = await allowed.append([tokens], [0]);
+  expect(difference(long, 0, fullPass(own, tokens), length - 1)).toBeGreaterThan(1e-5);
+});
+
+test("refuses what cannot be decoded", async () => {
+  const own = tinyModel(["sisa"]);
+  await using backend = reference();
+  await expect(Decoder.create({ ...own, backend, capacity: 201 })).rejects.toThrow(ConfigError);
+  await using decoder = await Decoder.create({ ...own, backend, capacity: 8 });
+  await expect(decoder.append([[1, 2], [3]], [0, 0])).rejects.toThrow("expected 1 rows, got 2 of tokens");
+  await expect(decoder.append([[]], [0])).rejects.toThrow("row 0 has no tokens");
+  await expect(decoder.append([[1, 2, 3]], [6])).rejects.toThrow("row 0 needs 9 tokens, its cache holds 8");
+  await expect(decoder.append([[vocabularySize]], [0])).rejects.toThrow("expected token ids from 0 to 18, got 19");
+  await expect(decoder.append([[1]], [0])).resolves.toHaveLength(vocabularySize);
+  await expect(decoder.append([[-1]], [0])).rejects.toThrow(DataError);
+});

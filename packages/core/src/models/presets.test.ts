@@ -1,0 +1,104 @@
+import { describe, expect, test } from "vitest";
+import { ConfigError } from "../errors.ts";
+import { type ModelConfig, modelConfigFromJson, modelConfigToJson } from "./config.ts";
+import { languageModel } from "./language-model.ts";
+import { ffnWidthFor, type PresetSize, parameterCountOf, preset } from "./presets.ts";
+
+describe("presets", () => {
+  // Widths and counts of arXiv:2606.02332, table of configurations.
+  test.each([
+    ["50m", 50_914_304, { 16: 1939, 32: 1832, 64: 1619, 128: 1192 }],
+    ["152m", 151_878_144, { 16: 2908, 32: 2748, 64: 2428, 128: 1788 }],
+    ["369m", 369_252_352, { 32: 2512, 64: 2085, 128: 1232 }],
+  ] as const)("%s has the paper's counts and widths", (size: PresetSize, transformer, widths) => {
+    expect(parameterCountOf(preset("transformer", size))).toBe(transformer);
+    for (const [stateWidth, feedForwardWidth] of Object.entries(widths)) {
+      const config = preset("sisa", size, { stateWidth: Number(stateWidth) });
+      expect(config.feedForwardWidth).toBe(feedForwardWidth);
+      expect(Math.abs(parameterCountOf(config) / transformer - 1)).toBeLessThan(0.00007);
+    }
+  });
+
+  test.each([
+    ["50m", 50_914_400],
+    ["152m", 151_878_432],
+    ["369m", 369_253_120],
+  ] as const)("SISA %s with S = 32 has %d parameters", (size, count) => {
+    expect(parameterCountOf(preset("sisa", size))).toBe(count);
+  });
+
+  test("another vocabulary or depth keeps the families equal", () => {
+    const changed = { vocabularySize: 257, layers: 3 };
+    const [sisa, transformer] = [preset("sisa", "5m", changed), preset("transformer", "5m", changed)];
+    expect(sisa.mixers).toEqual(["sisa", "sisa", "sisa"]);
+    expect(Math.abs(parameterCountOf(sisa) - parameterCountOf(transformer))).toBeLessThan(3 * 3 * 256);
+  });
+
+  test("a width that is given is kept", () => {
+    expect(preset("sisa", "5m", { feedForwardWidth: 640 }).feedForwardWidth).toBe(640);
+  });
+
+  test("unknown names are refused with what there is", () => {
+    // A caller without types.
+    const loose = preset as (family: string, size: string) => ModelConfig;
+    expect(() => loose("sisa", "7b")).toThrow('expected a size of 1m, 5m, 50m, 152m, 369m, got "7b"');
+    expect(() => loose("mamba", "5m")).toThrow('expected a family of sisa, transformer, got "mamba"');
+  });
+
+  test("a budget that cannot be met is refused", () => {
+    expect(() => ffnWidthFor(preset("sisa", "5m"), 1000)).toThrow(ConfigError);
+  });
+});
+
+describe("config.json", () => {
+  const config = preset("sisa", "5m", { vocabularySize: 300, form: "sdpa", mixers: ["sisa", "attention"] });
+
+  test("comes back as it was", () => {
+    expect(modelConfigFromJson(JSON.parse(JSON.stringify(modelConfigToJson(config))))).toEqual(config);
+  });
+
+  test("carries the names that Hugging Face tools read, and leaves theirs alone", () => {
+    const json = modelConfigToJson(config);
+    expect(json).toMatchObject({ model_type: "sisa", vocab_size: 300, hidden_size: 256, num_hidden_layers: 2 });
+    expect(modelConfigFromJson({ ...json, transformers_version: "5.0.0" })).toEqual(config);
+  });
+
+  test.each([
+    [{ model_type: "llama" }, 'expected model_type "sisa", got "llama"'],
+    [{ hidden_size: "256" }, 'hidden_size must be a number, got "256"'],
+    [{ layer_types: ["sisa"] }, "layer_types must list 2 layers"],
+    [{ layer_types: ["sisa", "mamba"] }, 'a mixer must be "sisa" or "attention", got "mamba"'],
+    [{ num_attention_heads: 3 }, "heads must divide width, got heads 3 and width 256"],
+    [{ state_size: 7 }, "stateWidth must be even"],
+    [{ sisa_form: "fast" }, 'form must be "exact" or "sdpa", got "fast"'],
+    [{ rms_norm_eps: 0 }, "normEpsilon must be > 0, got 0"],
+    [{ hidden_size: 260, num_attention_heads: 4 }, "width / heads must be even"],
+    [{ tie_word_embeddings: false }, "expected tie_word_embeddings true"],
+  ])("refuses %j", (change, message) => {
+    expect(() => modelConfigFromJson({ ...modelConfigToJson(config), ...change })).toThrow(message);
+    expect(() => modelConfigFromJson({ ...modelConfigToJson(config), ...change })).toThrow(ConfigError);
+  });
+});
+
+test("parameters have the names and order of the paper's code", () => {
+  const names = Object.keys(languageModel(preset("sisa", "1m", { layers: 1, vocabularySize: 10 })).parameters);
+  expect(names).toEqual([
+    "embed.weight",
+    "layers.0.attn_norm.weight",
+    "layers.0.W_Q.weight",
+    "layers.0.W_K.weight",
+    "layers.0.W_V.weight",
+    "layers.0.W_B.weight",
+    "layers.0.W_C.weight",
+    "layers.0.theta_proj.weight",
+    "layers.0.alpha_proj.weight",
+    "layers.0.alpha_proj.bias",
+    "layers.0.lambda_raw",
+    "layers.0.W_O.weight",
+    "layers.0.ffn_norm.weight",
+    "layers.0.ffn.w_gate.weight",
+    "layers.0.ffn.w_up.weight",
+    "layers.0.ffn.w_down.weight",
+    "final_norm.weight",
+  ]);
+});
