@@ -56,6 +56,8 @@ export interface PrimitiveDefinition<Name extends string, I extends OpInputs, A 
   extends OpBase<Name, I, A, O> {
   /** True where each output element depends only on the input elements at the same (broadcast) place. */
   readonly elementwise?: boolean;
+  /** True where the result depends on the shapes of the inputs alone, so that it is known once those are bound. */
+  readonly shapeOnly?: boolean;
   /** dtype and shape of the outputs. @throws ShapeError, DTypeError */
   infer(inputs: I, attributes: A): OutputSpecs<O>;
   /** The meaning of the operation. Fills `outputs`, which arrive allocated and zero. Sizes are bound. */
@@ -102,6 +104,7 @@ export interface Op<Name extends string = string> {
   readonly name: Name;
   readonly inputs: readonly string[] | "...";
   readonly elementwise?: boolean;
+  readonly shapeOnly?: boolean;
   readonly source?: string;
   readonly inPlace?: string;
   infer?(inputs: OpInputs, attributes: Attributes): OutputSpecs<OpOutputs>;

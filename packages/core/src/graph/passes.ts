@@ -1,6 +1,6 @@
 // Passes over graphs. Each returns a new graph that computes the same outputs; none knows an operation by name.
 
-import { Dim } from "../dim.ts";
+import { Dim, elementsOf, sizeOf, sizesOf } from "../dim.ts";
 import { allocate } from "../dtype.ts";
 import { GraphError } from "../errors.ts";
 import { constant, constantOp } from "../ops/constant.ts";
@@ -91,21 +91,30 @@ function bytesKey(view: ArrayBufferView): string {
   return `${type}@${name}+${view.byteOffset}:${view.byteLength}`;
 }
 
-/** Largest constant that folding may create, in elements: a small table is worth folding, one of megabytes is not. */
+/** Largest constant that folding may create, in elements: a table is worth folding, one of megabytes is not. */
 const largestFold = 65_536;
 
+/** Largest constant that may have more elements than what it is made from: a broadcast is cheaper than its result. */
+const largestGrowth = 256;
+
 /**
- * Computes nodes whose inputs are all constants, by the reference. Results that are large, not bound, or of a dtype
- * that constants of several elements do not have stay as they are.
+ * Computes nodes whose inputs are all constants, and sizes that are bound, by the reference. Results that are large, not
+ * bound, or of a dtype that constants of several elements do not have stay as they are; so do broadcasts, unless small.
  */
 export function foldConstants<I extends GraphInputs, O extends GraphOutputs>(graph: Graph<I, O>): Graph<I, O> {
   return rewrite(graph, (node, inputs) => {
     const outputs = rebuild(node, inputs);
     const operands = Object.values(inputs);
-    const isConstant = (tensor: AnyTensor) => tensor.node.op === constantOp;
-    if (node.op.kind !== "primitive" || operands.length === 0 || !operands.every(isConstant)) return outputs;
-    if (!Object.values(outputs).every(mayFold)) return outputs;
-    const values = evaluateNode(node, mapValues(inputs, constantValue), "rounded");
+    const known = node.op.shapeOnly ? isBound : (tensor: AnyTensor) => tensor.node.op === constantOp;
+    if (node.op.kind !== "primitive" || operands.length === 0 || !operands.every(known)) return outputs;
+    const given = operands.reduce((total, tensor) => total + countOf(tensor), 0);
+    const limit = Math.min(largestFold, Math.max(largestGrowth, given));
+    if (!Object.values(outputs).every((tensor) => hasArrays(tensor) && countOf(tensor) <= limit)) return outputs;
+    const values = evaluateNode(
+      node,
+      mapValues(inputs, node.op.shapeOnly ? withoutElements : constantValue),
+      "rounded",
+    );
     return mapValues(outputs, ({ dtype, shape }, name) => {
       const data = allocate(dtype, values[name]?.data.length ?? 0);
       data.set(values[name]?.data ?? []);
@@ -114,15 +123,27 @@ export function foldConstants<I extends GraphInputs, O extends GraphOutputs>(gra
   });
 }
 
-function mayFold({ dtype, shape }: AnyTensor): boolean {
-  const size = shape.reduce((product, dim) => product * (dim.value ?? Number.NaN), 1);
-  return size <= largestFold && (dtype === "float32" || dtype === "int32" || dtype === "bool");
+function isBound({ shape }: AnyTensor): boolean {
+  return shape.every(({ value }) => value !== undefined);
+}
+
+/** Number of elements; infinite where it is not bound. */
+function countOf(tensor: AnyTensor): number {
+  return isBound(tensor) ? sizeOf(elementsOf(tensor.shape)) : Number.POSITIVE_INFINITY;
+}
+
+function hasArrays({ dtype }: AnyTensor): boolean {
+  return dtype === "float32" || dtype === "int32" || dtype === "bool";
 }
 
 function constantValue({ node }: AnyTensor): NdArray {
   const { value } = evaluateNode(node, {}, "rounded");
   if (value === undefined) throw new GraphError("foldConstants: a constant has no value");
   return value;
+}
+
+function withoutElements({ shape }: AnyTensor): NdArray {
+  return { shape: sizesOf(shape), data: new Float64Array(0) };
 }
 
 function mapValues<T, U>(record: { readonly [name: string]: T }, rule: (value: T, name: string) => U) {

@@ -15,6 +15,7 @@ export const dimSizeOp = /* @__PURE__ */ definePrimitive<
 >({
   name: "dimSize",
   inputs: ["x"],
+  shapeOnly: true,
   infer({ x }, { axis }) {
     normalAxis(axis, x.shape.length);
     return { value: { dtype: "int32", shape: [] } };
