@@ -108,22 +108,21 @@ export class Trainer implements AsyncDisposable {
       );
     }
     const update = updateGraph(model, settings);
-    const accumulate = accumulateGraph(model);
+    const accumulate = accumulateGraph(model, settings.gradientAccumulation);
     const sizes = { B: settings.microBatchSize, T: settings.sequenceLength };
     const accumulateProgram = await backend.compile(accumulate.graph.bind(sizes), { state: accumulate.state });
     const updateProgram = await backend.compile(update.graph, { state: update.state });
-    const state: Record<string, DeviceTensor> = {
-      [stateName.loss]: backend.tensor(f32()),
-      [stateName.halted]: backend.tensor(bool()),
-    };
+    const state: Record<string, DeviceTensor> = { [stateName.halted]: backend.tensor(bool()) };
+    const sums = Object.keys(accumulate.state);
+    if (sums.includes(stateName.loss)) state[stateName.loss] = backend.tensor(f32());
     const values = options.parameters ?? initialize(model, settings.seed);
     for (const [name, spec] of Object.entries(parameterSpecs(model))) {
       const value = values[name];
       if (value === undefined) throw new ConfigError(`parameters: expected a value for ${name}, got nothing`);
       state[name] = backend.tensor(spec, value);
-      for (const make of [stateName.firstMoment, stateName.secondMoment, stateName.gradient]) {
-        state[make(name)] = backend.tensor(spec);
-      }
+      for (const make of [stateName.firstMoment, stateName.secondMoment]) state[make(name)] = backend.tensor(spec);
+      const sum = stateName.gradient(name);
+      if (sums.includes(sum)) state[sum] = backend.tensor(spec);
     }
     return new Trainer(options, accumulateProgram, updateProgram, state);
   }
@@ -190,29 +189,37 @@ export class Trainer implements AsyncDisposable {
   async #enqueue(step: number): Promise<DeviceTensor> {
     const { backend, settings, batches } = this.#options;
     const { ids, targets, first, rates } = this.#inputs;
-    for (let micro = 0; micro < settings.gradientAccumulation; micro++) {
+    const microBatches = settings.gradientAccumulation;
+    let sums: Tensors = {};
+    for (let micro = 0; micro < microBatches; micro++) {
       const batch = await batches(step, micro);
       backend.write(ids, batch.ids);
       backend.write(targets, batch.targets);
-      backend.write(first, Uint8Array.of(micro === 0 ? 1 : 0));
-      this.#accumulate.run({ ...this.#only(this.#accumulateInputs()), ids, targets, first });
+      const inputs = { ...this.#parameters(), ids, targets };
+      if (microBatches === 1) {
+        sums = this.#accumulate.run(inputs);
+      } else {
+        backend.write(first, Uint8Array.of(micro === 0 ? 1 : 0));
+        sums = this.#accumulate.run({ ...inputs, ...this.#sums(), first });
+      }
     }
     const { beta1, beta2 } = settings.optimizer;
     // Steps that were skipped do not count for the bias correction, as in torch.
     const updates = step - this.#skipped + 1;
     const learningRate = learningRateAt(step, scheduleOf(settings));
     backend.write(rates, Float32Array.of(learningRate, 1 - beta1 ** updates, 1 - beta2 ** updates));
-    const { report } = this.#update.run({ ...this.#state, rates });
+    const { report } = this.#update.run({ ...this.#state, ...sums, rates });
     if (report === undefined) throw new GraphError("the update program gave no report");
     return report.keep();
   }
 
-  #accumulateInputs(): string[] {
-    const names = Object.keys(this.model.parameters);
-    return [...names, ...names.map(stateName.gradient), stateName.loss];
+  #parameters(): Record<string, DeviceTensor> {
+    return Object.fromEntries(Object.keys(this.model.parameters).map((name) => [name, this.#tensor(name)]));
   }
 
-  #only(names: readonly string[]): Record<string, DeviceTensor> {
+  /** The sums over micro-batches, where there are several. */
+  #sums(): Record<string, DeviceTensor> {
+    const names = [stateName.loss, ...Object.keys(this.model.parameters).map(stateName.gradient)];
     return Object.fromEntries(names.map((name) => [name, this.#tensor(name)]));
   }
 
@@ -235,7 +242,7 @@ export class Trainer implements AsyncDisposable {
         const batch = await batches(step, micro);
         backend.write(ids, batch.ids);
         backend.write(targets, batch.targets);
-        const found = await probe.explain({ ...this.#only(Object.keys(model.parameters)), ids, targets });
+        const found = await probe.explain({ ...this.#parameters(), ids, targets });
         if (found !== undefined) return found;
       }
       return "every value is finite by itself, but the norm of all gradients overflows float32";
@@ -249,7 +256,7 @@ export class Trainer implements AsyncDisposable {
     const { backend, model, heldOut } = this.#options;
     if (heldOut === undefined) throw new ConfigError("evaluate: this trainer was made without held-out batches");
     this.#evaluator ??= await HeldOutEvaluator.create(backend, model, heldOut);
-    return await this.#evaluator.loss(this.#only(Object.keys(model.parameters)));
+    return await this.#evaluator.loss(this.#parameters());
   }
 
   /** A copy of the parameters. */

@@ -54,34 +54,36 @@ export function gradientGraph(model: LanguageModel): Graph {
 }
 
 /**
- * Adds the loss and the gradients of a micro-batch to the sums of the step.
+ * The loss and the gradients of a step's micro-batches, summed, as `loss` and `gradient.<parameter>`.
  *
- * Inputs: `ids`, `targets` int32 [B,T]; `first` bool [], true where the sums start anew; the parameters; the sums.
- * State: the sums.
+ * Inputs: `ids`, `targets` int32 [B,T]; the parameters; with several micro-batches a step also the sums so far, which are
+ * state, and `first` bool [], true where the sums start anew.
  */
-export function accumulateGraph(model: LanguageModel): StatefulGraph {
+export function accumulateGraph(model: LanguageModel, microBatches: number): StatefulGraph {
   const gradients = gradientGraph(model);
-  const names = Object.keys(model.parameters);
-  const sums: Record<string, Tensor> = {
-    [stateName.loss]: inputTensor(stateName.loss, f32()) as Tensor,
+  const terms: Record<string, AnyTensor | undefined> = {
+    [stateName.loss]: gradients.outputTensors.value,
     ...Object.fromEntries(
-      Object.entries(parameterSpecs(model)).map(([name, spec]) => {
-        const sum = stateName.gradient(name);
-        return [sum, inputTensor(sum, spec) as Tensor];
-      }),
+      Object.keys(model.parameters).map((name) => [stateName.gradient(name), gradients.outputTensors[`grad.${name}`]]),
     ),
   };
+  const inputs: Record<string, AnyTensor> = { ...gradients.inputTensors };
+  const outputs: Record<string, AnyTensor> = {};
   const first = inputTensor("first", logical()) as Tensor<"bool">;
-  const added = (sum: string, term: AnyTensor | undefined): [string, AnyTensor] => {
-    const before = sums[sum] as Tensor;
-    return [sum, where(first, term as Tensor, add(before, term as Tensor))];
+  if (microBatches > 1) inputs.first = first;
+  for (const [name, term] of Object.entries(terms)) {
+    if (term === undefined) continue;
+    outputs[name] = term;
+    if (microBatches === 1) continue;
+    const before = inputTensor(name, { dtype: term.dtype, shape: term.shape }) as Tensor;
+    inputs[name] = before;
+    outputs[name] = where(first, term as Tensor, add(before, term as Tensor));
+  }
+  const state = microBatches === 1 ? [] : Object.keys(outputs);
+  return {
+    graph: simplify(new Graph<GraphInputs, GraphOutputs>(inputs, outputs)),
+    state: Object.fromEntries(state.map((name) => [name, name])),
   };
-  const outputs = Object.fromEntries([
-    added(stateName.loss, gradients.outputTensors.value),
-    ...names.map((name) => added(stateName.gradient(name), gradients.outputTensors[`grad.${name}`])),
-  ]);
-  const graph = new Graph<GraphInputs, GraphOutputs>({ ...gradients.inputTensors, first, ...sums }, outputs);
-  return { graph: simplify(graph), state: Object.fromEntries(Object.keys(outputs).map((name) => [name, name])) };
 }
 
 /**

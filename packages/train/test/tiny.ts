@@ -34,6 +34,8 @@ export const tinySettings = {
   sequenceLength: 8,
   microBatchSize: 2,
   heldOutBatches: 2,
+  // A signal is looked at between glances at the loss.
+  logEvery: 2,
   optimizer: { learningRate: 1e-2, warmupSteps: 1 },
 } as const;
 

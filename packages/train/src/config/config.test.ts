@@ -162,7 +162,9 @@ describe("resolveSettings", () => {
     const settings = resolveSettings({ steps: 500 }, small);
     expect(settings).toMatchObject({ microBatchSize: 8, gradientAccumulation: 1, batchTokens: 2048 });
     expect(settings.optimizer).toMatchObject({ learningRate: 2e-3, warmupSteps: 25 });
-    expect(settings.evaluateEvery).toBe(50);
+    // Eight held-out batches take the time of 8/3 steps.
+    expect(settings.evaluateEvery).toBe(54);
+    expect(resolveSettings({ steps: 9536, gradientAccumulation: 64 }, small).evaluateEvery).toBe(954);
     expect(resolveSettings({ steps: 9536 }, { parameterCount: 152e6 }).optimizer).toMatchObject({
       learningRate: 6e-4,
       warmupSteps: 477,

@@ -78,7 +78,7 @@ export const loopFields = {
     minimum: 1,
     or: -1,
     unit: "steps",
-    derived: "a tenth of the steps",
+    derived: "a tenth of the steps, or what keeps it to about a twentieth of the time",
     description: "Steps between two held-out losses; -1: only after the last step.",
   }),
   heldOutBatches: integer({
@@ -175,7 +175,8 @@ export function resolveSettings(settings: unknown, context: { readonly parameter
       learningRate: optimizer.learningRate ?? defaultLearningRate(context.parameterCount),
       warmupSteps,
     },
-    evaluateEvery: parsed.evaluateEvery ?? Math.max(1, Math.round(steps / 10)),
+    evaluateEvery:
+      parsed.evaluateEvery ?? defaultEvaluateEvery(steps, parsed.heldOutBatches, batch.gradientAccumulation),
     saveEvery: parsed.saveEvery ?? Math.max(1, Math.min(500, Math.round(steps / 10))),
   };
 }
@@ -233,6 +234,11 @@ function largestDivisor(rows: number, most: number): number {
 
 function defaultLearningRate(parameterCount: number): number {
   return parameterCount < 20e6 ? 2e-3 : parameterCount < 200e6 ? 6e-4 : 3e-4;
+}
+
+/** A forward pass takes about a third of a training step, so this many steps take twenty times an evaluation. */
+function defaultEvaluateEvery(steps: number, heldOutBatches: number, gradientAccumulation: number): number {
+  return Math.max(Math.round(steps / 10), Math.ceil((20 * heldOutBatches) / (3 * gradientAccumulation)));
 }
 
 /** The schedule that settings describe. */
