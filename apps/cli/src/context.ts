@@ -5,6 +5,8 @@ import type { Io } from "./io.ts";
 
 export interface Context {
   readonly io: Io;
+  /** The whole command line after the program's name. */
+  readonly words: readonly string[];
   /** Ends the program with this code once the command is done. */
   finish(code: number): void;
 }

@@ -1,6 +1,11 @@
 // The program: commands, and how each end of them becomes an exit code and at most one line of error.
 import { Command, CommanderError } from "commander";
 import manifest from "../package.json" with { type: "json" };
+import { doctorCommand } from "./commands/doctor.ts";
+import { evalCommand } from "./commands/eval.ts";
+import { generateCommand } from "./commands/generate.ts";
+import { inspectCommand } from "./commands/inspect.ts";
+import { trainCommand } from "./commands/train.ts";
 import { verifyCommand } from "./commands/verify.ts";
 import type { Context } from "./context.ts";
 import { errorLine, exitCode, exitCodeOf } from "./exit-codes.ts";
@@ -23,6 +28,7 @@ export async function main(words: readonly string[], io: Io): Promise<number> {
   let code: number = exitCode.ok;
   const program = createProgram({
     io,
+    words,
     finish: (value) => {
       code = value;
     },
@@ -46,7 +52,8 @@ function createProgram(context: Context): Command {
     .version(manifest.version)
     .option("--debug", "show where an error comes from")
     .addHelpText("after", exitCodeHelp);
-  for (const create of [verifyCommand]) program.addCommand(create(context));
+  for (const create of [trainCommand, evalCommand, generateCommand, inspectCommand, verifyCommand, doctorCommand])
+    program.addCommand(create(context));
   for (const each of [program, ...program.commands]) {
     each.exitOverride().configureOutput({
       writeOut: (text) => io.stdout.write(text),

@@ -1,0 +1,35 @@
+// The data that a configuration names.
+import { resolve } from "node:path";
+import { ConfigError } from "@sisa/core";
+import type { TrainingConfig, TrainingData } from "@sisa/train";
+import { textFiles } from "@sisa/train/node";
+import { openTokenizer } from "./model-source.ts";
+
+/**
+ * Reads the text or opens the shards.
+ * @param data the `data` part of a configuration; relative paths start from `cwd`
+ * @throws ConfigError where nothing is named; DataError where it cannot be used
+ */
+export async function openTrainingData(data: TrainingConfig["data"], cwd: string): Promise<TrainingData> {
+  if (data.text !== undefined) {
+    const tokenizer = await openTokenizer(data.tokenizer, cwd);
+    return await textFiles(resolve(cwd, data.text), tokenizer, { heldOutFraction: data.heldOutFraction });
+  }
+  throw new ConfigError(
+    "data: expected text or shards, got neither; say what to train on: --data.text FILE_OR_FOLDER, or --data.shards FOLDER",
+  );
+}
+
+/** The same with absolute paths, to be found again from any folder. */
+export function withAbsolutePaths(config: TrainingConfig, cwd: string): TrainingConfig {
+  const { text, shards, tokenizer } = config.data;
+  return {
+    ...config,
+    data: {
+      ...config.data,
+      ...(text === undefined ? {} : { text: resolve(cwd, text) }),
+      ...(shards === undefined ? {} : { shards: resolve(cwd, shards) }),
+      tokenizer: tokenizer === "byte" ? tokenizer : resolve(cwd, tokenizer),
+    },
+  };
+}

@@ -1,0 +1,127 @@
+// The model that a command is given: a model folder, a run or its checkpoint, a torch checkpoint, or a folder behind a URL.
+import { readFile, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { CheckpointError, ConfigError, type SisaForm } from "@sisa/core";
+import { byteTokenizer, type LoadedModel, openTorchCheckpoint, type Tokenizer, tokenizerFromFiles } from "@sisa/hub";
+import { directory, loadModel } from "@sisa/hub/node";
+import { checkpointName, listCheckpoints } from "@sisa/train";
+import { type Command, Option } from "commander";
+import { numberWithin } from "./context.ts";
+import { checkpointsFolder, runFile } from "./run-folder.ts";
+
+/** What the command line may say about a model besides its place. */
+export interface ModelOptions {
+  readonly tokenizer?: string;
+  readonly heads?: number;
+  readonly form?: SisaForm;
+}
+
+export interface ModelSource extends LoadedModel {
+  /** Where it was found: the folder or file itself. */
+  readonly path: string;
+  /** The run that it belongs to, where it came from one. */
+  readonly run?: string;
+}
+
+/** Options of every command that takes a model. */
+export function addModelOptions(command: Command): Command {
+  return command
+    .addOption(new Option("--tokenizer <file>", '"byte" or a tokenizer.json, in place of the model\'s own'))
+    .addOption(
+      new Option("--heads <number>", "heads of a Transformer's .pt file, which its weights do not tell").argParser(
+        numberWithin({ whole: true, minimum: 1 }),
+      ),
+    )
+    .addOption(new Option("--form <form>", "form of SISA, in place of the model's own").choices(["exact", "sdpa"]));
+}
+
+/**
+ * Loads a model from where a user says it is.
+ *
+ * @param place path relative to `cwd`, or an http URL
+ * @throws CheckpointError, StorageError
+ */
+export async function loadSource(place: string, cwd: string, options: ModelOptions): Promise<ModelSource> {
+  const { heads, form } = options;
+  const tokenizer = options.tokenizer === undefined ? undefined : await openTokenizer(options.tokenizer, cwd);
+  if (/^https?:\/\//.test(place)) {
+    const loaded = await loadModel(place, tokenizer === undefined ? {} : { tokenizer });
+    return { ...(await withForm(loaded, form)), path: place };
+  }
+  const { path, run } = await findModel(resolve(cwd, place));
+  if (heads !== undefined && !isTorch(path)) {
+    throw new ConfigError(`--heads is for .pt files; ${place} says itself how many heads it has`);
+  }
+  const loaded = await loadModel(path, {
+    ...(heads === undefined ? {} : { heads }),
+    ...(form === undefined ? {} : { form }),
+    ...(tokenizer === undefined ? await tokenizerOfTorch(path) : { tokenizer }),
+  });
+  return { ...(await withForm(loaded, form)), path, ...(run === undefined ? {} : { run }) };
+}
+
+async function withForm(loaded: LoadedModel, form: SisaForm | undefined): Promise<LoadedModel> {
+  if (form === undefined || form === loaded.model.config.form) return loaded;
+  const { languageModel } = await import("@sisa/core");
+  return { ...loaded, model: languageModel({ ...loaded.model.config, form }) };
+}
+
+/** A tokenizer by its word or file. */
+export async function openTokenizer(place: string, cwd: string): Promise<Tokenizer> {
+  if (place === "byte") return byteTokenizer();
+  const path = resolve(cwd, place);
+  const found = await stat(path).catch(() => undefined);
+  if (found === undefined) throw new CheckpointError(`${path}: there is no such tokenizer file; "byte" needs none`);
+  const [folder, file] = found.isDirectory() ? [path, "tokenizer.json"] : [dirname(path), basename(path)];
+  const files: Record<string, Uint8Array> = { "tokenizer.json": await readFile(join(folder, file)) };
+  const config = await readFile(join(folder, "tokenizer_config.json")).catch(() => undefined);
+  if (config !== undefined) files["tokenizer_config.json"] = config;
+  return tokenizerFromFiles(files, folder);
+}
+
+/** The model folder or file that a path means, and the run it is part of. */
+async function findModel(path: string): Promise<{ path: string; run?: string }> {
+  const found = await stat(path).catch(() => undefined);
+  if (found === undefined) {
+    throw new CheckpointError(`${path}: there is no such model folder, run or checkpoint`);
+  }
+  if (found.isFile() && basename(path) === "latest") {
+    // A disk without links holds the name of the run in a file.
+    return await findModel(resolve(dirname(path), (await readFile(path, "utf8")).trim()));
+  }
+  if (!found.isDirectory() || (await isFile(join(path, "config.json")))) {
+    const run = join(path, "../..");
+    return (await isFile(join(run, runFile))) ? { path, run } : { path };
+  }
+  const inside = join(path, checkpointsFolder);
+  for (const folder of [inside, path]) {
+    const newest = (await listCheckpoints(directory(folder)).catch(() => [])).at(-1);
+    const run = folder === inside ? path : dirname(path);
+    if (newest !== undefined) return { path: join(folder, checkpointName(newest)), run };
+  }
+  throw new CheckpointError(`${path}: holds no model: neither config.json nor checkpoints of a run`);
+}
+
+async function isFile(path: string): Promise<boolean> {
+  const found = await stat(path).catch(() => undefined);
+  return found?.isFile() === true;
+}
+
+function isTorch(path: string): boolean {
+  return /\.pth?$/.test(path);
+}
+
+/**
+ * A torch checkpoint without tokenizer.json beside it still has weights to look at; only its text is out of reach.
+ */
+async function tokenizerOfTorch(path: string): Promise<{ tokenizer?: Tokenizer }> {
+  if (!isTorch(path) || (await isFile(join(dirname(path), "tokenizer.json")))) return {};
+  await using checkpoint = await openTorchCheckpoint(directory(dirname(path)), basename(path));
+  const [size = 0] = checkpoint.tensors.get("embed.weight")?.shape ?? [];
+  const refuse = (): never => {
+    throw new CheckpointError(
+      `${path}: has no tokenizer; pass --tokenizer FILE, or put its tokenizer.json beside the checkpoint`,
+    );
+  };
+  return { tokenizer: { size, endOfText: undefined, encode: refuse, decode: refuse, streamDecoder: refuse } };
+}

@@ -1,0 +1,68 @@
+// What a training run leaves on disk, and where: one folder a run, and `latest`, which leads to the newest.
+import { mkdir, readdir, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { ConfigError } from "@sisa/core";
+
+/** What was trained on what, as JSON. */
+export const runFile = "run.json";
+export const metricsFileName = "metrics.jsonl";
+export const checkpointsFolder = "checkpoints";
+export const tensorboardFolderName = "tensorboard";
+export const reportFile = "report.html";
+const latestLink = "latest";
+
+/**
+ * The folder for a run: `name`, or where that is taken `name-2`, `name-3`, ...
+ *
+ * @param goOn take up the newest run of the name, where there is one
+ * @throws ConfigError for a name that is no folder's name
+ */
+export async function runFolderFor(output: string, name: string, goOn: boolean): Promise<string> {
+  if (name === latestLink || name !== basename(name) || /^\.|[\\:]/.test(name)) {
+    throw new ConfigError(`--name: expected the name of a folder, other than "${latestLink}", got "${name}"`);
+  }
+  const names = await readdir(output).catch(() => []);
+  const taken = names
+    .map((other) => (other === name ? 1 : other.startsWith(`${name}-`) ? wholeNumber(other.slice(name.length + 1)) : 0))
+    .filter((number) => number > 0);
+  const newest = Math.max(0, ...taken);
+  const number = goOn ? Math.max(1, newest) : newest + 1;
+  return join(output, number === 1 ? name : `${name}-${number}`);
+}
+
+/** The number that the digits spell, from 2; 0 for any other text. */
+function wholeNumber(text: string): number {
+  return /^[1-9]\d*$/.test(text) && Number(text) >= 2 ? Number(text) : 0;
+}
+
+/** Writes what a run is, and lets `latest` lead to it. */
+export async function beginRunFolder(folder: string, description: unknown): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  await replaceFile(join(folder, runFile), `${JSON.stringify(description, undefined, 2)}\n`);
+  await pointLatest(folder);
+}
+
+/** A small file, whole or not at all. */
+export async function replaceFile(path: string, content: string): Promise<void> {
+  const temporary = `${path}.${process.pid}.tmp`;
+  try {
+    await writeFile(temporary, content);
+    await rename(temporary, path);
+  } finally {
+    await rm(temporary, { force: true });
+  }
+}
+
+/** A link where the disk has links, else a file that holds the name; `loadSource` reads both. */
+async function pointLatest(folder: string): Promise<void> {
+  const link = join(folder, "..", latestLink);
+  const temporary = `${link}.${process.pid}.tmp`;
+  await rm(temporary, { force: true });
+  try {
+    await symlink(basename(folder), temporary, "dir");
+    await rename(temporary, link);
+  } catch {
+    await rm(temporary, { force: true });
+    await replaceFile(link, `${basename(folder)}\n`);
+  }
+}
