@@ -37,7 +37,10 @@ export async function readHeldOut(
 ): Promise<HeldOutBatches> {
   const { rows, sequenceLength, starts } = heldOutPlan(data.heldOut, sizes);
   const batches = await Promise.all(starts.map((places) => readBatch(data.heldOut, places, sequenceLength)));
-  if (data.tokenizer === undefined) return { rows, sequenceLength, batches };
+  if (data.tokenizer === undefined) {
+    const known = data.bytesPerToken === undefined ? {} : { bytesPerToken: data.bytesPerToken };
+    return { rows, sequenceLength, batches, ...known };
+  }
   let bytes = 0;
   for (const { targets } of batches) {
     for (let row = 0; row < rows; row++) {

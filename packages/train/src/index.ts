@@ -23,6 +23,7 @@ export { type ResolvedSettings, resolveSettings, scheduleOf, type TrainingSettin
 export { type AddressedField, fieldsOf, nearestPath } from "./config/table.ts";
 export { type Batch, type BatchPlan, trainingBatch } from "./data/batches.ts";
 export { type TextDocument, type TextOptions, textDocuments } from "./data/text-documents.ts";
+export { tokenShards } from "./data/token-shards.ts";
 export { arraySource, type DataDescription, type TokenSource, type TrainingData } from "./data/training-data.ts";
 export { decodeUtf8 } from "./data/utf8.ts";
 export { type HeldOutBatches, type HeldOutLoss, readHeldOut, textBytes } from "./held-out.ts";

@@ -17,6 +17,8 @@ export interface TrainingData {
   readonly vocabularySize: number;
   /** Made the ids; needed for samples and for bits per byte. */
   readonly tokenizer?: Tokenizer;
+  /** Mean bytes of text of a held-out token; used where there is no tokenizer to count them. */
+  readonly bytesPerToken?: number;
   /** Differs where the tokens differ. A run is only resumed on the data it began with. */
   readonly fingerprint: string;
   readonly description: DataDescription;
