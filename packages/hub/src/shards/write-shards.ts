@@ -14,6 +14,8 @@ import {
   type SplitName,
 } from "./index-file.ts";
 
+import { TokenBuffer, type TokenDType, tokenDTypeFor } from "./token-buffer.ts";
+
 export interface ShardWriteOptions {
   /** Made the ids. Its files are written beside the shards. */
   readonly tokenizer: Tokenizer;
@@ -44,7 +46,7 @@ export interface TokenShardWriter {
 /** Shards of uint16 where the tokenizer has at most 65,536 tokens, else of uint32. */
 export function tokenShardWriter(storage: Storage, options: ShardWriteOptions): TokenShardWriter {
   const { tokenizer, shardTokens = 2 ** 24 } = options;
-  const dtype = tokenizer.size <= 2 ** 16 ? "uint16" : "uint32";
+  const dtype = tokenDTypeFor(tokenizer.size);
   if (!Number.isSafeInteger(shardTokens) || shardTokens < 1) {
     throw new DataError(`shardTokens: expected a whole number >= 1, got ${shardTokens}`);
   }
@@ -80,19 +82,16 @@ class SplitWriter {
   readonly #name: string;
   readonly #shardTokens: number;
   readonly #shards: ShardFile[] = [];
-  #buffer: Uint16Array | Uint32Array;
-  #length = 0;
+  readonly #buffer: TokenBuffer;
   #documents = 0;
   #bytes = 0;
   tokens = 0;
 
-  constructor(storage: Storage, name: string, dtype: ShardIndex["dtype"], shardTokens: number) {
+  constructor(storage: Storage, name: string, dtype: TokenDType, shardTokens: number) {
     this.#storage = storage;
     this.#name = name;
     this.#shardTokens = shardTokens;
-    // Grows up to a whole shard, so that small data take little memory.
-    const first = Math.min(shardTokens, 2 ** 16);
-    this.#buffer = dtype === "uint16" ? new Uint16Array(first) : new Uint32Array(first);
+    this.#buffer = new TokenBuffer(dtype);
   }
 
   async append(ids: ArrayLike<number>, counts: DocumentCounts): Promise<void> {
@@ -100,34 +99,24 @@ class SplitWriter {
     this.#bytes += counts.bytes;
     this.tokens += ids.length;
     for (let at = 0; at < ids.length; ) {
-      if (this.#length === this.#shardTokens) await this.#flush();
-      const count = Math.min(ids.length - at, this.#shardTokens - this.#length);
-      this.#reserve(this.#length + count);
-      for (let index = 0; index < count; index++) this.#buffer[this.#length + index] = ids[at + index] ?? 0;
-      this.#length += count;
-      at += count;
+      if (this.#buffer.length === this.#shardTokens) await this.#flush();
+      const end = Math.min(ids.length, at + this.#shardTokens - this.#buffer.length);
+      this.#buffer.append(ids, at, end);
+      at = end;
     }
   }
 
   async finish(): Promise<SplitIndex> {
-    if (this.#length > 0) await this.#flush();
+    if (this.#buffer.length > 0) await this.#flush();
     return { tokens: this.tokens, documents: this.#documents, bytes: this.#bytes, shards: this.#shards };
   }
 
-  #reserve(length: number): void {
-    if (length <= this.#buffer.length) return;
-    const larger = Math.min(this.#shardTokens, Math.max(length, 2 * this.#buffer.length));
-    const grown = this.#buffer instanceof Uint16Array ? new Uint16Array(larger) : new Uint32Array(larger);
-    grown.set(this.#buffer.subarray(0, this.#length));
-    this.#buffer = grown;
-  }
-
   async #flush(): Promise<void> {
-    const ids = this.#buffer.subarray(0, this.#length);
+    const { ids } = this.#buffer;
     const bytes = new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength);
     const file = `${this.#name}-${String(this.#shards.length).padStart(5, "0")}.bin`;
     await this.#storage.write(file, bytes);
-    this.#shards.push({ file, tokens: this.#length, crc32: hex32(crc32(bytes)) });
-    this.#length = 0;
+    this.#shards.push({ file, tokens: ids.length, crc32: hex32(crc32(bytes)) });
+    this.#buffer.clear();
   }
 }

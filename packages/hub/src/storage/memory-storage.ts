@@ -63,7 +63,7 @@ export function memoryStorage(
   };
   for (const [name, content] of Object.entries(files)) {
     checkName(storage, name);
-    contents.set(name, content.slice());
+    contents.set(name, new Uint8Array(content));
   }
   return storage;
 }

@@ -100,7 +100,7 @@ describe.each([
 
 describe("memoryStorage", () => {
   it("keeps its own copies", async () => {
-    const bytes = utf8("abc");
+    const bytes = Buffer.from("abc");
     const storage = memoryStorage({ f: bytes });
     bytes.fill(0);
     (await readBytes(storage, "f")).fill(0);

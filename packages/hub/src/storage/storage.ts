@@ -39,7 +39,7 @@ export interface StoredFile extends AsyncDisposable {
   readonly name: string;
   readonly size: number;
   /**
-   * The bytes from `start` up to but not including `end`, as a fresh copy.
+   * The bytes from `start` up to but not including `end`, as a fresh array that fills its buffer.
    * @throws StorageError where the range does not lie in the file
    */
   read(start: number, end: number): Promise<Uint8Array<ArrayBuffer>>;
