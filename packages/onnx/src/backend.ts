@@ -48,6 +48,7 @@ class OnnxruntimeBackend implements Backend, ExecutableHost {
   readonly limits = { symbolicDims: true, maximumTensorBytes: 2 ** 32 };
   readonly #runtime: Runtime;
   readonly #lowerings: Lowerings | undefined;
+  readonly live = new Set<OnnxTensor>();
   readonly #queue = new Queue();
   readonly #executables = new Set<OnnxExecutable<GraphInputs, GraphOutputs>>();
   #deviceBytes = 0;
@@ -163,6 +164,7 @@ class OnnxruntimeBackend implements Backend, ExecutableHost {
     this.#closed = true;
     for (const executable of this.#executables) executable.close();
     await this.#queue.drained();
+    for (const tensor of [...this.live]) tensor.dispose();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

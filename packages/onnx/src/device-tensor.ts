@@ -60,6 +60,8 @@ function allocate(type: Block["type"], length: number): RuntimeData {
 /** What a handle needs of its backend. */
 export interface TensorHost {
   allocate(spec: TensorSpec): Block;
+  /** Owned tensors, to be disposed of when the host is closed. */
+  readonly live: Set<OnnxTensor>;
   /** Does something after all that was enqueued before. */
   afterQueue<T>(action: () => T): Promise<T>;
 }
@@ -78,6 +80,7 @@ export class OnnxTensor implements DeviceTensor {
     this.spec = spec;
     this.#block = block;
     this.owned = owned;
+    if (owned) host.live.add(this);
   }
 
   isOf(host: TensorHost): boolean {
@@ -142,6 +145,7 @@ export class OnnxTensor implements DeviceTensor {
 
   dispose(): void {
     if (this.owned) {
+      this.#host.live.delete(this);
       this.#block?.release();
       this.#spare?.release();
     }

@@ -15,7 +15,7 @@ import {
   type TypedArray,
   UnsupportedOpError,
 } from "@sisa/core";
-import { type Dialect, Emitter, type Lowering } from "./lowering.ts";
+import { type Dialect, Emitter, type EmitterScope, type Lowering } from "./lowering.ts";
 import { elementType } from "./lowerings/elementwise.ts";
 import { lowerings } from "./lowerings/index.ts";
 import { type Axes, GraphBuilder, type Value } from "./model-proto.ts";
@@ -60,7 +60,13 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
   const sources = declareInputs(expanded, builder, values, options);
   const sizes = new Sizes(builder, sources);
   const read = readTensors(expanded);
-  const saved = new Map<unknown, { readonly [name: string]: Value }>();
+  const scope: EmitterScope = {
+    builder,
+    sizes,
+    dialect: options.dialect,
+    saved: new Map(),
+    operations: new Set(expanded.nodes.map((node) => node.op.name)),
+  };
 
   expanded.nodes.forEach((node, index) => {
     const rule = ruleOf(node);
@@ -70,7 +76,7 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
       Object.entries(node.inputs).map(([name, tensor]) => [name, lookup(values, tensor)]),
     );
     const needs = Object.fromEntries(Object.entries(node.outputs).map(([name, tensor]) => [name, read.has(tensor)]));
-    const emit = new Emitter(builder, sizes, options.dialect, `${node.op.name}#${index}`, saved);
+    const emit = new Emitter(scope, `${node.op.name}#${index}`);
     const { attributes, outputs } = node;
     const lowered = rule.lower({ emit, inputs, attributes, specs: node.inputs, outputs, needs });
     for (const [name, tensor] of Object.entries(outputs)) {

@@ -59,28 +59,39 @@ export function lowering<Name extends string, I extends OpInputs, A extends Attr
 
 const microsoft = "com.microsoft";
 
+/** What the emitters of one graph share. */
+export interface EmitterScope {
+  readonly builder: GraphBuilder;
+  readonly sizes: Sizes;
+  readonly dialect: Dialect;
+  readonly saved: Map<string, { readonly [name: string]: Value }>;
+  /** Names of the operations in the graph. */
+  readonly operations: ReadonlySet<string>;
+}
+
 /** Adds the nodes of one operation to a model. */
 export class Emitter {
   readonly builder: GraphBuilder;
   readonly sizes: Sizes;
   readonly dialect: Dialect;
-  /** Values that a forward operation leaves for its own backward operation, by a value that only the two know. */
-  readonly saved: Map<unknown, { readonly [name: string]: Value }>;
+  /** Values that an operation leaves for others, such as its own backward, under keys that they agree on. */
+  readonly saved: Map<string, { readonly [name: string]: Value }>;
+  readonly #operations: ReadonlySet<string>;
   readonly #label: string;
   #count = 0;
 
-  constructor(
-    builder: GraphBuilder,
-    sizes: Sizes,
-    dialect: Dialect,
-    label: string,
-    saved: Map<unknown, { readonly [name: string]: Value }>,
-  ) {
-    this.builder = builder;
-    this.sizes = sizes;
-    this.dialect = dialect;
-    this.saved = saved;
+  constructor(scope: EmitterScope, label: string) {
+    this.builder = scope.builder;
+    this.sizes = scope.sizes;
+    this.dialect = scope.dialect;
+    this.saved = scope.saved;
+    this.#operations = scope.operations;
     this.#label = label;
+  }
+
+  /** True where the graph has a node of this operation. */
+  has(operation: string): boolean {
+    return this.#operations.has(operation);
   }
 
   #name(): string {

@@ -2,18 +2,24 @@
 
 import type { OpName } from "@sisa/core";
 import type { Lowering } from "../lowering.ts";
+import { adamw, globalNorm } from "./adamw.ts";
+import { crossEntropy, linearCrossEntropy } from "./cross-entropy.ts";
 import * as elementwise from "./elementwise.ts";
 import { cacheWrite, gather, scatterAdd, takeRow } from "./gather.ts";
 import { linearScan } from "./linear-scan.ts";
+import { logSumExp } from "./log-sum-exp.ts";
 import { matmul } from "./matmul.ts";
 import { argmax, cumulativeSum, max, sum } from "./reductions.ts";
+import { rmsNorm, rmsNormBackward } from "./rms-norm.ts";
+import { rope } from "./rope.ts";
 import { blockCumulativeSum, cumulativePhase } from "./running-sums.ts";
 import * as shapes from "./shapes.ts";
 import { logSoftmax, softmax } from "./softmax.ts";
+import { swiglu, swigluBackward } from "./swiglu.ts";
 
 export const lowerings = {
   abs: elementwise.abs,
-  adamw: "compose",
+  adamw,
   add: elementwise.add,
   and: elementwise.and,
   argmax,
@@ -27,7 +33,7 @@ export const lowerings = {
   concat: shapes.concat,
   constant: shapes.constant,
   cos: elementwise.cos,
-  crossEntropy: "compose",
+  crossEntropy,
   cumulativePhase,
   cumulativeSum,
   decayAttention: "compose",
@@ -39,17 +45,17 @@ export const lowerings = {
   floor: elementwise.floor,
   floorDiv: elementwise.floorDiv,
   gather,
-  globalNorm: "compose",
+  globalNorm,
   iota: shapes.iota,
   finite: elementwise.finite,
   less: elementwise.less,
   lessEqual: elementwise.lessEqual,
-  linearCrossEntropy: "compose",
+  linearCrossEntropy,
   linearScan,
   log: elementwise.log,
   log1p: elementwise.log1p,
   logSoftmax,
-  logSumExp: "compose",
+  logSumExp,
   matmul,
   max,
   maximum: elementwise.maximum,
@@ -60,9 +66,9 @@ export const lowerings = {
   or: elementwise.or,
   pad: shapes.pad,
   reshape: shapes.reshape,
-  rmsNorm: "compose",
-  rmsNormBackward: "compose",
-  rope: "compose",
+  rmsNorm,
+  rmsNormBackward,
+  rope,
   scatterAdd,
   sigmoid: elementwise.sigmoid,
   silu: elementwise.silu,
@@ -75,8 +81,8 @@ export const lowerings = {
   ssmPrepare: "compose",
   sub: elementwise.sub,
   sum,
-  swiglu: "compose",
-  swigluBackward: "compose",
+  swiglu,
+  swigluBackward,
   takeRow,
   tanh: elementwise.tanh,
   transpose: shapes.transpose,
