@@ -103,11 +103,11 @@ describe("errors while tracing", () => {
       () => trace({ x: f32(2, 8), w: f32(4) }, ({ x, w }) => rmsNorm(x, w)),
     ],
     [
-      "swiglu: up must be [...,F] = [...,8], got [2,4]",
+      "swiglu: up must be [2,8] like gate, got [2,4]",
       () => trace({ x: f32(2, 8), y: f32(2, 4) }, ({ x, y }) => swiglu(x, y)),
     ],
-    ["expected an axis from -2 to 1, got 2", () => trace({ x: f32(2, 8) }, ({ x }) => sum(x, { axes: [2] }))],
-    ["sizes must be >= 0, got [2,-1]", () => trace({ x: f32(2, 8) }, ({ x }) => reshape(x, [2, -1]))],
+    ["sum: expected an axis from -2 to 1, got 2", () => trace({ x: f32(2, 8) }, ({ x }) => sum(x, { axes: [2] }))],
+    ["reshape: sizes must be >= 0, got [2,-1]", () => trace({ x: f32(2, 8) }, ({ x }) => reshape(x, [2, -1]))],
     ["sizes must be >= 0, got [-2]", () => f32(-2)],
   ])("%s", (message, run) => {
     const error = thrown(run);

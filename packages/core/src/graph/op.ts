@@ -269,11 +269,16 @@ export function expectShape(
   return found;
 }
 
-/** Negative axes count from the end. @throws ShapeError */
-export function normalAxis(axis: number, rank: number): number {
+/**
+ * Negative axes count from the end.
+ * @param op named in the error where no rule of an operation is running, which would add it
+ * @throws ShapeError
+ */
+export function normalAxis(axis: number, rank: number, op?: string): number {
   const normal = axis < 0 ? axis + rank : axis;
   if (!Number.isInteger(axis) || normal < 0 || normal >= rank) {
-    throw new ShapeError(`expected an axis from ${-rank} to ${rank - 1}, got ${axis}`);
+    const expected = rank === 0 ? "an axis, but a scalar has none;" : `an axis from ${-rank} to ${rank - 1},`;
+    throw new ShapeError(`${op === undefined ? "" : `${op}: `}expected ${expected} got ${axis}`);
   }
   return normal;
 }

@@ -1,4 +1,4 @@
-import { Dim } from "../dim.ts";
+import { Dim, shapeText } from "../dim.ts";
 import { ShapeError } from "../errors.ts";
 import { type Attributes, apply, definePrimitive, expectKind } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
@@ -13,7 +13,9 @@ export const argmaxOp = /* @__PURE__ */ definePrimitive<
   inputs: ["x"],
   infer({ x }) {
     expectKind("x", x, "float");
-    if ((x.shape.at(-1) ?? Dim.of(0)).equals(0)) throw new ShapeError("expected a last axis that is not empty");
+    if ((x.shape.at(-1) ?? Dim.of(0)).equals(0)) {
+      throw new ShapeError(`expected a last axis that is not empty, got ${shapeText(x.shape)}`);
+    }
     return { value: { dtype: "int32", shape: x.shape.slice(0, -1) } };
   },
   reference({ x }, _attributes, { value }) {

@@ -1,10 +1,10 @@
-import { Dim, type Shape } from "../dim.ts";
-import { GraphError } from "../errors.ts";
-import { apply, type DefinedOp, defineComposite, expectShape } from "../graph/op.ts";
+import { Dim, type Shape, shapeText } from "../dim.ts";
+import { GraphError, ShapeError } from "../errors.ts";
+import { apply, type DefinedOp, defineComposite, expectKind, expectSameDType, expectShape } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "./add.ts";
 import { and } from "./and.ts";
-import { sumTo } from "./elementwise.ts";
+import { broadcastsTo, sumTo } from "./elementwise.ts";
 import { exp } from "./exp.ts";
 import { iota } from "./iota.ts";
 import { less } from "./less.ts";
@@ -72,11 +72,41 @@ function mask({ q, k, queryStart, keyLength }: AttentionInputs, causal: boolean)
 }
 
 function checkAttention(inputs: AttentionInputs): void {
+  expectKind("q", inputs.q, "float");
+  expectSameDType(inputs.q, inputs.k);
+  expectSameDType(inputs.q, inputs.v);
   const sizes = expectShape("q", inputs.q, ["B", "T", "H", "D"]);
   const keys = expectShape("k", inputs.k, ["B", "C", "H", "D"], sizes);
   expectShape("v", inputs.v, ["B", "C", "H", "E"], keys);
-  if (inputs.queryStart) expectShape("queryStart", inputs.queryStart, ["B"], sizes);
-  if (inputs.keyLength) expectShape("keyLength", inputs.keyLength, ["B"], sizes);
+  checkPositions(inputs, sizes);
+  const all = [sizes.B, sizes.H, sizes.T, keys.C].flatMap((size) => size ?? []);
+  if (inputs.bias && !broadcastsTo(inputs.bias.shape, all)) {
+    throw new ShapeError(`bias must broadcast to [B,H,T,C] = ${shapeText(all)}, got ${shapeText(inputs.bias.shape)}`);
+  }
+}
+
+/** @throws ShapeError, DTypeError unless the optional positions are int32 [B] */
+export function checkPositions(
+  { queryStart, keyLength }: Pick<AttentionInputs, "queryStart" | "keyLength">,
+  sizes: { readonly [axis: string]: Dim },
+): void {
+  for (const [name, tensor] of Object.entries({ queryStart, keyLength })) {
+    if (tensor === undefined) continue;
+    expectKind(name, tensor, "int");
+    expectShape(name, tensor, ["B"], sizes);
+  }
+}
+
+/** The factor that was asked for, or 1 / sqrt(D). @throws ShapeError where D is not bound */
+export function scaleOf(op: string, q: Tensor, scale: number | undefined): number {
+  const width = q.shape[3];
+  if (scale !== undefined || width === undefined) return scale ?? 1;
+  if (width.value === undefined) {
+    throw new ShapeError(
+      `${op}: expected a fixed width D for the default scale, got q ${shapeText(q.shape)}; pass scale`,
+    );
+  }
+  return width.value ** -0.5;
 }
 
 export const attentionOp: DefinedOp<"attention", AttentionInputs, AttentionAttributes, AttentionOutputs> =
@@ -181,6 +211,6 @@ export function attention(
   inputs: AttentionInputs,
   options: { readonly scale?: number; readonly causal?: boolean } = {},
 ): Tensor {
-  const { scale = (inputs.q.shape[3]?.value ?? 1) ** -0.5, causal = true } = options;
-  return apply(attentionOp, inputs, { scale, causal }).value;
+  const scale = scaleOf("attention", inputs.q, options.scale);
+  return apply(attentionOp, inputs, { scale, causal: options.causal ?? true }).value;
 }

@@ -1,6 +1,6 @@
-import { sameShape, shapeText } from "../dim.ts";
+import { Dim, sameShape, shapeText } from "../dim.ts";
 import { GraphError, ShapeError } from "../errors.ts";
-import { apply, definePrimitive, expectKind, expectShape } from "../graph/op.ts";
+import { apply, definePrimitive, expectKind, expectSameDType, expectShape } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
 
 interface BlockInputs {
@@ -22,10 +22,14 @@ export const blockCumulativeSumOp = /* @__PURE__ */ definePrimitive<"blockCumula
     inputs: ["x", "before?", "start?"],
     infer({ x, before, start }, { size, reverse }) {
       expectKind("x", x, "float");
-      const axes = expectShape("x", x, ["B", "T", ...x.shape.slice(2).map((_, axis) => `X${axis}`)]);
+      if (x.shape.length < 2) throw new ShapeError(`x must be [B,T,...], got ${shapeText(x.shape)}`);
       if (!Number.isInteger(size) || size < 1) throw new ShapeError(`expected a block size >= 1, got ${size}`);
       if ((before === undefined) !== (start === undefined)) throw new ShapeError("before and start go together");
-      if (start) expectShape("start", start, ["B"], axes);
+      if (start) {
+        expectKind("start", start, "int");
+        expectShape("start", start, ["B"], { B: x.shape[0] ?? Dim.of(0) });
+      }
+      if (before) expectSameDType(x, before);
       if (start && reverse) throw new ShapeError("a reverse sum takes no start");
       if (before && !sameShape(before.shape, x.shape.toSpliced(1, 1))) {
         throw new ShapeError(`before must be ${shapeText(x.shape.toSpliced(1, 1))}, got ${shapeText(before.shape)}`);

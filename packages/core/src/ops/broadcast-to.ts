@@ -1,9 +1,9 @@
-import { type DimLike, type Shape, sameShape, shapeOf, shapeText } from "../dim.ts";
+import { Dim, type DimLike, type Shape, sameShape, shapeText } from "../dim.ts";
 import type { Kind } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { apply, definePrimitive } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { broadcastIndex, broadcastShapes, sumTo } from "./elementwise.ts";
+import { broadcastIndex, broadcastsTo, sumTo } from "./elementwise.ts";
 
 interface BroadcastAttributes {
   readonly [name: string]: unknown;
@@ -19,7 +19,7 @@ export const broadcastToOp = /* @__PURE__ */ definePrimitive<
   name: "broadcastTo",
   inputs: ["x"],
   infer({ x }, { shape }) {
-    if (!sameShape(broadcastShapes(x.shape, shape), shape)) {
+    if (!broadcastsTo(x.shape, shape)) {
       throw new ShapeError(`expected a shape that ${shapeText(x.shape)} broadcasts to, got ${shapeText(shape)}`);
     }
     return { value: { dtype: x.dtype, shape } };
@@ -33,6 +33,6 @@ export const broadcastToOp = /* @__PURE__ */ definePrimitive<
 
 /** x repeated along new axes and along axes of size 1. @throws ShapeError */
 export function broadcastTo<K extends Kind>(x: Tensor<K>, shape: readonly DimLike[]): Tensor<K> {
-  const target = shapeOf(shape);
+  const target = shape.map((size) => Dim.of(size));
   return sameShape(x.shape, target) ? x : (apply(broadcastToOp, { x }, { shape: target }).value as Tensor<K>);
 }

@@ -25,6 +25,10 @@ export const cacheWriteOp = /* @__PURE__ */ definePrimitive<
       );
     }
     expectShape("start", start, ["B"], { B: batch });
+    const [capacity, rows] = [cache.shape[1]?.value, update.shape[1]?.value];
+    if (capacity !== undefined && rows !== undefined && rows > capacity) {
+      throw new ShapeError(`expected an update of at most ${capacity} rows, got ${rows}`);
+    }
     return { value: { dtype: cache.dtype, shape: cache.shape } };
   },
   reference({ cache, update, start }, _attributes, { value }) {

@@ -20,7 +20,7 @@ export const castOp = /* @__PURE__ */ definePrimitive<
   infer: ({ x }, { dtype }) => ({ value: { dtype, shape: x.shape } }),
   reference({ x }, { dtype }, { value }) {
     const kind = kindOf(dtype);
-    const convert = kind === "int" ? Math.trunc : kind === "bool" ? (v: number) => (v ? 1 : 0) : (v: number) => v;
+    const convert = kind === "int" ? Math.trunc : kind === "bool" ? (v: number) => (v === 0 ? 0 : 1) : (v: number) => v;
     for (let i = 0; i < value.data.length; i++) value.data[i] = convert(x.data[i] ?? 0);
   },
   vjp({ inputs: { x }, attributes, gradients }) {
@@ -29,7 +29,7 @@ export const castOp = /* @__PURE__ */ definePrimitive<
   },
 });
 
-/** x in another dtype. Floats become whole numbers by dropping the fraction; truth values become 0 and 1. */
+/** x in another dtype. Floats become whole numbers by dropping the fraction; truth values become 0 and 1, and all but 0 is true. */
 export function cast<D extends DType>(
   x: Tensor<Kind>,
   dtype: D,

@@ -40,5 +40,5 @@ export function chunk<K extends Kind>(
   x: Tensor<K>,
   { axis, size }: { readonly axis: number; readonly size: number },
 ): Tensor<K> {
-  return apply(chunkOp, { x }, { axis: normalAxis(axis, x.shape.length), size }).value as Tensor<K>;
+  return apply(chunkOp, { x }, { axis: normalAxis(axis, x.shape.length, "chunk"), size }).value as Tensor<K>;
 }

@@ -69,6 +69,7 @@ export const concatOp = /* @__PURE__ */ definePrimitive<
 export function concat<K extends Kind>(tensors: readonly Tensor<K>[], { axis }: { readonly axis: number }): Tensor<K> {
   const [first, second] = tensors;
   if (first !== undefined && second === undefined) return first;
+  if (first === undefined) throw new ShapeError("concat: expected at least one tensor, got none");
   const inputs = Object.fromEntries(tensors.map((tensor, index) => [String(index), tensor]));
-  return apply(concatOp, inputs, { axis: normalAxis(axis, first?.shape.length ?? 0) }).value as Tensor<K>;
+  return apply(concatOp, inputs, { axis: normalAxis(axis, first.shape.length, "concat") }).value as Tensor<K>;
 }

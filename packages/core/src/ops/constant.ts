@@ -3,7 +3,7 @@ import { type DType, kindOf } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { apply, definePrimitive, type OpInputs } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import type { DTypeOfKind, KindOfSpec, TensorSpec } from "../spec.ts";
+import { type DTypeOfKind, type KindOfSpec, specText, type TensorSpec } from "../spec.ts";
 
 interface ConstantAttributes {
   readonly [name: string]: unknown;
@@ -23,7 +23,8 @@ export const constantOp = /* @__PURE__ */ definePrimitive<
   inputs: [],
   infer(_inputs, { spec, data }) {
     const length = sizeOf(elementsOf(spec.shape));
-    if (data.length !== length) throw new ShapeError(`expected ${length} elements, got ${data.length}`);
+    if (data.length !== length)
+      throw new ShapeError(`expected ${length} elements for ${specText(spec)}, got ${data.length}`);
     return { value: spec };
   },
   reference(_inputs, { data }, { value }) {

@@ -1,6 +1,6 @@
 import { sameShape, shapeText } from "../dim.ts";
 import { ShapeError } from "../errors.ts";
-import { type Attributes, apply, definePrimitive, expectKind } from "../graph/op.ts";
+import { type Attributes, apply, definePrimitive, expectKind, expectSameDType } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { cumulativeSum } from "./cumulative-sum.ts";
 import { sum } from "./sum.ts";
@@ -17,6 +17,7 @@ export const cumulativePhaseOp = /* @__PURE__ */ definePrimitive<"cumulativePhas
   infer({ x, before }) {
     expectKind("x", x, "float");
     if (x.shape.length < 2) throw new ShapeError(`x must be [B,T,...], got ${shapeText(x.shape)}`);
+    if (before) expectSameDType(x, before);
     if (before && !sameShape(before.shape, x.shape.toSpliced(1, 1))) {
       throw new ShapeError(`before must be ${shapeText(x.shape.toSpliced(1, 1))}, got ${shapeText(before.shape)}`);
     }

@@ -51,5 +51,9 @@ export function cumulativeSum(
   options: { readonly axis: number; readonly exclusive?: boolean; readonly reverse?: boolean },
 ): Tensor {
   const { exclusive = false, reverse = false } = options;
-  return apply(cumulativeSumOp, { x }, { axis: normalAxis(options.axis, x.shape.length), exclusive, reverse }).value;
+  return apply(
+    cumulativeSumOp,
+    { x },
+    { axis: normalAxis(options.axis, x.shape.length, "cumulativeSum"), exclusive, reverse },
+  ).value;
 }

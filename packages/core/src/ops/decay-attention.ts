@@ -1,9 +1,16 @@
 import { Dim } from "../dim.ts";
 import { GraphError } from "../errors.ts";
-import { apply, type DefinedOp, defineComposite, expectShape } from "../graph/op.ts";
+import { apply, type DefinedOp, defineComposite, expectKind, expectShape } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "./add.ts";
-import { type AttentionBackwardInputs, attentionBackwardOp, attentionOp, swapHeads } from "./attention.ts";
+import {
+  type AttentionBackwardInputs,
+  attentionBackwardOp,
+  attentionOp,
+  checkPositions,
+  scaleOf,
+  swapHeads,
+} from "./attention.ts";
 import { chunk } from "./chunk.ts";
 import { cumulativeSum } from "./cumulative-sum.ts";
 import { exp } from "./exp.ts";
@@ -104,8 +111,10 @@ export const decayAttentionOp: DefinedOp<
     expectShape("gQuery", inputs.gQuery, ["B", "T", "H"], keys);
     expectShape("gKey", inputs.gKey, ["B", "C", "H"], keys);
     expectShape("lambda", inputs.lambda, ["H"], keys);
-    if (inputs.queryStart) expectShape("queryStart", inputs.queryStart, ["B"], sizes);
-    if (inputs.keyLength) expectShape("keyLength", inputs.keyLength, ["B"], sizes);
+    checkPositions(inputs, sizes);
+    const { q, k, v, cRotated, bRotated, gQuery, gKey, lambda } = inputs;
+    const floats = { q, k, v, cRotated, bRotated, gQuery, gKey, lambda };
+    for (const [name, tensor] of Object.entries(floats)) expectKind(name, tensor, "float");
   },
   compose(inputs, { scale }) {
     const { q, k, v, gQuery, gKey, queryStart, keyLength } = inputs;
@@ -213,6 +222,6 @@ function totalsGradient(difference: Tensor): Tensor {
  * Source: arXiv:2606.02332.
  */
 export function decayAttention(inputs: DecayAttentionInputs, options: { readonly scale?: number } = {}): Tensor {
-  const { scale = (inputs.q.shape[3]?.value ?? 1) ** -0.5 } = options;
+  const scale = scaleOf("decayAttention", inputs.q, options.scale);
   return apply(decayAttentionOp, inputs, { scale }).value;
 }

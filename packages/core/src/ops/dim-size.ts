@@ -28,5 +28,5 @@ export const dimSizeOp = /* @__PURE__ */ definePrimitive<
 
 /** The size of an axis as an int32 scalar, for arithmetic with sizes that are not bound. */
 export function dimSize(x: Tensor<Kind>, axis: number): Tensor<"int"> {
-  return apply(dimSizeOp, { x }, { axis: normalAxis(axis, x.shape.length) }).value;
+  return apply(dimSizeOp, { x }, { axis: normalAxis(axis, x.shape.length, "dimSize") }).value;
 }

@@ -36,6 +36,12 @@ export function broadcastShapes(a: Shape, b: Shape): Shape {
   });
 }
 
+/** True where a shape broadcasts to another without changing it. */
+export function broadcastsTo(shape: Shape, target: Shape): boolean {
+  const extra = target.length - shape.length;
+  return extra >= 0 && shape.every((size, axis) => size.equals(1) || size.equals(target[axis + extra] ?? -1));
+}
+
 /** Sums a gradient over the axes along which its tensor was broadcast. */
 export function sumTo(gradient: Tensor, shape: Shape): Tensor {
   const extra = gradient.shape.length - shape.length;
@@ -108,8 +114,9 @@ export function defineUnary<const Name extends string, X extends Kind = "float",
 
 interface Binary<X extends Kind, Y extends Kind> {
   readonly kinds: readonly X[];
-  /** Called with the dtype's kind, since whole numbers divide differently. */
   apply(a: number, b: number): number;
+  /** For whole numbers, where `apply` would lose digits. Results wrap around at 32 bits. */
+  applyWhole?(a: number, b: number): number;
   readonly dtype?: TensorSpec<Y>["dtype"];
   readonly vjp: NotDifferentiable | BinaryVjp;
 }
@@ -154,7 +161,10 @@ export function defineBinary<const Name extends string, X extends Kind = "float"
       expectSameDType(a, b);
       return { value: { dtype, shape: broadcastShapes(a.shape, b.shape) } as TensorSpec<Y> };
     },
-    reference: ({ a, b }, _attributes, { value }) => applyBinary(binary.apply, a, b, value),
+    reference({ a, b }, _attributes, { value }) {
+      const whole = a.data instanceof Int32Array ? binary.applyWhole : undefined;
+      applyBinary(whole ?? binary.apply, a, b, value);
+    },
     vjp: differentiate,
   });
 }

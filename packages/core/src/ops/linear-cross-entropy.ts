@@ -1,4 +1,5 @@
 import { Dim, elementsOf } from "../dim.ts";
+import { ShapeError } from "../errors.ts";
 import { apply, applyOp, type DefinedOp, defineComposite, expectKind, expectShape } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "./add.ts";
@@ -32,7 +33,9 @@ export const linearCrossEntropyOp: DefinedOp<
 > = /* @__PURE__ */ defineComposite({
   name: "linearCrossEntropy",
   inputs: ["x", "weight", "targets"],
-  check({ x, weight, targets }) {
+  check({ x, weight, targets }, { chunk }) {
+    expectKind("x", x, "float");
+    if (!Number.isInteger(chunk) || chunk < 1) throw new ShapeError(`expected a chunk >= 1, got ${chunk}`);
     expectKind("targets", targets, "int");
     const leading = x.shape.slice(0, -1).map((_, axis) => `N${axis}`);
     const sizes = expectShape("x", x, [...leading, "M"]);

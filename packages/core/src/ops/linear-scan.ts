@@ -29,6 +29,7 @@ export const linearScanOp = /* @__PURE__ */ definePrimitive<"linearScan", ScanIn
     if (a.shape.length < 2 || !sameShape(a.shape, b.shape)) {
       throw new ShapeError(`a and b must both be [B,T,...], got ${shapeText(a.shape)} and ${shapeText(b.shape)}`);
     }
+    if (h0) expectSameDType(a, h0);
     if (h0 && !sameShape(h0.shape, a.shape.toSpliced(1, 1))) {
       throw new ShapeError(`h0 must be ${shapeText(a.shape.toSpliced(1, 1))}, got ${shapeText(h0.shape)}`);
     }
@@ -52,24 +53,28 @@ export const linearScanOp = /* @__PURE__ */ definePrimitive<"linearScan", ScanIn
     const gradient = gradients.value;
     if (gradient === undefined) return {};
     // The gradient runs the other way with the coefficients moved by one: dh_t = g_t + a_{t+1} dh_{t+1}.
-    const length = a.shape[1];
+    const length = a.shape[1] ?? Dim.of(0);
+    // Padded before it is cut, so that no steps at all are no special case.
     const neighbour = (x: Tensor, forward: boolean) =>
       forward
-        ? pad(slice(x, { axis: 1, start: 1 }), { axis: 1, after: 1 })
-        : pad(slice(x, { axis: 1, end: length?.minus(1) ?? 0 }), { axis: 1, before: 1 });
+        ? slice(pad(x, { axis: 1, after: 1 }), { axis: 1, start: 1 })
+        : slice(pad(x, { axis: 1, before: 1 }), { axis: 1, end: length });
     const db = linearScan({ a: neighbour(a, !reverse), b: gradient }, { reverse: !reverse });
-    const first = reverse ? { axis: 1, start: length?.minus(1) ?? 0 } : { axis: 1, end: 1 };
+    const first = (x: Tensor) =>
+      reverse
+        ? slice(pad(x, { axis: 1, before: 1 }), { axis: 1, start: length })
+        : slice(pad(x, { axis: 1, after: 1 }), { axis: 1, end: 1 });
     const previous = () => {
       if (h0 === undefined) return neighbour(value, reverse);
       const initial = reshape(h0, h0.shape.toSpliced(1, 0, Dim.of(1)));
       return reverse
-        ? concat([slice(value, { axis: 1, start: 1 }), initial], { axis: 1 })
-        : concat([initial, slice(value, { axis: 1, end: length?.minus(1) ?? 0 })], { axis: 1 });
+        ? slice(concat([value, initial], { axis: 1 }), { axis: 1, start: 1 })
+        : slice(concat([initial, value], { axis: 1 }), { axis: 1, end: length });
     };
     return {
       a: needs.a ? mul(db, previous()) : undefined,
       b: needs.b ? db : undefined,
-      h0: h0 && needs.h0 ? reshape(mul(slice(a, first), slice(db, first)), h0.shape) : undefined,
+      h0: h0 && needs.h0 ? reshape(mul(first(a), first(db)), h0.shape) : undefined,
     };
   },
 });

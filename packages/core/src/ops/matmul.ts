@@ -4,6 +4,7 @@ import { ShapeError } from "../errors.ts";
 import { apply, definePrimitive, expectKind, expectSameDType } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { DTypeOfKind } from "../spec.ts";
+import { cast } from "./cast.ts";
 import { broadcastIndex, broadcastShapes, sumTo } from "./elementwise.ts";
 import { reshape } from "./reshape.ts";
 
@@ -59,9 +60,10 @@ export const matmulOp = /* @__PURE__ */ definePrimitive<
     }
   },
   vjp({ inputs, attributes: { transposeA, transposeB }, gradients, needs }) {
-    const gradient = gradients.value;
-    if (gradient === undefined) return {};
+    if (gradients.value === undefined) return {};
     const { a, b } = inputs;
+    // Sums in a wider dtype than the operands: the gradient is narrowed, so that these products are like the forward one.
+    const gradient = cast(gradients.value, a.dtype) as Tensor;
     // A weight used by all leading axes gets its gradient in one product over them instead of one for each, summed.
     if (b.shape.length === 2 && a.shape.length > 2 && !transposeA) {
       const rows = elementsOf(a.shape.slice(0, -1));

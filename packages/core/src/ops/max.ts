@@ -46,5 +46,5 @@ export const maxOp = /* @__PURE__ */ definePrimitive<
 
 /** Largest element over axes, NaN where one is NaN, -Infinity of nothing. Equal maxima share the gradient. */
 export function max(x: Tensor, options: ReduceOptions = {}): Tensor {
-  return apply(maxOp, { x }, reduceAttributes(x.shape.length, options)).value;
+  return apply(maxOp, { x }, reduceAttributes("max", x.shape.length, options)).value;
 }

@@ -9,7 +9,7 @@ import { sum } from "./sum.ts";
 
 /** Mean over axes; over all of them where none are named. */
 export function mean(x: Tensor, options: ReduceOptions = {}): Tensor {
-  const { axes } = reduceAttributes(x.shape.length, options);
+  const { axes } = reduceAttributes("mean", x.shape.length, options);
   return div(sum(x, options), countOf(x, axes));
 }
 

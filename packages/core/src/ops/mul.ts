@@ -4,6 +4,7 @@ import { applyOperands, defineBinary, type Operand } from "./elementwise.ts";
 export const mulOp = /* @__PURE__ */ defineBinary<"mul", "float" | "int">("mul", {
   kinds: ["float", "int"],
   apply: (a, b) => a * b,
+  applyWhole: Math.imul,
   vjp: ({ a, b, gradient }) => ({ a: () => mul(gradient, b), b: () => mul(gradient, a) }),
 });
 

@@ -52,5 +52,6 @@ export function pad<K extends Kind>(
   const from = Dim.of(before);
   const to = Dim.of(after);
   if (from.equals(0) && to.equals(0)) return x;
-  return apply(padOp, { x }, { axis: normalAxis(axis, x.shape.length), before: from, after: to }).value as Tensor<K>;
+  return apply(padOp, { x }, { axis: normalAxis(axis, x.shape.length, "pad"), before: from, after: to })
+    .value as Tensor<K>;
 }

@@ -17,9 +17,10 @@ export interface ReduceOptions {
   readonly keepDims?: boolean;
 }
 
-export function reduceAttributes(rank: number, { axes, keepDims = false }: ReduceOptions): ReduceAttributes {
+export function reduceAttributes(op: string, rank: number, options: ReduceOptions): ReduceAttributes {
+  const { axes, keepDims = false } = options;
   const all = Array.from({ length: rank }, (_, axis) => axis);
-  const normal = axes?.map((axis) => normalAxis(axis, rank)) ?? all;
+  const normal = axes?.map((axis) => normalAxis(axis, rank, op)) ?? all;
   return { axes: [...new Set(normal)].sort((a, b) => a - b), keepDims };
 }
 

@@ -1,4 +1,4 @@
-import { type DimLike, elementsOf, type Shape, shapeOf, shapeText } from "../dim.ts";
+import { checkSizes, Dim, type DimLike, elementsOf, type Shape, shapeText } from "../dim.ts";
 import type { Kind } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { apply, definePrimitive } from "../graph/op.ts";
@@ -18,6 +18,7 @@ export const reshapeOp = /* @__PURE__ */ definePrimitive<
   name: "reshape",
   inputs: ["x"],
   infer({ x }, { shape }) {
+    checkSizes(shape);
     if (!elementsOf(x.shape).equals(elementsOf(shape))) {
       throw new ShapeError(
         `expected ${elementsOf(x.shape)} elements for ${shapeText(x.shape)}, got ${elementsOf(shape)} in ${shapeText(shape)}`,
@@ -33,7 +34,7 @@ export const reshapeOp = /* @__PURE__ */ definePrimitive<
 
 /** The same elements, row major, in another shape of equal size. @throws ShapeError */
 export function reshape<K extends Kind>(x: Tensor<K>, shape: readonly DimLike[]): Tensor<K> {
-  const target = shapeOf(shape);
+  const target = shape.map((size) => Dim.of(size));
   const same = target.length === x.shape.length && target.every((size, axis) => x.shape[axis]?.equals(size));
   return same ? x : (apply(reshapeOp, { x }, { shape: target }).value as Tensor<K>);
 }

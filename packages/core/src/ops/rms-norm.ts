@@ -34,6 +34,7 @@ export const rmsNormOp = /* @__PURE__ */ defineComposite<
   inputs: ["x", "weight"],
   check({ x, weight }) {
     expectKind("x", x, "float");
+    expectKind("weight", weight, "float");
     expectShape("weight", weight, ["M"], expectShape("x", x, ["...", "M"]));
   },
   compose({ x, weight }, { epsilon }) {

@@ -4,7 +4,7 @@ import { apply, defineComposite, expectKind } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "./add.ts";
 import { concat } from "./concat.ts";
-import { sumTo } from "./elementwise.ts";
+import { broadcastsTo, sumTo } from "./elementwise.ts";
 import { mul } from "./mul.ts";
 import { neg } from "./neg.ts";
 import { reshape } from "./reshape.ts";
@@ -26,6 +26,14 @@ export const ropeOp = /* @__PURE__ */ defineComposite<
       throw new ShapeError(
         `expected x [...,D] with cos and sin [...,D/2], got ${shapeText(x.shape)}, ${shapeText(cos.shape)}, ${shapeText(sin.shape)}`,
       );
+    }
+    const shape = [...x.shape.slice(0, -1), half];
+    for (const [name, table] of Object.entries({ cos, sin })) {
+      if (!broadcastsTo(table.shape, shape)) {
+        throw new ShapeError(
+          `${name} must broadcast to the pairs of x ${shapeText(shape)}, got ${shapeText(table.shape)}`,
+        );
+      }
     }
   },
   compose({ x, cos, sin }) {

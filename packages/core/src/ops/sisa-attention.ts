@@ -1,9 +1,9 @@
 import { Dim } from "../dim.ts";
 import { ShapeError } from "../errors.ts";
-import { apply, type DefinedOp, defineComposite, expectShape } from "../graph/op.ts";
+import { apply, type DefinedOp, defineComposite, expectKind, expectShape } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "./add.ts";
-import { attention } from "./attention.ts";
+import { attention, scaleOf } from "./attention.ts";
 import { concat } from "./concat.ts";
 import { cos } from "./cos.ts";
 import { cumulativePhase } from "./cumulative-phase.ts";
@@ -63,16 +63,16 @@ export const sisaAttentionOp: DefinedOp<
   name: "sisaAttention",
   inputs: ["q", "k", "v", "c", "b", "logDecay", "phase", "lambda"],
   check(inputs, { form }) {
+    for (const [name, tensor] of Object.entries(inputs)) expectKind(name, tensor, "float");
     const sizes = expectShape("q", inputs.q, ["B", "T", "H", "D"]);
     expectShape("k", inputs.k, ["B", "T", "H", "D"], sizes);
     expectShape("v", inputs.v, ["B", "T", "H", "E"], sizes);
     const states = expectShape("c", inputs.c, ["B", "T", "H", "S"], sizes);
     expectShape("b", inputs.b, ["B", "T", "H", "S"], states);
     expectShape("logDecay", inputs.logDecay, ["B", "T", "H"], states);
-    expectShape("phase", inputs.phase, ["B", "T", "H", "S/2"], {
-      ...states,
-      "S/2": (states.S ?? Dim.of(0)).ceilDiv(2),
-    });
+    const half = (states.S ?? Dim.of(0)).ceilDiv(2);
+    if (!half.times(2).equals(states.S ?? 0)) throw new ShapeError(`S must be even, got ${states.S}`);
+    expectShape("phase", inputs.phase, ["B", "T", "H", "S/2"], { ...states, "S/2": half });
     expectShape("lambda", inputs.lambda, ["H"], states);
     if (form !== "exact" && form !== "sdpa") throw new ShapeError(`form must be "exact" or "sdpa", got "${form}"`);
   },
@@ -124,6 +124,7 @@ export function sisaAttention(
   inputs: SisaAttentionInputs,
   options: { readonly scale?: number; readonly form?: SisaForm } = {},
 ): Tensor {
-  const { scale = (inputs.q.shape[3]?.value ?? 1) ** -0.5, form = "exact" } = options;
+  const { form = "exact" } = options;
+  const scale = scaleOf("sisaAttention", inputs.q, options.scale);
   return apply(sisaAttentionOp, inputs, { scale, form }).value;
 }

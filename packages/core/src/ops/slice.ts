@@ -51,7 +51,7 @@ export function slice<K extends Kind>(
   x: Tensor<K>,
   { axis, start = 0, end }: { readonly axis: number; readonly start?: DimLike; readonly end?: DimLike },
 ): Tensor<K> {
-  const normal = normalAxis(axis, x.shape.length);
+  const normal = normalAxis(axis, x.shape.length, "slice");
   const size = x.shape[normal] ?? Dim.of(0);
   const from = Dim.of(start);
   const to = Dim.of(end ?? size);

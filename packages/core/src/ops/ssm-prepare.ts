@@ -1,6 +1,6 @@
 import { Dim } from "../dim.ts";
 import { ShapeError } from "../errors.ts";
-import { apply, type DefinedOp, defineComposite, expectShape } from "../graph/op.ts";
+import { apply, type DefinedOp, defineComposite, expectKind, expectShape } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { blockCumulativeSum } from "./block-cumulative-sum.ts";
 import { cos } from "./cos.ts";
@@ -40,6 +40,8 @@ export const ssmPrepareOp: DefinedOp<
   name: "ssmPrepare",
   inputs: ["c", "b", "logDecay", "phase", "gBefore?", "phaseBefore?", "start?"],
   check({ c, b, logDecay, phase, gBefore, phaseBefore, start }) {
+    for (const [name, tensor] of Object.entries({ c, b, logDecay, phase })) expectKind(name, tensor, "float");
+    if (start) expectKind("start", start, "int");
     const sizes = expectShape("c", c, ["B", "T", "H", "S"]);
     expectShape("b", b, ["B", "T", "H", "S"], sizes);
     expectShape("logDecay", logDecay, ["B", "T", "H"], sizes);

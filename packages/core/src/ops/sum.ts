@@ -38,5 +38,5 @@ export const sumOp = /* @__PURE__ */ definePrimitive<
 
 /** Sum over axes; over all of them where none are named. The sum of nothing is 0. */
 export function sum<K extends "float" | "int" = "float">(x: Tensor<K>, options: ReduceOptions = {}): Tensor<K> {
-  return apply(sumOp, { x }, reduceAttributes(x.shape.length, options)).value as Tensor<K>;
+  return apply(sumOp, { x }, reduceAttributes("sum", x.shape.length, options)).value as Tensor<K>;
 }

@@ -1,4 +1,6 @@
-import { apply, type DefinedOp, defineComposite, expectShape } from "../graph/op.ts";
+import { sameShape, shapeText } from "../dim.ts";
+import { ShapeError } from "../errors.ts";
+import { apply, type DefinedOp, defineComposite, expectKind } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "./add.ts";
 import { mul } from "./mul.ts";
@@ -15,7 +17,12 @@ interface SwigluInputs {
 export const swigluOp = /* @__PURE__ */ defineComposite<"swiglu", SwigluInputs, Record<string, never>>({
   name: "swiglu",
   inputs: ["gate", "up"],
-  check: ({ gate, up }) => void expectShape("up", up, ["...", "F"], expectShape("gate", gate, ["...", "F"])),
+  check({ gate, up }) {
+    expectKind("gate", gate, "float");
+    if (!sameShape(gate.shape, up.shape)) {
+      throw new ShapeError(`up must be ${shapeText(gate.shape)} like gate, got ${shapeText(up.shape)}`);
+    }
+  },
   compose: ({ gate, up }) => ({ value: mul(silu(gate), up) }),
   vjp({ inputs: { gate, up }, gradients }) {
     return gradients.value ? apply(swigluBackwardOp, { gate, up, gradient: gradients.value }, {}) : {};

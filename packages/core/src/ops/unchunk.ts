@@ -1,4 +1,4 @@
-import { Dim, type DimLike } from "../dim.ts";
+import { Dim, type DimLike, shapeText } from "../dim.ts";
 import type { Kind } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { apply, definePrimitive, normalAxis } from "../graph/op.ts";
@@ -21,9 +21,14 @@ export const unchunkOp = /* @__PURE__ */ definePrimitive<
   inputs: ["x"],
   infer({ x }, { axis, length }) {
     const chunks = x.shape[axis] ?? Dim.of(0);
-    const size = x.shape[axis + 1]?.value;
-    if (size === undefined || !length.ceilDiv(size).equals(chunks)) {
-      throw new ShapeError(`expected ${chunks} chunks of ${size} for a length of ${length}`);
+    const size = x.shape[axis + 1]?.value ?? 0;
+    if (size < 1) {
+      throw new ShapeError(`expected chunks of a fixed size >= 1 on axis ${axis + 1}, got ${shapeText(x.shape)}`);
+    }
+    if (!length.ceilDiv(size).equals(chunks)) {
+      throw new ShapeError(
+        `expected a length with ceilDiv(length, ${size}) = ${chunks}, got ${length} for ${shapeText(x.shape)}`,
+      );
     }
     return { value: { dtype: x.dtype, shape: x.shape.toSpliced(axis, 2, length) } };
   },
@@ -43,6 +48,6 @@ export function unchunk<K extends Kind>(
   x: Tensor<K>,
   { axis, length }: { readonly axis: number; readonly length: DimLike },
 ): Tensor<K> {
-  const attributes = { axis: normalAxis(axis, x.shape.length), length: Dim.of(length) };
+  const attributes = { axis: normalAxis(axis, x.shape.length, "unchunk"), length: Dim.of(length) };
   return apply(unchunkOp, { x }, attributes).value as Tensor<K>;
 }
