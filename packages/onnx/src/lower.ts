@@ -3,11 +3,11 @@
 import {
   type AnyTensor,
   type Dim,
-  DTypeError,
   expandComposites,
   type Graph,
   GraphError,
   inputOp,
+  kindOf,
   type Node,
   simplify,
   specText,
@@ -43,8 +43,8 @@ export interface Lowered {
 
 /**
  * Spells a graph in ONNX.
- * @throws UnsupportedOpError for an operation with neither lowering nor composition; DTypeError for floats other than
- *   float32; GraphError for sizes that no input tells
+ * @throws UnsupportedOpError for an operation with neither lowering nor composition, and for floats other than float32;
+ *   GraphError for sizes that no input tells
  */
 export function lower(graph: Graph, options: LowerOptions): Lowered {
   const table: Lowerings = { ...lowerings, ...options.lowerings };
@@ -71,7 +71,7 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
   expanded.nodes.forEach((node, index) => {
     const rule = ruleOf(node);
     if (rule === undefined) throw unsupported(node, "it is a primitive without a lowering; pass one as `lowerings`");
-    checkDTypes(node);
+    for (const tensor of Object.values(node.outputs)) checkDType(tensor, node.op.name);
     const inputs = Object.fromEntries(
       Object.entries(node.inputs).map(([name, tensor]) => [name, lookup(values, tensor)]),
     );
@@ -105,15 +105,10 @@ function readTensors(graph: Graph): ReadonlySet<AnyTensor> {
   return read;
 }
 
-function checkDTypes(node: Node): void {
-  for (const tensor of Object.values(node.outputs)) {
-    try {
-      elementType(tensor.dtype);
-    } catch (error) {
-      if (!DTypeError.isInstance(error)) throw error;
-      throw new DTypeError(`onnxruntime runs float32 only, got ${specText(tensor)} from ${node.op.name}`);
-    }
-  }
+/** @throws UnsupportedOpError for floats other than float32 */
+function checkDType(spec: TensorSpec, op: string): void {
+  if (spec.dtype === "float32" || kindOf(spec.dtype) !== "float") return;
+  throw new UnsupportedOpError(op, "onnxruntime", `it runs float32 only, got ${specText(spec)}`);
 }
 
 function axesOf(spec: TensorSpec): Axes {
@@ -128,6 +123,7 @@ function declareInputs(
 ): ReadonlyMap<string, SymbolSource> {
   const sources = new Map<string, SymbolSource>();
   for (const [name, tensor] of Object.entries(graph.inputTensors)) {
+    checkDType(tensor, inputOp.name);
     const type = elementType(tensor.dtype);
     const constant = constants[name];
     if (constant !== undefined) {

@@ -77,7 +77,8 @@ export class Emitter {
   /** Values that an operation leaves for others, such as its own backward, under keys that they agree on. */
   readonly saved: Map<string, { readonly [name: string]: Value }>;
   readonly #operations: ReadonlySet<string>;
-  readonly #label: string;
+  /** What its nodes are called: the operation and its number. */
+  readonly label: string;
   #count = 0;
 
   constructor(scope: EmitterScope, label: string) {
@@ -86,7 +87,7 @@ export class Emitter {
     this.dialect = scope.dialect;
     this.saved = scope.saved;
     this.#operations = scope.operations;
-    this.#label = label;
+    this.label = label;
   }
 
   /** True where the graph has a node of this operation. */
@@ -95,7 +96,7 @@ export class Emitter {
   }
 
   #name(): string {
-    return `${this.#label}.${this.#count++}`;
+    return `${this.label}.${this.#count++}`;
   }
 
   /** Adds an ONNX node and returns its output. */
@@ -130,9 +131,13 @@ export class Emitter {
   }
 
   reshape(x: Value, shape: Shape): Value {
-    const target = this.sizes.reshapeTarget(shape);
-    // Sizes of zero mean zero, not "as in the input".
-    return this.node("Reshape", [x, target], shape.some((size) => size.value === 0) ? { allowzero: 1 } : {});
+    const unknown = shape.filter((size) => size.value === undefined);
+    if (unknown.length === 1 && shape.every((size) => size.value !== 0)) {
+      // One size that is not known is left to the runtime.
+      return this.node("Reshape", [x, this.builder.int64(...shape.map((size) => size.value ?? -1))]);
+    }
+    // A size of zero means zero, not "as in the input".
+    return this.node("Reshape", [x, this.sizes.shape(shape)], { allowzero: 1 });
   }
 
   transpose(x: Value, permutation: readonly number[]): Value {

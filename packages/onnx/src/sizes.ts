@@ -60,15 +60,4 @@ export class Sizes {
       { axis: 0 },
     );
   }
-
-  /**
-   * A shape for Reshape. One size that is not known can be left to the runtime, unless the others may be zero.
-   */
-  reshapeTarget(shape: Shape): Value {
-    const unknown = shape.filter((size) => size.value === undefined);
-    if (unknown.length === 1 && shape.every((size) => size.value !== 0)) {
-      return this.#builder.int64(...shape.map((size) => size.value ?? -1));
-    }
-    return this.shape(shape);
-  }
 }

@@ -19,8 +19,11 @@ export const crossEntropy = lowering(crossEntropyOp, ({ emit, inputs: { logits, 
   const flat = emit.reshape(logits, [count, shape.at(-1) ?? one]);
   const { logSumExp } = rowsOf(emit, flat);
   const chosen = emit.node("GatherElements", [flat, emit.reshape(targets, [count, one])], { axis: 1 });
+  const losses = emit.node("ReduceSum", [emit.node("Sub", [logSumExp, chosen])], { keepdims: 0 });
+  // The mean of nothing is no number.
+  const number = emit.node("Squeeze", [emit.cast(emit.sizes.size(count), "float32"), emit.builder.int64(0)]);
   return {
-    value: emit.node("ReduceMean", [emit.node("Sub", [logSumExp, chosen])], { keepdims: 0 }),
+    value: emit.node("Div", [losses, number]),
     logSumExp: emit.reshape(logSumExp, shape.with(-1, one)),
   };
 });

@@ -1,9 +1,16 @@
 import { cacheWriteOp, Dim, elementsOf, gatherOp, scatterAddOp, takeRowOp } from "@sisa/core";
-import { lowering } from "../lowering.ts";
+import { type Emitter, lowering } from "../lowering.ts";
+import type { Value } from "../model-proto.ts";
 
 export const gather = lowering(gatherOp, ({ emit, inputs: { table, ids } }) => ({
-  value: emit.node("Gather", [table, ids], { axis: 0 }),
+  value: emit.node("Gather", [table, notNegative(emit, ids)], { axis: 0 }),
 }));
+
+/** ONNX counts negative ids from the end. Made too large, they are refused like all that are not there. */
+function notNegative(emit: Emitter, ids: Value): Value {
+  const { builder } = emit;
+  return emit.node("Where", [emit.node("Less", [ids, builder.int32(0)]), builder.int32(2 ** 31 - 1), ids]);
+}
 
 /**
  * ScatterElements adds in the order of its indices, on one thread. ScatterND would spread rows over threads and add
@@ -12,13 +19,14 @@ export const gather = lowering(gatherOp, ({ emit, inputs: { table, ids } }) => (
 export const scatterAdd = lowering(scatterAddOp, ({ emit, inputs: { updates, ids }, specs, outputs }) => {
   const { builder, sizes } = emit;
   const rest = outputs.value.shape.slice(1);
+  const zeros = emit.node("Expand", [builder.float(0), sizes.shape(outputs.value.shape)]);
+  if (rest.some((size) => size.equals(0))) return { value: zeros };
   // All ids as one axis in front: [N, ...rest].
   const count = elementsOf(specs.ids.shape);
   const shape = [count, ...rest];
-  const places = emit.reshape(ids, [count, ...rest.map(() => Dim.of(1))]);
+  const places = emit.reshape(notNegative(emit, ids), [count, ...rest.map(() => Dim.of(1))]);
   const indices = emit.node("Expand", [places, sizes.shape(shape)]);
   const values = emit.reshape(updates, shape);
-  const zeros = emit.node("Expand", [builder.float(0), sizes.shape(outputs.value.shape)]);
   return { value: emit.node("ScatterElements", [zeros, indices, values], { axis: 0, reduction: "add" }) };
 });
 
@@ -30,6 +38,6 @@ export const cacheWrite = lowering(cacheWriteOp, ({ emit, inputs: { cache, updat
 /** GatherND with one batch axis: a row of each entry, whatever its shape. */
 export const takeRow = lowering(takeRowOp, ({ emit, inputs: { x, row }, specs }) => {
   const [batch = Dim.of(0)] = specs.row.shape;
-  const indices = emit.cast(emit.reshape(row, [batch, Dim.of(1)]), "int64");
+  const indices = emit.cast(emit.reshape(notNegative(emit, row), [batch, Dim.of(1)]), "int64");
   return { value: emit.node("GatherND", [x, indices], { batch_dims: 1 }) };
 });

@@ -4,9 +4,11 @@ import { argmaxOp, cumulativeSumOp, maxOp, sumOp } from "@sisa/core";
 import { type Emitter, lowering } from "../lowering.ts";
 import type { Value } from "../model-proto.ts";
 
-export const argmax = lowering(argmaxOp, ({ emit, inputs: { x } }) => ({
-  value: emit.cast(emit.node("ArgMax", [x], { axis: -1, keepdims: 0 }), "int32"),
-}));
+/** Of no rows ArgMax keeps the axis, whatever it is told. */
+export const argmax = lowering(argmaxOp, ({ emit, inputs: { x }, outputs }) => {
+  const places = emit.node("ArgMax", [x], { axis: -1, keepdims: 1 });
+  return { value: emit.reshape(emit.cast(places, "int32"), outputs.value.shape) };
+});
 
 /** ReduceMax passes over NaN where it reduces the last axis, so NaN is looked for and put back. */
 export const max = lowering(maxOp, ({ emit, inputs: { x }, attributes: { axes, keepDims } }) => {
@@ -14,7 +16,10 @@ export const max = lowering(maxOp, ({ emit, inputs: { x }, attributes: { axes, k
   const settings = { keepdims: keepDims ? 1 : 0, noop_with_empty_axes: 1 };
   const largest = emit.node("ReduceMax", [x, builder.int64(...axes)], settings);
   const isNan = emit.cast(emit.node("IsNaN", [x]), "float32");
-  const anyNan = emit.cast(emit.node("ReduceMax", [isNan, builder.int64(...axes)], settings), "bool");
+  const anyNan = emit.node("Greater", [
+    emit.node("ReduceMax", [isNan, builder.int64(...axes)], settings),
+    builder.float(0),
+  ]);
   return { value: emit.node("Where", [anyNan, builder.float(Number.NaN), largest]) };
 });
 
