@@ -15,7 +15,7 @@ import {
   type TypedArray,
   UnsupportedOpError,
 } from "@sisa/core";
-import { type Dialect, Emitter, type EmitterScope, type Lowering } from "./lowering.ts";
+import { type Dialect, Emitter, type EmitterScope, graphOutput, type Lowering } from "./lowering.ts";
 import { elementType } from "./lowerings/elementwise.ts";
 import { lowerings } from "./lowerings/index.ts";
 import { type Axes, GraphBuilder, type Value } from "./model-proto.ts";
@@ -59,12 +59,12 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
   const values = new Map<AnyTensor, Value>();
   const sources = declareInputs(expanded, builder, values, options);
   const sizes = new Sizes(builder, sources);
-  const read = readTensors(expanded);
+  const readersOf = findReaders(expanded);
   const scope: EmitterScope = {
     builder,
     sizes,
     dialect: options.dialect,
-    saved: new Map(),
+    kept: new Map(),
     operations: new Set(expanded.nodes.map((node) => node.op.name)),
   };
 
@@ -72,13 +72,14 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
     const rule = ruleOf(node);
     if (rule === undefined) throw unsupported(node, "it is a primitive without a lowering; pass one as `lowerings`");
     for (const tensor of Object.values(node.outputs)) checkDType(tensor, node.op.name);
-    const inputs = Object.fromEntries(
-      Object.entries(node.inputs).map(([name, tensor]) => [name, lookup(values, tensor)]),
+    const inputs = lazily(node.inputs, (tensor) => lookup(values, tensor));
+    const readers = Object.fromEntries(
+      Object.entries(node.outputs).map(([name, tensor]) => [name, readersOf.get(tensor) ?? []]),
     );
-    const needs = Object.fromEntries(Object.entries(node.outputs).map(([name, tensor]) => [name, read.has(tensor)]));
+    const needs = Object.fromEntries(Object.entries(readers).map(([name, { length }]) => [name, length > 0]));
     const emit = new Emitter(scope, `${node.op.name}#${index}`);
     const { attributes, outputs } = node;
-    const lowered = rule.lower({ emit, inputs, attributes, specs: node.inputs, outputs, needs });
+    const lowered = rule.lower({ emit, inputs, attributes, specs: node.inputs, outputs, needs, readers });
     for (const [name, tensor] of Object.entries(outputs)) {
       const value = lowered[name];
       if (value !== undefined) values.set(tensor, value);
@@ -98,11 +99,26 @@ function lookup(values: ReadonlyMap<AnyTensor, Value>, tensor: AnyTensor): Value
   return value;
 }
 
-/** Tensors that a node or an output of the graph reads. */
-function readTensors(graph: Graph): ReadonlySet<AnyTensor> {
-  const read = new Set<AnyTensor>(Object.values(graph.outputTensors));
-  for (const node of graph.nodes) for (const tensor of Object.values(node.inputs)) read.add(tensor);
-  return read;
+/** Values that are looked up when they are asked for: one that an operation left out may never be. */
+function lazily<T, V>(record: { readonly [name: string]: T }, find: (entry: T) => V): { readonly [name: string]: V } {
+  const result: Record<string, V> = {};
+  for (const [name, entry] of Object.entries(record)) {
+    Object.defineProperty(result, name, { enumerable: true, get: () => find(entry) });
+  }
+  return result;
+}
+
+/** Names of the operations that read each tensor; an output of the graph is read by `graphOutput`. */
+function findReaders(graph: Graph): ReadonlyMap<AnyTensor, readonly string[]> {
+  const readers = new Map<AnyTensor, string[]>();
+  const add = (tensor: AnyTensor, name: string) => {
+    const names = readers.get(tensor);
+    if (names) names.push(name);
+    else readers.set(tensor, [name]);
+  };
+  for (const tensor of Object.values(graph.outputTensors)) add(tensor, graphOutput);
+  for (const node of graph.nodes) for (const tensor of Object.values(node.inputs)) add(tensor, node.op.name);
+  return readers;
 }
 
 /** @throws UnsupportedOpError for floats other than float32 */

@@ -24,7 +24,12 @@ export interface LoweringArguments<
   readonly outputs: O;
   /** Which outputs anything reads. */
   readonly needs: { readonly [N in keyof O]?: boolean };
+  /** Names of the operations that read each output, and `graphOutput` for one of the graph. */
+  readonly readers: { readonly [N in keyof O]?: readonly string[] };
 }
+
+/** Stands among the readers of a value for the graph itself. */
+export const graphOutput = "graph output";
 
 /** Values of the outputs, by name. Outputs that nothing reads may be left out. */
 export type LoweredOutputs<O extends OpOutputs = OpOutputs> = { readonly [N in keyof O]?: Value };
@@ -59,12 +64,18 @@ export function lowering<Name extends string, I extends OpInputs, A extends Attr
 
 const microsoft = "com.microsoft";
 
+/** A kind of thing that an operation leaves for others in the same graph, such as its own backward. */
+export interface Slot<T> {
+  readonly name: string;
+  readonly type?: T;
+}
+
 /** What the emitters of one graph share. */
 export interface EmitterScope {
   readonly builder: GraphBuilder;
   readonly sizes: Sizes;
   readonly dialect: Dialect;
-  readonly saved: Map<string, { readonly [name: string]: Value }>;
+  readonly kept: Map<Slot<unknown>, Map<string, unknown>>;
   /** Names of the operations in the graph. */
   readonly operations: ReadonlySet<string>;
 }
@@ -74,8 +85,7 @@ export class Emitter {
   readonly builder: GraphBuilder;
   readonly sizes: Sizes;
   readonly dialect: Dialect;
-  /** Values that an operation leaves for others, such as its own backward, under keys that they agree on. */
-  readonly saved: Map<string, { readonly [name: string]: Value }>;
+  readonly #kept: Map<Slot<unknown>, Map<string, unknown>>;
   readonly #operations: ReadonlySet<string>;
   /** What its nodes are called: the operation and its number. */
   readonly label: string;
@@ -85,9 +95,22 @@ export class Emitter {
     this.builder = scope.builder;
     this.sizes = scope.sizes;
     this.dialect = scope.dialect;
-    this.saved = scope.saved;
+    this.#kept = scope.kept;
     this.#operations = scope.operations;
     this.label = label;
+  }
+
+  /** Leaves something for other operations of this graph. */
+  keep<T>(slot: Slot<T>, key: string, thing: T): T {
+    const things = this.#kept.get(slot) ?? new Map<string, unknown>();
+    this.#kept.set(slot, things.set(key, thing));
+    return thing;
+  }
+
+  /** What was left under this key, if anything. */
+  kept<T>(slot: Slot<T>, key: string): T | undefined {
+    // Only `keep` puts things in, and those of a slot are all of its type.
+    return this.#kept.get(slot)?.get(key) as T | undefined;
   }
 
   /** True where the graph has a node of this operation. */

@@ -1,5 +1,5 @@
 import { adamwOp, globalNormOp } from "@sisa/core";
-import { type Emitter, lowering } from "../lowering.ts";
+import { type Emitter, lowering, type Slot } from "../lowering.ts";
 import type { GraphBuilder, Value } from "../model-proto.ts";
 
 /**
@@ -48,13 +48,14 @@ function declare(graph: GraphBuilder, values: readonly Value[], axes: readonly (
   for (const value of values) graph.output(value, "float32", axes);
 }
 
+const scalars: Slot<Value> = { name: "scalars" };
+
 /** A scalar computation that all parameters have in common is done once. */
 function shared(emit: Emitter, operator: string, a: Value, b?: Value | number): Value {
   const operand = typeof b === "number" ? emit.builder.float(b) : b;
-  const key = `adamw ${operator} ${a} ${operand}`;
-  const value = emit.saved.get(key)?.value ?? emit.node(operator, operand === undefined ? [a] : [a, operand]);
-  emit.saved.set(key, { value });
-  return value;
+  const key = `${operator} ${a} ${operand}`;
+  const known = emit.kept(scalars, key);
+  return known ?? emit.keep(scalars, key, emit.node(operator, operand === undefined ? [a] : [a, operand]));
 }
 
 export const globalNorm = lowering(globalNormOp, ({ emit, inputs }) => {

@@ -3,6 +3,7 @@
 import type { OpName } from "@sisa/core";
 import type { Lowering } from "../lowering.ts";
 import { adamw, globalNorm } from "./adamw.ts";
+import { attention, attentionBackward, decayAttention, decayAttentionBackward } from "./attention.ts";
 import { crossEntropy, linearCrossEntropy } from "./cross-entropy.ts";
 import * as elementwise from "./elementwise.ts";
 import { cacheWrite, gather, scatterAdd, takeRow } from "./gather.ts";
@@ -23,8 +24,8 @@ export const lowerings = {
   add: elementwise.add,
   and: elementwise.and,
   argmax,
-  attention: "compose",
-  attentionBackward: "compose",
+  attention,
+  attentionBackward,
   blockCumulativeSum,
   broadcastTo: shapes.broadcastTo,
   cacheWrite,
@@ -36,8 +37,8 @@ export const lowerings = {
   crossEntropy,
   cumulativePhase,
   cumulativeSum,
-  decayAttention: "compose",
-  decayAttentionBackward: "compose",
+  decayAttention,
+  decayAttentionBackward,
   dimSize: shapes.dimSize,
   div: elementwise.div,
   equal: elementwise.equal,

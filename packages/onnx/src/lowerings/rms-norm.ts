@@ -1,10 +1,12 @@
 import { Dim, elementsOf, rmsNormBackwardOp, rmsNormOp } from "@sisa/core";
-import { type Emitter, lowering } from "../lowering.ts";
+import { type Emitter, lowering, type Slot } from "../lowering.ts";
 import type { Value } from "../model-proto.ts";
 
-/** Where the forward pass leaves 1 / sqrt(mean(x^2) + epsilon) for the backward pass. */
+/** 1 / sqrt(mean(x^2) + epsilon), for the backward pass. */
+const inverseRoots: Slot<Value> = { name: "inverse roots" };
+
 function keyOf(x: Value, epsilon: number): string {
-  return `rmsNorm ${x} ${epsilon}`;
+  return `${x} ${epsilon}`;
 }
 
 /** ONNX Runtime's kernel also gives the inverse root, which the backward pass then does not compute again. */
@@ -19,7 +21,7 @@ export const rmsNorm = lowering(rmsNormOp, ({ emit, inputs: { x, weight }, attri
     return { value: emit.node("RMSNormalization", [x, weight], { axis: -1, epsilon: { float: epsilon } }) };
   }
   const { value, inverse } = normalized(emit, x, weight, epsilon);
-  emit.saved.set(keyOf(x, epsilon), { inverse });
+  emit.keep(inverseRoots, keyOf(x, epsilon), inverse);
   return { value };
 });
 
@@ -33,7 +35,7 @@ export const rmsNormBackward = lowering(
     const { shape } = specs.x;
     const width = shape.at(-1) ?? Dim.of(1);
     const rows = elementsOf(shape.slice(0, -1));
-    const inverse = emit.saved.get(keyOf(x, epsilon))?.inverse ?? normalized(emit, x, weight, epsilon).inverse;
+    const inverse = emit.kept(inverseRoots, keyOf(x, epsilon)) ?? normalized(emit, x, weight, epsilon).inverse;
     const product = emit.node("Mul", [gradient, x]);
 
     const column = emit.reshape(weight, [width, Dim.of(1)]);

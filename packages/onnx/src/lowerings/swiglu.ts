@@ -1,24 +1,22 @@
 import { swigluBackwardOp, swigluOp } from "@sisa/core";
-import { lowering } from "../lowering.ts";
+import { lowering, type Slot } from "../lowering.ts";
 import type { Value } from "../model-proto.ts";
 import { emitSilu } from "./elementwise.ts";
 
-/** Where the forward pass leaves sigmoid(gate) and silu(gate) for the backward pass. */
-function keyOf(gate: Value): string {
-  return `swiglu ${gate}`;
-}
+/** sigmoid and silu of a gate, for the backward pass. */
+const activations: Slot<{ readonly sigmoid: Value; readonly silu: Value }> = { name: "activations" };
 
 export const swiglu = lowering(swigluOp, ({ emit, inputs: { gate, up } }) => {
   if (!emit.has(swigluBackwardOp.name)) return { value: emit.node("Mul", [emitSilu(emit, gate), up]) };
   const sigmoid = emit.node("Sigmoid", [gate]);
   const silu = emit.node("Mul", [gate, sigmoid]);
-  emit.saved.set(keyOf(gate), { sigmoid, silu });
+  emit.keep(activations, gate, { sigmoid, silu });
   return { value: emit.node("Mul", [silu, up]) };
 });
 
 /** The slope of silu is s (1 + x - x s) with s = sigmoid(x). */
 export const swigluBackward = lowering(swigluBackwardOp, ({ emit, inputs: { gate, up, gradient }, needs }) => {
-  const saved = emit.saved.get(keyOf(gate));
+  const saved = emit.kept(activations, gate);
   const sigmoid = saved?.sigmoid ?? emit.node("Sigmoid", [gate]);
   const silu = saved?.silu ?? emit.node("Mul", [gate, sigmoid]);
   const dUp = needs.up ? { up: emit.node("Mul", [gradient, silu]) } : {};

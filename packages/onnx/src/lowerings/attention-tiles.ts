@@ -1,0 +1,316 @@
+// Causal attention over sequences of known length, forward and backward, a tile of queries at a time: keys that come
+// after a tile are never looked at, and arrays stay small enough for caches.
+//
+// With an importance term, let A be the sum of log decay from the beginning of a tile. For a query i and a key j of an
+// earlier tile,
+//
+//   exp(g_i - g_j) = exp(A_i) * exp(what is left of j's tile after j, plus the tiles between).
+//
+// Both factors are at most 1, so they go into c_i and b_j, and the importance term becomes part of the one matrix product
+// with the content term. Only within a tile is the decay an array of pairs.
+
+import type { Emitter, Slot } from "../lowering.ts";
+import type { Value } from "../model-proto.ts";
+
+/** Positions after which sums of log decay begin anew. */
+const block = 64;
+
+/** Exponents of decay are raised to this: e^-60 is nothing beside 1, and numbers that underflow are slow. */
+export const smallestExponent = -60;
+
+/** Sizes of an attention whose every size is known. */
+export interface TileSizes {
+  readonly B: number;
+  readonly T: number;
+  readonly H: number;
+  readonly D: number;
+  readonly E: number;
+  /** 0 without an importance term. */
+  readonly S: number;
+}
+
+/** Values with heads before time. */
+export interface HeadsFirst {
+  /** [B,H,T,D] */
+  readonly q: Value;
+  readonly k: Value;
+  /** [B,H,T,E] */
+  readonly v: Value;
+  readonly importance?: ImportanceHeads | undefined;
+}
+
+export interface ImportanceHeads {
+  /** [B,H,T,S] read vectors times lambda */
+  readonly c: Value;
+  /** [B,H,T,S] */
+  readonly b: Value;
+  /** [B,H,T] sums of log decay within blocks */
+  readonly gQuery: Value;
+  readonly gKey: Value;
+}
+
+/** One tile of queries, rows `start` to `end`, and what its keys 0 to `end` are multiplied with. */
+interface Tile {
+  readonly start: number;
+  readonly end: number;
+  /** [B,H,rows,D+S] queries, and read vectors with the decay since the tile began; D wide for the first tile */
+  readonly left: Value;
+  /** [B,H,end,D+S] keys, and write vectors with the decay until the tile begins, zero for those in the tile */
+  readonly right: Value;
+  /** [B,H,end,E] */
+  readonly v: Value;
+  readonly pairs?: Pairs;
+}
+
+/** What is computed for each pair within a tile. */
+interface Pairs {
+  /** [B,H,rows,rows] exp(g_i - g_j), 1 where j comes after i */
+  readonly decay: Value;
+  /** [B,H,rows,S] of the tile */
+  readonly c: Value;
+  readonly b: Value;
+  /** [B,H,start,1] decay of each earlier key until the tile begins */
+  readonly writeFactor?: Value;
+}
+
+export interface Tiles {
+  readonly sizes: TileSizes;
+  readonly scale: number;
+  readonly heads: HeadsFirst;
+  readonly list: readonly Tile[];
+  /** [B,H,T,1] exp(A) / scale */
+  readonly readFactor?: Value;
+}
+
+export interface TiledForward {
+  readonly tiles: Tiles;
+  /** [B,H,T,E] */
+  readonly value: Value;
+  /** Of each tile [B,H,rows,end], after the mask. */
+  readonly scores: readonly Value[];
+  /** Their softmax. */
+  readonly probabilities: readonly Value[];
+}
+
+export interface TiledGradients {
+  /** [B,H,T,D] */
+  readonly q: Value;
+  readonly k: Value;
+  readonly v: Value;
+  readonly importance?: {
+    /** [B,H,T,S] gradient by c, not yet multiplied with lambda */
+    readonly c: Value;
+    readonly b: Value;
+  };
+}
+
+/** Queries per tile for lengths that are worth cutting: at most eight tiles, and no tile that splits a block. */
+export function tileFor(T: number): number | undefined {
+  if (T % block !== 0 || T <= block) return undefined;
+  const sizes = [64, 128, 256].filter((size) => T % size === 0);
+  return sizes.find((size) => T / size <= 8) ?? sizes.at(-1);
+}
+
+const rows = (emit: Emitter, x: Value, start: number, end: number): Value =>
+  emit.node("Slice", [x, emit.builder.int64(start), emit.builder.int64(end), emit.builder.int64(2)]);
+
+const raised = (emit: Emitter, exponent: Value): Value =>
+  emit.node("Exp", [emit.node("Clip", [exponent, emit.builder.float(smallestExponent), emit.builder.float(0)])]);
+
+/** The operands of all tiles. */
+export function cutIntoTiles(emit: Emitter, heads: HeadsFirst, sizes: TileSizes, scale: number, size: number): Tiles {
+  const { builder } = emit;
+  const { B, T, H } = sizes;
+  const { q, k, v, importance } = heads;
+  const cut = (x: Value, start: number, end: number) => (start === 0 && end === T ? x : rows(emit, x, start, end));
+  const starts = Array.from({ length: T / size }, (_, index) => index * size);
+  if (importance === undefined) {
+    const list = starts.map((start): Tile => {
+      const end = start + size;
+      return { start, end, left: cut(q, start, end), right: cut(k, 0, end), v: cut(v, 0, end) };
+    });
+    return { sizes, scale, heads, list };
+  }
+
+  const { c, b } = importance;
+  const [aQuery, aKey] = [importance.gQuery, importance.gKey].map((g) => sumsWithinTiles(emit, g, sizes, size));
+  const column = (x: Value, length: number) => emit.node("Reshape", [x, builder.int64(B, H, length, 1)]);
+  const query = column(aQuery ?? "", T);
+  const key = column(aKey ?? "", T);
+  const readFactor = emit.node("Mul", [raised(emit, query), builder.float(1 / scale)]);
+  const left = emit.node("Concat", [q, emit.node("Mul", [c, readFactor])], { axis: 3 });
+
+  const list: Tile[] = [];
+  // Log of the decay of each earlier key from its position to the beginning of the tile at hand.
+  let untilTile: Value | undefined;
+  for (const start of starts) {
+    const end = start + size;
+    const keys = cut(k, 0, end);
+    const own = { c: cut(c, start, end), b: cut(b, start, end) };
+    const keyInTile = cut(key, start, end);
+    const across = emit.node("Reshape", [keyInTile, builder.int64(B, H, 1, size)]);
+    const decay = raised(emit, emit.node("Sub", [cut(query, start, end), across]));
+    const common = { start, end, v: cut(v, 0, end) };
+    if (untilTile === undefined) {
+      list.push({ ...common, left: cut(q, start, end), right: keys, pairs: { decay, ...own } });
+    } else {
+      const writeFactor = raised(emit, untilTile);
+      const earlier = emit.node("Mul", [cut(b, 0, start), writeFactor]);
+      const padded = emit.node("Pad", [earlier, builder.int64(0, size), undefined, builder.int64(2)]);
+      const right = emit.node("Concat", [keys, padded], { axis: 3 });
+      list.push({ ...common, left: cut(left, start, end), right, pairs: { decay, ...own, writeFactor } });
+    }
+    if (end === T) break;
+    const total = rows(emit, key, end - 1, end);
+    const left1 = emit.node("Sub", [total, keyInTile]);
+    untilTile =
+      untilTile === undefined ? left1 : emit.node("Concat", [emit.node("Add", [untilTile, total]), left1], { axis: 2 });
+  }
+  return { sizes, scale, heads, list, readFactor };
+}
+
+/** Sums of log decay since the tile began, from sums since the block began: [B,H,T]. */
+function sumsWithinTiles(emit: Emitter, g: Value, { B, T, H }: TileSizes, size: number): Value {
+  if (size === block) return g;
+  const { builder } = emit;
+  const split = emit.node("Reshape", [g, builder.int64(B, H, T / size, size / block, block)]);
+  const totals = emit.node("Slice", [split, builder.int64(block - 1), builder.int64(block), builder.int64(4)]);
+  const before = emit.node("CumSum", [totals, builder.int64Scalar(3)], { exclusive: 1 });
+  return emit.node("Reshape", [emit.node("Add", [split, before]), builder.int64(B, H, T)]);
+}
+
+const masks: Slot<Value> = { name: "masks" };
+
+/** Zero where row i may see column j of a tile with as many earlier columns, else minus infinity. */
+function causalMask(emit: Emitter, size: number, earlier: number): Value {
+  const key = `${size} ${earlier}`;
+  const known = emit.kept(masks, key);
+  if (known !== undefined) return known;
+  const width = size + earlier;
+  const data = Float32Array.from({ length: size * width }, (_, index) =>
+    (index % width) - earlier > Math.floor(index / width) ? Number.NEGATIVE_INFINITY : 0,
+  );
+  return emit.keep(masks, key, emit.builder.constant(data, [size, width]));
+}
+
+const operand = (value: Value) => ({ value, rank: 4 });
+
+function scoresOf(emit: Emitter, { start, end, left, right, pairs }: Tile, scale: number): Value {
+  const product = emit.matmul(operand(left), operand(right), { transposeB: true, factor: scale });
+  if (pairs === undefined) return emit.node("Add", [product, causalMask(emit, end - start, start)]);
+  const importance = emit.matmul(operand(pairs.c), operand(pairs.b), { transposeB: true });
+  const decayed = emit.node("Mul", [importance, pairs.decay]);
+  const masked = emit.node("Add", [decayed, causalMask(emit, end - start, 0)]);
+  if (start === 0) return emit.node("Add", [product, masked]);
+  const { builder } = emit;
+  const padded = emit.node("Pad", [masked, builder.int64(start, 0), undefined, builder.int64(3)]);
+  return emit.node("Add", [product, padded]);
+}
+
+export function tiledForward(emit: Emitter, tiles: Tiles): TiledForward {
+  const scores = tiles.list.map((tile) => scoresOf(emit, tile, tiles.scale));
+  const probabilities = scores.map((score) => emit.node("Softmax", [score], { axis: -1 }));
+  const values = tiles.list.map((tile, index) => emit.node("MatMul", [probabilities[index] ?? "", tile.v]));
+  return { tiles, value: joined(emit, values), scores, probabilities };
+}
+
+function joined(emit: Emitter, parts: readonly Value[]): Value {
+  const [only = ""] = parts;
+  return parts.length === 1 ? only : emit.node("Concat", parts, { axis: 2 });
+}
+
+/**
+ * @param gradient [B,H,T,E] by the value
+ * @param delta    [B,H,T,1] sum of gradient * value over E
+ */
+export function tiledBackward(
+  emit: Emitter,
+  { tiles, probabilities }: TiledForward,
+  gradient: Value,
+  delta: Value,
+): TiledGradients {
+  const { builder } = emit;
+  const { sizes, scale, list, readFactor } = tiles;
+  const { D, S } = sizes;
+  const one = list.length === 1;
+  const sums = { k: new GrowingSum(emit), v: new GrowingSum(emit), b: new GrowingSum(emit) };
+  const dq: Value[] = [];
+  const dc: Value[] = [];
+  for (const [index, { start, end, left, right, v, pairs }] of list.entries()) {
+    const p = operand(probabilities[index] ?? "");
+    const g = operand(one ? gradient : rows(emit, gradient, start, end));
+    const dp = emit.matmul(g, operand(v), { transposeB: true });
+    const offset = one ? delta : rows(emit, delta, start, end);
+    const ds = operand(emit.node("Mul", [p.value, emit.node("Sub", [dp, offset])]));
+    sums.v.add(emit.matmul(p, g, { transposeA: true }), end - start);
+    const dLeft = emit.matmul(ds, operand(right), { factor: scale });
+    const dRight = emit.matmul(ds, operand(left), { transposeA: true, factor: scale });
+    if (pairs === undefined) {
+      dq.push(dLeft);
+      sums.k.add(dRight, end - start);
+      continue;
+    }
+
+    const within = one
+      ? ds.value
+      : emit.node("Slice", [ds.value, builder.int64(start), builder.int64(end), builder.int64(3)]);
+    const weights = operand(emit.node("Mul", [within, pairs.decay]));
+    const dcWithin = emit.matmul(weights, operand(pairs.b), {});
+    const dbWithin = emit.matmul(weights, operand(pairs.c), { transposeA: true });
+    if (pairs.writeFactor === undefined || readFactor === undefined) {
+      dq.push(dLeft);
+      dc.push(dcWithin);
+      sums.k.add(dRight, end - start);
+      sums.b.add(dbWithin, end - start);
+      continue;
+    }
+    const [dqTile = "", dcScaled = ""] = splitWidths(emit, dLeft, D, S);
+    const [dkTile = "", dbAll = ""] = splitWidths(emit, dRight, D, S);
+    dq.push(dqTile);
+    const dcBefore = emit.node("Mul", [dcScaled, rows(emit, readFactor, start, end)]);
+    dc.push(emit.node("Add", [dcBefore, dcWithin]));
+    sums.k.add(dkTile, end - start);
+    const dbBefore = emit.node("Mul", [rows(emit, dbAll, 0, start), pairs.writeFactor]);
+    sums.b.add(emit.node("Concat", [dbBefore, dbWithin], { axis: 2 }), end - start);
+  }
+  const content = { q: joined(emit, dq), k: sums.k.value, v: sums.v.value };
+  return tiles.heads.importance ? { ...content, importance: { c: joined(emit, dc), b: sums.b.value } } : content;
+}
+
+function splitWidths(emit: Emitter, x: Value, first: number, second: number): readonly Value[] {
+  return emit.nodes(2, "Split", [x, emit.builder.int64(first, second)], { axis: 3 });
+}
+
+/** A sum of arrays each of which has more rows than the one before. */
+class GrowingSum {
+  readonly #emit: Emitter;
+  value: Value = "";
+
+  constructor(emit: Emitter) {
+    this.#emit = emit;
+  }
+
+  /** Adds an array that has `more` rows more than the sum so far. */
+  add(x: Value, more: number): void {
+    const emit = this.#emit;
+    if (this.value === "") {
+      this.value = x;
+      return;
+    }
+    const padded = emit.node("Pad", [this.value, emit.builder.int64(0, more), undefined, emit.builder.int64(2)]);
+    this.value = emit.node("Add", [x, padded]);
+  }
+}
+
+/** log sum e^score of every query: [B,H,T]. */
+export function tiledLogSumExp(emit: Emitter, { tiles, scores, probabilities }: TiledForward): Value {
+  const { B, T, H } = tiles.sizes;
+  const last = emit.builder.int64(3);
+  const parts = scores.map((score, index) => {
+    const largest = emit.node("ReduceMax", [score, last], { keepdims: 1 });
+    // The largest probability is 1 / sum(e^(score - max)), and never small.
+    const peak = emit.node("ReduceMax", [probabilities[index] ?? "", last], { keepdims: 1 });
+    return emit.node("Sub", [largest, emit.node("Log", [peak])]);
+  });
+  return emit.node("Reshape", [joined(emit, parts), emit.builder.int64(B, H, T)]);
+}

@@ -1,0 +1,186 @@
+// Attention with and without an importance term. Training on sequences of known length goes tile by tile; everything
+// else is composed.
+
+import {
+  attentionBackwardOp,
+  attentionOp,
+  type Dim,
+  decayAttentionBackwardOp,
+  decayAttentionOp,
+  decayBlock,
+  GraphError,
+  type Node,
+  type TensorSpec,
+} from "@sisa/core";
+import { type Dialect, type Emitter, type LoweringArguments, lowering, type Slot } from "../lowering.ts";
+import type { Value } from "../model-proto.ts";
+import {
+  cutIntoTiles,
+  type HeadsFirst,
+  type TiledForward,
+  type TiledGradients,
+  type TileSizes,
+  tiledBackward,
+  tiledForward,
+  tiledLogSumExp,
+  tileFor,
+} from "./attention-tiles.ts";
+
+/** The tensors that both kinds of attention have. */
+interface Specs {
+  readonly [name: string]: TensorSpec | undefined;
+}
+
+/** Probabilities that are kept for the backward pass, in bytes for one layer; above this they are computed again. */
+const mostKept = 2 ** 26;
+
+const swap = [0, 2, 1, 3];
+
+/** Sizes, where all of them are known and the lengths can be cut into tiles. */
+function sizesFor({ q, k, v, cRotated }: Specs): TileSizes | undefined {
+  const known = (shape: readonly Dim[] | undefined) => (shape ?? []).map((size) => size.value ?? 0);
+  const [B = 0, T = 0, H = 0, D = 0] = known(q?.shape);
+  const [, C = 0] = known(k?.shape);
+  const [, , , E = 0] = known(v?.shape);
+  const [, , , S = 0] = known(cRotated?.shape);
+  const isKnown = B > 0 && H > 0 && D > 0 && E > 0 && T === C && tileFor(T) !== undefined;
+  return isKnown && (cRotated === undefined || S > 0) ? { B, T, H, D, E, S } : undefined;
+}
+
+/** True where tiles do not serve: caches, biases, lengths that are not known, other readers of the log-sum-exp. */
+function declines({ inputs, attributes }: Node, dialect: Dialect): boolean {
+  const { bias, queryStart, keyLength } = inputs;
+  const causal = attributes.causal !== false;
+  return Boolean(bias || queryStart || keyLength) || !causal || dialect !== "onnxruntime" || !sizesFor(inputs);
+}
+
+interface AttentionValues {
+  readonly q: Value;
+  readonly k: Value;
+  readonly v: Value;
+  readonly cRotated?: Value;
+  readonly bRotated?: Value;
+  readonly gQuery?: Value;
+  readonly gKey?: Value;
+  readonly lambda?: Value;
+}
+
+function headsFirst(emit: Emitter, inputs: AttentionValues): HeadsFirst {
+  const swapped = (x: Value) => emit.transpose(x, swap);
+  const content = { q: swapped(inputs.q), k: swapped(inputs.k), v: swapped(inputs.v) };
+  const { cRotated, bRotated, gQuery, gKey, lambda } = inputs;
+  if (!cRotated || !bRotated || !gQuery || !gKey || !lambda) return content;
+  const perHead = emit.node("Unsqueeze", [lambda, emit.builder.int64(1, 2)]);
+  const importance = {
+    c: emit.node("Mul", [swapped(cRotated), perHead]),
+    b: swapped(bRotated),
+    gQuery: emit.transpose(gQuery, [0, 2, 1]),
+    gKey: emit.transpose(gKey, [0, 2, 1]),
+  };
+  return { ...content, importance };
+}
+
+function forward(emit: Emitter, inputs: AttentionValues, specs: Specs, scale: number): TiledForward {
+  const sizes = sizesFor(specs);
+  const size = sizes && tileFor(sizes.T);
+  if (sizes === undefined || size === undefined) throw new GraphError("attention: its sizes are not those of tiles");
+  return tiledForward(emit, cutIntoTiles(emit, headsFirst(emit, inputs), sizes, scale, size));
+}
+
+/** The forward pass of an attention, by the value that it gave. */
+const forwards: Slot<TiledForward> = { name: "forward passes of attention" };
+
+function lowerForward(
+  { emit, specs, readers }: Pick<LoweringArguments, "emit" | "readers"> & { readonly specs: Specs },
+  inputs: AttentionValues,
+  scale: number,
+): { readonly value: Value; readonly logSumExp?: Value } {
+  const result = forward(emit, inputs, specs, scale);
+  const value = emit.transpose(result.value, swap);
+  const { B, T, H } = result.tiles.sizes;
+  if (B * H * T * T * 4 <= mostKept) emit.keep(forwards, value, result);
+  // The backward pass reads the probabilities instead.
+  const backward = [attentionBackwardOp.name, decayAttentionBackwardOp.name] as readonly string[];
+  const others = (readers.logSumExp ?? []).filter((reader) => !backward.includes(reader));
+  return others.length > 0 ? { value, logSumExp: tiledLogSumExp(emit, result) } : { value };
+}
+
+function lowerBackward(
+  { emit, specs }: Pick<LoweringArguments, "emit"> & { readonly specs: Specs },
+  inputs: AttentionValues & { readonly value: Value; readonly gradient: Value },
+  scale: number,
+): TiledGradients {
+  const pass = emit.kept(forwards, inputs.value) ?? forward(emit, inputs, specs, scale);
+  const gradient = emit.transpose(inputs.gradient, swap);
+  // sum_j p_ij dp_ij = o_i . do_i
+  const delta = emit.sum(emit.node("Mul", [gradient, pass.value]), [3], true);
+  return tiledBackward(emit, pass, gradient, delta);
+}
+
+export const attention = lowering(
+  attentionOp,
+  (args) => lowerForward(args, args.inputs, args.attributes.scale),
+  declines,
+);
+
+export const attentionBackward = lowering(
+  attentionBackwardOp,
+  (args) => {
+    const { q, k, v } = lowerBackward(args, args.inputs, args.attributes.scale);
+    const swapped = (x: Value) => args.emit.transpose(x, swap);
+    return { q: swapped(q), k: swapped(k), v: swapped(v) };
+  },
+  (node, dialect) => declines(node, dialect),
+);
+
+export const decayAttention = lowering(
+  decayAttentionOp,
+  (args) => lowerForward(args, args.inputs, args.attributes.scale),
+  declines,
+);
+
+export const decayAttentionBackward = lowering(
+  decayAttentionBackwardOp,
+  (args) => {
+    const { emit, inputs, specs } = args;
+    const { q, k, v, importance } = lowerBackward(args, inputs, args.attributes.scale);
+    if (importance === undefined) return {};
+    const swapped = (x: Value) => emit.transpose(x, swap);
+    const [c, b] = [swapped(inputs.cRotated), swapped(inputs.bRotated)];
+    const unscaled = emit.node("Mul", [c, importance.c]);
+    // Per head: sum over batch, time and state.
+    const byHead = emit.sum(emit.sum(unscaled, [2, 3], false), [0], false);
+    const perHead = emit.node("Unsqueeze", [inputs.lambda, emit.builder.int64(1)]);
+    const read = emit.node("Mul", [emit.sum(unscaled, [3], false), perHead]);
+    const write = emit.sum(emit.node("Mul", [b, importance.b]), [3], false);
+    const gKey = emit.node("Sub", [totalsGradient(emit, emit.node("Sub", [read, write]), specs), write]);
+    const scaled = emit.node("Unsqueeze", [perHead, emit.builder.int64(2)]);
+    return {
+      q: swapped(q),
+      k: swapped(k),
+      v: swapped(v),
+      cRotated: swapped(emit.node("Mul", [importance.c, scaled])),
+      bRotated: swapped(importance.b),
+      gQuery: emit.transpose(read, [0, 2, 1]),
+      gKey: emit.transpose(gKey, [0, 2, 1]),
+      lambda: byHead,
+    };
+  },
+  declines,
+);
+
+/**
+ * The total of a block, which its last position holds, takes part in every pair that spans it: it gets the gradient of
+ * all later positions.
+ *
+ * @param difference [B,H,T]
+ */
+function totalsGradient(emit: Emitter, difference: Value, specs: Specs): Value {
+  const { builder } = emit;
+  const { B = 0, H = 0, T = 0 } = sizesFor(specs) ?? {};
+  const blocks = emit.node("Reshape", [difference, builder.int64(B, H, T / decayBlock, decayBlock)]);
+  const settings = { exclusive: 1, reverse: 1 };
+  const later = emit.node("CumSum", [emit.sum(blocks, [3], true), builder.int64Scalar(2)], settings);
+  const padded = emit.node("Pad", [later, builder.int64(decayBlock - 1, 0), undefined, builder.int64(3)]);
+  return emit.node("Reshape", [padded, builder.int64(B, H, T)]);
+}
