@@ -40,7 +40,7 @@ export const globalNormCases = casesOf(
       }),
     ),
     testCase({
-      name: "mixed-widths",
+      name: "float32-and-bfloat16",
       inputs: { a: floats([40], { dtype: "bfloat16" }), b: floats([3]) },
       program: ({ a, b }) => globalNorm([a, b]),
     }),

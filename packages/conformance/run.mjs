@@ -1,0 +1,32 @@
+// Runs src/main.ts, which Node 20 cannot read by itself: bundled by esbuild into the cache, with packages left outside.
+// `node packages/conformance/run.mjs --help` lists the options.
+import path from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { build } from "esbuild";
+
+const folder = path.dirname(fileURLToPath(import.meta.url));
+// Inside a package that has the backends' own dependencies, so that those are found.
+const outfile = path.join(folder, "..", "onnx", "node_modules", ".cache", "conformance", "main.mjs");
+
+// The backends that the command knows. By path: @sisa/onnx depends on this package, so this one cannot depend on it.
+const entry = `
+  import { reference } from "@sisa/core";
+  import { main } from "./src/main.ts";
+  process.exitCode = await main({
+    reference: async () => reference(),
+    onnxruntime: async () => (await import("../onnx/src/index.ts")).onnxruntime(),
+  });
+`;
+
+await build({
+  stdin: { contents: entry, resolveDir: folder, loader: "ts" },
+  outfile,
+  bundle: true,
+  platform: "node",
+  format: "esm",
+  target: "node20",
+  conditions: ["@sisa/source"],
+  external: ["onnxruntime-node", "onnxruntime-web", "@bufbuild/protobuf", "onnx-buf", "vitest"],
+  logLevel: "error",
+});
+await import(pathToFileURL(outfile).href);
