@@ -7,7 +7,8 @@ import { isObject } from "../json.ts";
 /** The cut of GPT-2, which tokenizer.json names by `ByteLevel` with `use_regex`. Source: Radford et al. 2019. */
 const word = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
 
-const maximumCachedWords = 100_000;
+/** Words of one generation of the cache, of which there are two: about 20 MB in all. */
+const generationWords = 100_000;
 const maximumCachedLength = 64;
 
 interface AddedToken {
@@ -45,16 +46,21 @@ export function wordEncoder(
   const verbatim = splitterOf(added.filter((token) => !token.normalized));
   const normalized = splitterOf(added.filter((token) => token.normalized));
   const idOf = new Map(added.map((token) => [token.content, token.id]));
-  const cache = new Map<string, readonly number[]>();
+  // A full generation becomes the old one; words that are met again move to the young one, the others are forgotten.
+  let young = new Map<string, readonly number[]>();
+  let old = young;
 
   const idsOfWord = (text: string): readonly number[] => {
-    const known = cache.get(text);
+    const known = young.get(text);
     if (known !== undefined) return known;
-    const ids = encodeWord(text);
-    if (text.length <= maximumCachedLength) {
-      if (cache.size >= maximumCachedWords) cache.clear();
-      cache.set(text, ids);
+    const ids = old.get(text) ?? encodeWord(text);
+    if (text.length > maximumCachedLength) return ids;
+    if (young.size >= generationWords) {
+      old = young;
+      young = new Map();
     }
+    // A match is a view of its text in V8; as a key it would keep the whole text alive.
+    young.set(Array.from(text).join(""), ids);
     return ids;
   };
 
