@@ -1,6 +1,7 @@
 // Everything @sisa/onnx offers: graphs as ONNX models, and the backend that runs them on ONNX Runtime.
 
 export { type OnnxruntimeOptions, onnxruntime } from "./backend.ts";
+export { exportOnnx, type GraphToOnnxOptions, graphToOnnx, type ModelToExport } from "./export.ts";
 export type { Lowerings } from "./lower.ts";
 export {
   type Dialect,

@@ -18,7 +18,7 @@ import {
 import { type Dialect, Emitter, type EmitterScope, graphOutput, type Lowering } from "./lowering.ts";
 import { elementType } from "./lowerings/elementwise.ts";
 import { lowerings } from "./lowerings/index.ts";
-import { type Axes, GraphBuilder, type Value } from "./model-proto.ts";
+import { type Axes, elementTypeCode, GraphBuilder, type Value } from "./model-proto.ts";
 import { Sizes, type SymbolSource } from "./sizes.ts";
 
 export type Lowerings = { readonly [name: string]: Lowering | "compose" | "unsupported" };
@@ -29,6 +29,8 @@ export interface LowerOptions {
   readonly lowerings?: Lowerings | undefined;
   /** Values of inputs that are not passed in at run time. */
   readonly constants?: { readonly [name: string]: TypedArray | undefined } | undefined;
+  /** int32 inputs that the model takes as int64, as other tools pass token ids. */
+  readonly int64Inputs?: ReadonlySet<string>;
   /** What inputs and outputs are called in the model; default as in the graph. */
   readonly nameOfInput?: (name: string) => string;
   readonly nameOfOutput?: (name: string) => string;
@@ -135,7 +137,7 @@ function declareInputs(
   graph: Graph,
   builder: GraphBuilder,
   values: Map<AnyTensor, Value>,
-  { constants = {}, nameOfInput = (name) => name }: LowerOptions,
+  { constants = {}, int64Inputs, nameOfInput = (name) => name }: LowerOptions,
 ): ReadonlyMap<string, SymbolSource> {
   const sources = new Map<string, SymbolSource>();
   for (const [name, tensor] of Object.entries(graph.inputTensors)) {
@@ -146,8 +148,10 @@ function declareInputs(
       values.set(tensor, builder.namedConstant(nameOfInput(name), constant, boundSizes(name, tensor), type));
       continue;
     }
-    const value = builder.input(nameOfInput(name), type, axesOf(tensor));
-    values.set(tensor, value);
+    const wide = type === "int32" && int64Inputs?.has(name);
+    const value = builder.input(nameOfInput(name), wide ? "int64" : type, axesOf(tensor));
+    const narrowed = () => builder.node("Cast", [value], { to: elementTypeCode[type] }, { name: `input ${name}` });
+    values.set(tensor, wide ? narrowed() : value);
     tensor.shape.forEach((size, axis) => {
       const [symbol] = size.symbols;
       if (symbol !== undefined && size.equals(symbol) && !sources.has(symbol)) sources.set(symbol, { value, axis });
