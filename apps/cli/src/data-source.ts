@@ -1,7 +1,7 @@
 // The data that a configuration names.
 import { resolve } from "node:path";
 import { ConfigError } from "@sisa/core";
-import type { TrainingConfig, TrainingData } from "@sisa/train";
+import { type TrainingConfig, type TrainingData, tokenShards } from "@sisa/train";
 import { textFiles } from "@sisa/train/node";
 import { openTokenizer } from "./model-source.ts";
 
@@ -15,6 +15,7 @@ export async function openTrainingData(data: TrainingConfig["data"], cwd: string
     const tokenizer = await openTokenizer(data.tokenizer, cwd);
     return await textFiles(resolve(cwd, data.text), tokenizer, { heldOutFraction: data.heldOutFraction });
   }
+  if (data.shards !== undefined) return await tokenShards(resolve(cwd, data.shards));
   throw new ConfigError(
     "data: expected text or shards, got neither; say what to train on: --data.text FILE_OR_FOLDER, or --data.shards FOLDER",
   );

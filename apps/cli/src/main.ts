@@ -3,8 +3,10 @@ import { Command, CommanderError } from "commander";
 import manifest from "../package.json" with { type: "json" };
 import { doctorCommand } from "./commands/doctor.ts";
 import { evalCommand } from "./commands/eval.ts";
+import { exportCommand } from "./commands/export.ts";
 import { generateCommand } from "./commands/generate.ts";
 import { inspectCommand } from "./commands/inspect.ts";
+import { prepareCommand } from "./commands/prepare.ts";
 import { trainCommand } from "./commands/train.ts";
 import { verifyCommand } from "./commands/verify.ts";
 import type { Context } from "./context.ts";
@@ -52,7 +54,16 @@ function createProgram(context: Context): Command {
     .version(manifest.version)
     .option("--debug", "show where an error comes from")
     .addHelpText("after", exitCodeHelp);
-  for (const create of [trainCommand, evalCommand, generateCommand, inspectCommand, verifyCommand, doctorCommand])
+  for (const create of [
+    prepareCommand,
+    trainCommand,
+    evalCommand,
+    generateCommand,
+    inspectCommand,
+    verifyCommand,
+    exportCommand,
+    doctorCommand,
+  ])
     program.addCommand(create(context));
   for (const each of [program, ...program.commands]) {
     each.exitOverride().configureOutput({

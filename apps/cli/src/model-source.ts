@@ -1,8 +1,16 @@
 // The model that a command is given: a model folder, a run or its checkpoint, a torch checkpoint, or a folder behind a URL.
 import { readFile, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { CheckpointError, ConfigError, type SisaForm } from "@sisa/core";
-import { byteTokenizer, type LoadedModel, openTorchCheckpoint, type Tokenizer, tokenizerFromFiles } from "@sisa/hub";
+import { CheckpointError, ConfigError, languageModel, type SisaForm } from "@sisa/core";
+import {
+  byteTokenizer,
+  type LoadedModel,
+  loadTokenizer,
+  openTorchCheckpoint,
+  type Tokenizer,
+  tokenizerFromFiles,
+  urlStorage,
+} from "@sisa/hub";
 import { directory, loadModel } from "@sisa/hub/node";
 import { checkpointName, listCheckpoints } from "@sisa/train";
 import { type Command, Option } from "commander";
@@ -46,7 +54,7 @@ export async function loadSource(place: string, cwd: string, options: ModelOptio
   const tokenizer = options.tokenizer === undefined ? undefined : await openTokenizer(options.tokenizer, cwd);
   if (/^https?:\/\//.test(place)) {
     const loaded = await loadModel(place, tokenizer === undefined ? {} : { tokenizer });
-    return { ...(await withForm(loaded, form)), path: place };
+    return { ...withForm(loaded, form), path: place };
   }
   const { path, run } = await findModel(resolve(cwd, place));
   if (heads !== undefined && !isTorch(path)) {
@@ -57,18 +65,24 @@ export async function loadSource(place: string, cwd: string, options: ModelOptio
     ...(form === undefined ? {} : { form }),
     ...(tokenizer === undefined ? await tokenizerOfTorch(path) : { tokenizer }),
   });
-  return { ...(await withForm(loaded, form)), path, ...(run === undefined ? {} : { run }) };
+  return { ...withForm(loaded, form), path, ...(run === undefined ? {} : { run }) };
 }
 
-async function withForm(loaded: LoadedModel, form: SisaForm | undefined): Promise<LoadedModel> {
+function withForm(loaded: LoadedModel, form: SisaForm | undefined): LoadedModel {
   if (form === undefined || form === loaded.model.config.form) return loaded;
-  const { languageModel } = await import("@sisa/core");
   return { ...loaded, model: languageModel({ ...loaded.model.config, form }) };
 }
 
-/** A tokenizer by its word or file. */
+/** Tokenizers that have a name of their own here. */
+const tokenizerUrls: ReadonlyMap<string, string> = new Map([
+  ["gpt-neox", "https://huggingface.co/EleutherAI/gpt-neox-20b/resolve/main/"],
+]);
+
+/** A tokenizer by its word, its file or folder, or the URL of its folder. */
 export async function openTokenizer(place: string, cwd: string): Promise<Tokenizer> {
   if (place === "byte") return byteTokenizer();
+  const url = tokenizerUrls.get(place) ?? (/^https?:\/\//.test(place) ? place : undefined);
+  if (url !== undefined) return await loadTokenizer(urlStorage(url));
   const path = resolve(cwd, place);
   const found = await stat(path).catch(() => undefined);
   if (found === undefined) throw new CheckpointError(`${path}: there is no such tokenizer file; "byte" needs none`);

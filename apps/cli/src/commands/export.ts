@@ -1,0 +1,43 @@
+// sisa export: a model as files for other runtimes.
+import { join, resolve } from "node:path";
+import { directory } from "@sisa/hub/node";
+import { exportOnnx } from "@sisa/onnx";
+import { type Command, Option } from "commander";
+import { type Context, command, jsonOption } from "../context.ts";
+import { printLine } from "../io.ts";
+import { addModelOptions, loadSource, type ModelOptions } from "../model-source.ts";
+import { shownPath } from "../next-steps.ts";
+import { byteText } from "../table.ts";
+
+interface Options extends ModelOptions {
+  readonly to: string;
+  readonly dtype: "float32";
+  readonly json?: boolean;
+}
+
+export function exportCommand({ io }: Context): Command {
+  const created = command("export", "write a model as ONNX, with its configuration and tokenizer beside it", [
+    "sisa export runs/latest --to export/",
+    "sisa export checkpoint.pt --tokenizer tokenizer.json --to export/ --form sdpa",
+  ])
+    .argument("<model>", "model folder, run, checkpoint, .pt file or URL")
+    .requiredOption("--to <folder>", "where the files go; files of the same names are replaced")
+    .addOption(new Option("--dtype <name>", "element type of the weights").choices(["float32"]).default("float32"));
+  return addModelOptions(created)
+    .addOption(jsonOption())
+    .action(async (place: string, options: Options) => {
+      const source = await loadSource(place, io.cwd, options);
+      const folder = resolve(io.cwd, options.to);
+      const storage = directory(folder);
+      const files = await exportOnnx(source);
+      for (const [name, bytes] of Object.entries(files)) {
+        await storage.write(name, bytes);
+        printLine(io, `${shownPath(io, join(folder, name))}  ${byteText(bytes.length)}`);
+      }
+      printLine(io, "onnx/model.onnx: input_ids int64 [B,T] -> logits float32 [B,T,V], the whole sequence at once");
+      if (options.json) {
+        const sizes = Object.entries(files).map(([name, { length }]) => [name, length]);
+        printLine(io, JSON.stringify({ folder, files: Object.fromEntries(sizes) }));
+      }
+    });
+}
