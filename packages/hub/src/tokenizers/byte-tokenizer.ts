@@ -22,11 +22,12 @@ export function byteTokenizer(): Tokenizer {
     endOfText: endOfTextId,
     files: byteTokenizerFiles(),
     encode(text) {
-      const [first = "", ...rest] = text.split(endOfTextToken);
-      const ids = Array.from(new TextEncoder().encode(first));
-      for (const part of rest) {
-        ids.push(endOfTextId);
-        for (const byte of new TextEncoder().encode(part)) ids.push(byte);
+      const ids: number[] = [];
+      for (const [index, part] of text.split(endOfTextToken).entries()) {
+        if (index > 0) ids.push(endOfTextId);
+        const bytes = new TextEncoder().encode(part);
+        // Array.from would walk the bytes by an iterator, several times slower.
+        for (let at = 0; at < bytes.length; at++) ids.push(bytes[at] ?? 0);
       }
       return ids;
     },
