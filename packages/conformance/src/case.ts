@@ -71,6 +71,11 @@ export interface Case {
   expected?(inputs: Values): { readonly [output: string]: ArrayLike<number> };
   /** Largest NMSE between the formula and the reference in float64. Default 1e-20; constants of a graph are float32. */
   readonly expectedNmse?: number;
+  /**
+   * What the gradients must be, where finite differences say nothing. `weights` holds the gradient of each output.
+   * Inputs that it leaves out are not compared.
+   */
+  expectedGradients?(inputs: Values, weights: Values): { readonly [input: string]: ArrayLike<number> };
   /** Runs this many times; all results must be equal bit for bit. */
   readonly repeat?: number;
   /** Reading the result must fail with this error, or one derived from it (for the reference; others: any SisaError). */

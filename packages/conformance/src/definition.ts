@@ -19,7 +19,7 @@ import { makeInputs } from "./data.ts";
 import { differentiate, gradientGraph } from "./modes/grad.ts";
 import { sizesText } from "./modes/run.ts";
 import { noGradientReason, operations } from "./operations.ts";
-import { bindSizes, gradientInputs, graphOf, lossOf, specsOf, traceProgram } from "./program.ts";
+import { bindSizes, gradientInputs, graphOf, lossOf, specsOf, traceProgram, weightPrefix } from "./program.ts";
 
 type Problem = string | undefined;
 
@@ -124,6 +124,15 @@ export function checkGradients(op: string, test: Case): Problem {
     const results = evaluate(bindSizes(gradients, sizes), values, "float64");
     const alternatives = evaluate(bindSizes(composed, sizes), values, "float64");
     const evaluated = expandComposites(bindSizes(forward, sizes), () => true);
+    const weights = Object.fromEntries(
+      Object.entries(values).flatMap(([name, value]) =>
+        name.startsWith(weightPrefix) ? [[name.slice(weightPrefix.length), value]] : [],
+      ),
+    );
+    for (const [name, wanted] of Object.entries(test.expectedGradients?.(values, weights) ?? {})) {
+      const wrong = difference("float64", results[`grad.${name}`]?.data ?? [], wanted, { nmse: 1e-20 });
+      if (wrong !== undefined) return `grad.${name}: ${wrong}`;
+    }
     for (const name of wrt) {
       const gradient = results[`grad.${name}`];
       const alternative = alternatives[`grad.${name}`];

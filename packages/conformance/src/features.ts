@@ -17,13 +17,28 @@ export function featureTable(tables: readonly { readonly backend: string; readon
   return [
     "# Operations, and what runs them",
     "",
-    `Written by \`${command} --features docs/features.md\`; do not edit. A cell counts the cases of an operation that a`,
-    "backend passes in packages/conformance: `12` where it passes all of them, `9 of 12` where it refuses the others or",
-    "fails them. `-` stands where there is nothing to run.",
+    "Written by this command; do not edit:",
+    "",
+    "```sh",
+    `${command} --features docs/features.md`,
+    "```",
+    "",
+    "A cell counts the cases of packages/conformance that a backend passes: `12` where it passes all of them, `9 of 12`",
+    "where it refuses the others, and `-` where there is nothing to run.",
+    "",
+    ...tables.map(({ backend, rows }) => refusals(backend, rows)),
     "",
     markdownTable(head, rows),
     "",
   ].join("\n");
+}
+
+/** How many cases a backend refuses, and why. */
+function refusals(backend: string, rows: readonly Row[]): string {
+  const refused = rows.filter(({ status }) => status === "unsupported");
+  const reasons = new Set(refused.map(({ error = "" }) => error.replace(/^.*cannot run "[^"]*": |, got .*$/g, "")));
+  const why = refused.length === 0 ? "" : `: ${[...reasons].sort().join("; ")}`;
+  return `- ${backend} refuses ${refused.length} of ${rows.length} cases${why}.`;
 }
 
 function gradientOf({ kind, vjp }: Op): string {

@@ -41,7 +41,8 @@ export function gradientInputs(test: Case, graph: Graph): readonly string[] {
   return Object.keys(graph.inputs).filter((name) => kindOf(graph.inputs[name]?.dtype ?? "bool") === "float");
 }
 
-const weightPrefix = "weight.";
+/** In front of the names of the inputs that hold the gradients of outputs. */
+export const weightPrefix = "weight.";
 
 /** A case whose only output is a scalar: all float outputs times random weights, summed. */
 export function lossOf(test: Case, graph: Graph): Pick<Case, "inputs" | "program"> {

@@ -3,6 +3,7 @@
 import type { Backend } from "@sisa/core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { allCases } from "./cases/index.ts";
+import { contractTests } from "./contract.ts";
 import { checkCase, checkExpected, checkGradients, checkPasses, checkRefusal } from "./definition.ts";
 import { type FuzzOptions, fuzz, fuzzSeeds } from "./modes/fuzz.ts";
 import { randomCase } from "./modes/random-program.ts";
@@ -71,6 +72,7 @@ export function conformanceSuite(
     }
 
     if (!ops && options.part !== "slow" && modes.includes("forward")) {
+      contractTests(() => backend, create);
       test("every declared refusal happens", () => {
         expect(declared.filter(({ used }) => !used).map(({ pattern }) => pattern)).toEqual([]);
       });

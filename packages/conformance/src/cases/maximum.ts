@@ -20,6 +20,10 @@ export const maximumCases = casesOf(
       },
       program: ({ a, b }) => maximum(a, b),
       differences: "none",
+      expectedGradients(_inputs, { value }) {
+        const [p = 0, q = 0, r = 0, s = 0] = value?.data ?? [];
+        return { a: [p, 0, r, s], b: [0, q, 0, 0] };
+      },
       note: "where both are equal the gradient goes to a",
     }),
   ],

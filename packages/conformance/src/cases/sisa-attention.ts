@@ -1,4 +1,14 @@
-import { DTypeError, f32, i32, ShapeError, type SisaForm, sisaAttention, sub, type Tensor } from "@sisa/core";
+import {
+  DTypeError,
+  f32,
+  i32,
+  ShapeError,
+  type SisaForm,
+  sdpaClamp,
+  sisaAttention,
+  sub,
+  type Tensor,
+} from "@sisa/core";
 import { type Case, casesOf, floats, normals, refusal, testCase, type Values } from "../case.ts";
 import { fine, smallGradient } from "./decay-attention.ts";
 import { at, attend, dot } from "./formulas.ts";
@@ -18,8 +28,8 @@ function tensors(sizes: Sizes, rates: { readonly decay?: number; readonly speed?
   };
 }
 
-/** The formula of the score, with sums over the whole sequence in float64. */
-function formula(values: Values, scale = 0.5) {
+/** Both forms by their formulas, with sums over the whole sequence in float64. */
+function formula(values: Values, scale = 0.5, form: SisaForm = "exact") {
   const { q, k, v, c, b, logDecay, phase, lambda } = values;
   const [batches = 0, length = 0, heads = 0, width = 0] = q?.shape ?? [];
   const half = phase?.shape[3] ?? 0;
@@ -54,7 +64,11 @@ function formula(values: Values, scale = 0.5) {
       },
     );
     const decays = g[batch]?.[head] ?? [];
-    return scale * content + at(lambda, head) * Math.exp((decays[i] ?? 0) - (decays[j] ?? 0)) * signal;
+    // Form `sdpa` clamps each side by itself, around the middle of the whole sequence.
+    const middle = ((decays[0] ?? 0) + (decays[length - 1] ?? 0)) / 2;
+    const side = (t: number) =>
+      form === "exact" ? (decays[t] ?? 0) : Math.min(Math.max((decays[t] ?? 0) - middle, -sdpaClamp), sdpaClamp);
+    return scale * content + at(lambda, head) * Math.exp(side(i) - side(j)) * signal;
   });
   return { value };
 }
@@ -142,6 +156,7 @@ export const sisaAttentionCases = casesOf(
       {
         form: "sdpa",
         decay: 2,
+        expected: (values) => formula(values, 0.5, "sdpa"),
         ...few,
         note: "beyond the clamp, where it is not the formula",
       },
