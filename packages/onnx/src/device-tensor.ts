@@ -10,7 +10,7 @@ import {
   type TensorSpec,
   type TypedArray,
 } from "@sisa/core";
-import { elementType } from "./lowerings/elementwise.ts";
+import { elementType } from "./element-type.ts";
 import type { RuntimeData, RuntimeTensor } from "./runtime.ts";
 
 /**
@@ -28,7 +28,7 @@ export class Block implements RuntimeTensor {
 
   constructor(spec: TensorSpec, freed: (bytes: number) => void) {
     this.dims = sizesOf(spec.shape);
-    this.type = elementType(spec.dtype) as "float32" | "int32" | "bool";
+    this.type = elementType(spec.dtype);
     this.data = allocate(
       this.type,
       this.dims.reduce((a, b) => a * b, 1),

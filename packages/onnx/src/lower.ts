@@ -15,8 +15,8 @@ import {
   type TypedArray,
   UnsupportedOpError,
 } from "@sisa/core";
+import { elementType } from "./element-type.ts";
 import { type Dialect, Emitter, type EmitterScope, graphOutput, type Lowering } from "./lowering.ts";
-import { elementType } from "./lowerings/elementwise.ts";
 import { lowerings } from "./lowerings/index.ts";
 import { type Axes, elementTypeCode, GraphBuilder, type Value } from "./model-proto.ts";
 import { Sizes, type SymbolSource } from "./sizes.ts";
@@ -67,6 +67,7 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
     sizes,
     dialect: options.dialect,
     kept: new Map(),
+    nodes: new Map(),
     operations: new Set(expanded.nodes.map((node) => node.op.name)),
   };
 
@@ -79,7 +80,7 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
       Object.entries(node.outputs).map(([name, tensor]) => [name, readersOf.get(tensor) ?? []]),
     );
     const needs = Object.fromEntries(Object.entries(readers).map(([name, { length }]) => [name, length > 0]));
-    const emit = new Emitter(scope, `${node.op.name}#${index}`);
+    const emit = new Emitter(scope, `${node.op.name}#${index}`, node.tag);
     const { attributes, outputs } = node;
     const lowered = rule.lower({ emit, inputs, attributes, specs: node.inputs, outputs, needs, readers });
     for (const [name, tensor] of Object.entries(outputs)) {

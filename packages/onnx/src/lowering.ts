@@ -1,6 +1,7 @@
 // What a lowering is: the rule that spells one of our operations as ONNX nodes.
 
-import type { Attributes, DefinedOp, Dim, Node, OpInputs, OpOutputs, Shape } from "@sisa/core";
+import type { Attributes, DefinedOp, Dim, Node, OpInputs, OpOutputs, Shape, TensorSpec } from "@sisa/core";
+import { elementType } from "./element-type.ts";
 import type { Attribute, ElementType, GraphBuilder, Value } from "./model-proto.ts";
 import { elementTypeCode } from "./model-proto.ts";
 import type { Sizes } from "./sizes.ts";
@@ -62,7 +63,7 @@ export function lowering<Name extends string, I extends OpInputs, A extends Attr
   };
 }
 
-const microsoft = "com.microsoft";
+type NodeAttributes = { readonly [name: string]: Attribute | undefined };
 
 /** A kind of thing that an operation leaves for others in the same graph, such as its own backward. */
 export interface Slot<T> {
@@ -70,12 +71,17 @@ export interface Slot<T> {
   readonly type?: T;
 }
 
+/** What a reshaped value was before. */
+const reshaped: Slot<Value> = { name: "reshaped" };
+
 /** What the emitters of one graph share. */
 export interface EmitterScope {
   readonly builder: GraphBuilder;
   readonly sizes: Sizes;
   readonly dialect: Dialect;
   readonly kept: Map<Slot<unknown>, Map<string, unknown>>;
+  /** Outputs of the nodes that there are, by what the nodes are. */
+  readonly nodes: Map<string, readonly Value[]>;
   /** Names of the operations in the graph. */
   readonly operations: ReadonlySet<string>;
 }
@@ -85,68 +91,107 @@ export class Emitter {
   readonly builder: GraphBuilder;
   readonly sizes: Sizes;
   readonly dialect: Dialect;
-  readonly #kept: Map<Slot<unknown>, Map<string, unknown>>;
-  readonly #operations: ReadonlySet<string>;
+  readonly #scope: EmitterScope;
+  readonly #tag: string;
   /** What its nodes are called: the operation and its number. */
   readonly label: string;
   #count = 0;
 
-  constructor(scope: EmitterScope, label: string) {
+  /** @param tag nodes of different tags are never merged */
+  constructor(scope: EmitterScope, label: string, tag = "") {
     this.builder = scope.builder;
     this.sizes = scope.sizes;
     this.dialect = scope.dialect;
-    this.#kept = scope.kept;
-    this.#operations = scope.operations;
+    this.#scope = scope;
+    this.#tag = tag;
     this.label = label;
   }
 
   /** Leaves something for other operations of this graph. */
   keep<T>(slot: Slot<T>, key: string, thing: T): T {
-    const things = this.#kept.get(slot) ?? new Map<string, unknown>();
-    this.#kept.set(slot, things.set(key, thing));
+    const things = this.#scope.kept.get(slot) ?? new Map<string, unknown>();
+    this.#scope.kept.set(slot, things.set(key, thing));
     return thing;
   }
 
   /** What was left under this key, if anything. */
   kept<T>(slot: Slot<T>, key: string): T | undefined {
     // Only `keep` puts things in, and those of a slot are all of its type.
-    return this.#kept.get(slot)?.get(key) as T | undefined;
+    return this.#scope.kept.get(slot)?.get(key) as T | undefined;
   }
 
   /** True where the graph has a node of this operation. */
   has(operation: string): boolean {
-    return this.#operations.has(operation);
+    return this.#scope.operations.has(operation);
   }
 
-  #name(): string {
-    return `${this.label}.${this.#count++}`;
-  }
-
-  /** Adds an ONNX node and returns its output. */
-  node(
-    operator: string,
-    inputs: readonly (Value | undefined)[],
-    attributes?: { readonly [name: string]: Attribute | undefined },
-  ): Value {
-    return this.builder.node(operator, inputs, attributes, { name: this.#name() });
+  /** Adds an ONNX node and returns its output. A node that is there already is not added again. */
+  node(operator: string, inputs: readonly (Value | undefined)[], attributes?: NodeAttributes): Value {
+    const [value = ""] = this.#add(1, operator, inputs, attributes);
+    return value;
   }
 
   nodes(
     count: number,
     operator: string,
     inputs: readonly (Value | undefined)[],
-    attributes?: { readonly [name: string]: Attribute | undefined },
+    attributes?: NodeAttributes,
   ): readonly Value[] {
-    return this.builder.nodes(count, operator, inputs, attributes, { name: this.#name() });
+    return this.#add(count, operator, inputs, attributes);
   }
 
   /** A node of ONNX Runtime's own operator set. */
-  microsoft(
+  microsoft(operator: string, inputs: readonly (Value | undefined)[], attributes?: NodeAttributes): Value {
+    const [value = ""] = this.#add(1, operator, inputs, attributes, "com.microsoft");
+    return value;
+  }
+
+  #add(
+    count: number,
     operator: string,
     inputs: readonly (Value | undefined)[],
-    attributes?: { readonly [name: string]: Attribute | undefined },
-  ): Value {
-    return this.builder.node(operator, inputs, attributes, { name: this.#name(), domain: microsoft });
+    attributes: NodeAttributes = {},
+    domain = "",
+  ): readonly Value[] {
+    const settings = Object.entries(attributes);
+    // Subgraphs have no text to compare them by.
+    const comparable = settings.every(([, value]) => typeof value !== "object" || !("graph" in value));
+    const key = comparable ? JSON.stringify([this.#tag, domain, operator, inputs, settings, count]) : undefined;
+    const known = key === undefined ? undefined : this.#scope.nodes.get(key);
+    if (known !== undefined) return known;
+    const name = `${this.label}.${this.#count++}`;
+    const outputs = this.builder.nodes(count, operator, inputs, attributes, { name, domain });
+    if (key !== undefined) this.#scope.nodes.set(key, outputs);
+    return outputs;
+  }
+
+  /**
+   * One of two computations, chosen when the model runs.
+   *
+   * @param condition truth value without axes
+   * @param specs     dtype and shape of the results, for both alike
+   */
+  choose(
+    condition: Value,
+    specs: readonly TensorSpec[],
+    then: (emit: Emitter) => readonly Value[],
+    otherwise: (emit: Emitter) => readonly Value[],
+  ): readonly Value[] {
+    const branch = (compute: (emit: Emitter) => readonly Value[]) => {
+      const builder = this.builder.subgraph();
+      // What a branch computes cannot be seen outside of it, so it shares none of it.
+      const nodes = new Map(this.#scope.nodes);
+      const kept = new Map([...this.#scope.kept].map(([slot, things]) => [slot, new Map(things)]));
+      const emit = new Emitter({ ...this.#scope, builder, nodes, kept }, `${this.label}.${this.#count++}`, this.#tag);
+      for (const [index, value] of compute(emit).entries()) {
+        const { dtype, shape } = specs[index] ?? { dtype: "float32", shape: [] };
+        const axes = shape.map((size) => size.value ?? size.toString());
+        builder.output(builder.node("Identity", [value]), elementType(dtype), axes);
+      }
+      return { graph: builder };
+    };
+    const attributes = { then_branch: branch(then), else_branch: branch(otherwise) };
+    return this.nodes(specs.length, "If", [condition], attributes);
   }
 
   cast(x: Value, type: ElementType): Value {
@@ -154,13 +199,17 @@ export class Emitter {
   }
 
   reshape(x: Value, shape: Shape): Value {
+    // What was reshaped before is reshaped from its first shape.
+    const source = this.kept(reshaped, x) ?? x;
     const unknown = shape.filter((size) => size.value === undefined);
-    if (unknown.length === 1 && shape.every((size) => size.value !== 0)) {
-      // One size that is not known is left to the runtime.
-      return this.node("Reshape", [x, this.builder.int64(...shape.map((size) => size.value ?? -1))]);
-    }
-    // A size of zero means zero, not "as in the input".
-    return this.node("Reshape", [x, this.sizes.shape(shape)], { allowzero: 1 });
+    const free = unknown.length === 1 && shape.every((size) => size.value !== 0);
+    const value = free
+      ? // One size that is not known is left to the runtime.
+        this.node("Reshape", [source, this.builder.int64(...shape.map((size) => size.value ?? -1))])
+      : // A size of zero means zero, not "as in the input".
+        this.node("Reshape", [source, this.sizes.shape(shape)], { allowzero: 1 });
+    this.keep(reshaped, value, source);
+    return value;
   }
 
   transpose(x: Value, permutation: readonly number[]): Value {

@@ -92,6 +92,8 @@ class Names {
 
 /** A graph under construction: nodes in the order in which they are added. */
 export class GraphBuilder {
+  /** The outermost graph, which holds all constants; subgraphs see them there. */
+  readonly #root: GraphBuilder;
   readonly #names: Names;
   readonly #nodes: NodeMessage[] = [];
   readonly #inputs: MessageInitShape<typeof ValueInfoProtoSchema>[] = [];
@@ -103,6 +105,7 @@ export class GraphBuilder {
   readonly #computed = new Set<Value>();
 
   constructor(parent?: GraphBuilder) {
+    this.#root = parent ? parent.#root : this;
     this.#names = parent ? parent.#names : new Names();
   }
 
@@ -220,6 +223,7 @@ export class GraphBuilder {
   }
 
   #initializer(data: ArrayBufferView, dims: readonly number[], type: ElementType): Value {
+    if (this.#root !== this) return this.#root.#initializer(data, dims, type);
     const bytes = bytesOf(data);
     const key = bytes.length <= 64 ? `${type}[${dims}]${bytes.join()}` : undefined;
     const known = key === undefined ? undefined : this.#shared.get(key);

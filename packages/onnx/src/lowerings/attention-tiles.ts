@@ -93,6 +93,8 @@ export interface TiledForward {
 }
 
 export interface TiledGradients {
+  /** Of each tile [B,H,rows,end], by the scores. */
+  readonly scores: readonly Value[];
   /** [B,H,T,D] */
   readonly q: Value;
   readonly k: Value;
@@ -104,11 +106,10 @@ export interface TiledGradients {
   };
 }
 
-/** Queries per tile for lengths that are worth cutting: at most eight tiles, and no tile that splits a block. */
-export function tileFor(T: number): number | undefined {
-  if (T % block !== 0 || T <= block) return undefined;
-  const sizes = [64, 128, 256].filter((size) => T % size === 0);
-  return sizes.find((size) => T / size <= 8) ?? sizes.at(-1);
+/** Queries per tile: at most eight tiles where the length can be cut so, and no tile that begins within a block. */
+export function tileFor(T: number): number {
+  const sizes = [64, 128, 256].filter((size) => size === block || T % size === 0);
+  return sizes.find((size) => T / size <= 8) ?? sizes.at(-1) ?? block;
 }
 
 const rows = (emit: Emitter, x: Value, start: number, end: number): Value =>
@@ -123,10 +124,10 @@ export function cutIntoTiles(emit: Emitter, heads: HeadsFirst, sizes: TileSizes,
   const { B, T, H } = sizes;
   const { q, k, v, importance } = heads;
   const cut = (x: Value, start: number, end: number) => (start === 0 && end === T ? x : rows(emit, x, start, end));
-  const starts = Array.from({ length: T / size }, (_, index) => index * size);
+  const starts = Array.from({ length: Math.ceil(T / size) }, (_, index) => index * size);
   if (importance === undefined) {
     const list = starts.map((start): Tile => {
-      const end = start + size;
+      const end = Math.min(start + size, T);
       return { start, end, left: cut(q, start, end), right: cut(k, 0, end), v: cut(v, 0, end) };
     });
     return { sizes, scale, heads, list };
@@ -144,11 +145,11 @@ export function cutIntoTiles(emit: Emitter, heads: HeadsFirst, sizes: TileSizes,
   // Log of the decay of each earlier key from its position to the beginning of the tile at hand.
   let untilTile: Value | undefined;
   for (const start of starts) {
-    const end = start + size;
+    const end = Math.min(start + size, T);
     const keys = cut(k, 0, end);
     const own = { c: cut(c, start, end), b: cut(b, start, end) };
     const keyInTile = cut(key, start, end);
-    const across = emit.node("Reshape", [keyInTile, builder.int64(B, H, 1, size)]);
+    const across = emit.node("Reshape", [keyInTile, builder.int64(B, H, 1, end - start)]);
     const decay = raised(emit, emit.node("Sub", [cut(query, start, end), across]));
     const common = { start, end, v: cut(v, 0, end) };
     if (untilTile === undefined) {
@@ -156,7 +157,7 @@ export function cutIntoTiles(emit: Emitter, heads: HeadsFirst, sizes: TileSizes,
     } else {
       const writeFactor = raised(emit, untilTile);
       const earlier = emit.node("Mul", [cut(b, 0, start), writeFactor]);
-      const padded = emit.node("Pad", [earlier, builder.int64(0, size), undefined, builder.int64(2)]);
+      const padded = emit.node("Pad", [earlier, builder.int64(0, end - start), undefined, builder.int64(2)]);
       const right = emit.node("Concat", [keys, padded], { axis: 3 });
       list.push({ ...common, left: cut(left, start, end), right, pairs: { decay, ...own, writeFactor } });
     }
@@ -236,12 +237,14 @@ export function tiledBackward(
   const sums = { k: new GrowingSum(emit), v: new GrowingSum(emit), b: new GrowingSum(emit) };
   const dq: Value[] = [];
   const dc: Value[] = [];
+  const scores: Value[] = [];
   for (const [index, { start, end, left, right, v, pairs }] of list.entries()) {
     const p = operand(probabilities[index] ?? "");
     const g = operand(one ? gradient : rows(emit, gradient, start, end));
     const dp = emit.matmul(g, operand(v), { transposeB: true });
     const offset = one ? delta : rows(emit, delta, start, end);
     const ds = operand(emit.node("Mul", [p.value, emit.node("Sub", [dp, offset])]));
+    scores.push(ds.value);
     sums.v.add(emit.matmul(p, g, { transposeA: true }), end - start);
     const dLeft = emit.matmul(ds, operand(right), { factor: scale });
     const dRight = emit.matmul(ds, operand(left), { transposeA: true, factor: scale });
@@ -273,7 +276,7 @@ export function tiledBackward(
     const dbBefore = emit.node("Mul", [rows(emit, dbAll, 0, start), pairs.writeFactor]);
     sums.b.add(emit.node("Concat", [dbBefore, dbWithin], { axis: 2 }), end - start);
   }
-  const content = { q: joined(emit, dq), k: sums.k.value, v: sums.v.value };
+  const content = { scores, q: joined(emit, dq), k: sums.k.value, v: sums.v.value };
   return tiles.heads.importance ? { ...content, importance: { c: joined(emit, dc), b: sums.b.value } } : content;
 }
 
@@ -313,4 +316,15 @@ export function tiledLogSumExp(emit: Emitter, { tiles, scores, probabilities }: 
     return emit.node("Sub", [largest, emit.node("Log", [peak])]);
   });
   return emit.node("Reshape", [joined(emit, parts), emit.builder.int64(B, H, T)]);
+}
+
+/** Gradients by all scores, zero where a query does not see a key: [B,H,T,T]. */
+export function wholeScores(emit: Emitter, tiles: Tiles, parts: readonly Value[]): Value {
+  const { builder } = emit;
+  const { T } = tiles.sizes;
+  const padded = parts.map((part, index) => {
+    const missing = T - (tiles.list[index]?.end ?? T);
+    return missing === 0 ? part : emit.node("Pad", [part, builder.int64(0, missing), undefined, builder.int64(3)]);
+  });
+  return joined(emit, padded);
 }

@@ -62,7 +62,8 @@ async function distances(graph: Graph, inputs: { readonly [name: string]: Float3
   };
   const [expected, actual] = [await read(reference({ mode: "float64" })), await read(backend)];
   return Object.entries(expected).map(([name, values]) => {
-    const scale = Math.max(...values.map(Math.abs));
+    // What cancels altogether, as with one key, has no size of its own.
+    const scale = Math.max(...values.map(Math.abs)) || 1;
     const found = actual[name] ?? allocate("float32", 0);
     const distance = Math.max(...values.map((value, index) => Math.abs(value - (found[index] ?? Number.NaN))));
     return { name, distance: distance / scale };
@@ -72,20 +73,11 @@ async function distances(graph: Graph, inputs: { readonly [name: string]: Float3
 const weighted = (value: Tensor, weight: Tensor) => sum(mul(value, weight));
 
 describe("tiles", () => {
-  test("are for lengths of several whole blocks", () => {
-    expect([64, 100, 128, 256, 512, 640, 1024, 2048].map(tileFor)).toEqual([
-      undefined,
-      undefined,
-      64,
-      64,
-      64,
-      128,
-      128,
-      256,
-    ]);
+  test("begin with blocks, and are few where the length allows it", () => {
+    expect([1, 64, 100, 256, 512, 640, 700, 1024, 2048].map(tileFor)).toEqual([64, 64, 64, 64, 64, 128, 64, 128, 256]);
   });
 
-  test.for([128, 192])("attention over %i positions, and its gradients", async (T) => {
+  test.for([1, 50, 128, 150])("attention over %i positions, and its gradients", async (T) => {
     const { B, H, D, E } = sizes;
     const specs = { q: f32(B, T, H, D), k: f32(B, T, H, D), v: f32(B, T, H, E), weight: f32(B, T, H, E) };
     const loss = trace(specs, ({ q, k, v, weight }) => weighted(attention({ q, k, v }, { scale: 2 }), weight));
@@ -98,7 +90,8 @@ describe("tiles", () => {
 
   test.for([
     [128, 0.02],
-    [192, 1],
+    [1, 0.5],
+    [150, 1],
     [128, 20],
     // Tiles of two blocks.
     [640, 0.1],

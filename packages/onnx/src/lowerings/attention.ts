@@ -24,6 +24,7 @@ import {
   tiledForward,
   tiledLogSumExp,
   tileFor,
+  wholeScores,
 } from "./attention-tiles.ts";
 
 /** The tensors that both kinds of attention have. */
@@ -43,7 +44,7 @@ function sizesFor({ q, k, v, cRotated }: Specs): TileSizes | undefined {
   const [, C = 0] = known(k?.shape);
   const [, , , E = 0] = known(v?.shape);
   const [, , , S = 0] = known(cRotated?.shape);
-  const isKnown = B > 0 && H > 0 && D > 0 && E > 0 && T === C && tileFor(T) !== undefined;
+  const isKnown = B > 0 && T > 0 && H > 0 && D > 0 && E > 0 && T === C;
   return isKnown && (cRotated === undefined || S > 0) ? { B, T, H, D, E, S } : undefined;
 }
 
@@ -82,9 +83,8 @@ function headsFirst(emit: Emitter, inputs: AttentionValues): HeadsFirst {
 
 function forward(emit: Emitter, inputs: AttentionValues, specs: Specs, scale: number): TiledForward {
   const sizes = sizesFor(specs);
-  const size = sizes && tileFor(sizes.T);
-  if (sizes === undefined || size === undefined) throw new GraphError("attention: its sizes are not those of tiles");
-  return tiledForward(emit, cutIntoTiles(emit, headsFirst(emit, inputs), sizes, scale, size));
+  if (sizes === undefined) throw new GraphError("attention: its sizes are not known");
+  return tiledForward(emit, cutIntoTiles(emit, headsFirst(emit, inputs), sizes, scale, tileFor(sizes.T)));
 }
 
 /** The forward pass of an attention, by the value that it gave. */
@@ -109,12 +109,12 @@ function lowerBackward(
   { emit, specs }: Pick<LoweringArguments, "emit"> & { readonly specs: Specs },
   inputs: AttentionValues & { readonly value: Value; readonly gradient: Value },
   scale: number,
-): TiledGradients {
+): TiledGradients & { readonly pass: TiledForward } {
   const pass = emit.kept(forwards, inputs.value) ?? forward(emit, inputs, specs, scale);
   const gradient = emit.transpose(inputs.gradient, swap);
   // sum_j p_ij dp_ij = o_i . do_i
   const delta = emit.sum(emit.node("Mul", [gradient, pass.value]), [3], true);
-  return tiledBackward(emit, pass, gradient, delta);
+  return { ...tiledBackward(emit, pass, gradient, delta), pass };
 }
 
 export const attention = lowering(
@@ -126,11 +126,13 @@ export const attention = lowering(
 export const attentionBackward = lowering(
   attentionBackwardOp,
   (args) => {
-    const { q, k, v } = lowerBackward(args, args.inputs, args.attributes.scale);
-    const swapped = (x: Value) => args.emit.transpose(x, swap);
-    return { q: swapped(q), k: swapped(k), v: swapped(v) };
+    const { emit, inputs, attributes, needs } = args;
+    const { q, k, v, scores, pass } = lowerBackward(args, inputs, attributes.scale);
+    const swapped = (x: Value) => emit.transpose(x, swap);
+    const all = needs.scores && { scores: wholeScores(emit, pass.tiles, scores) };
+    return { q: swapped(q), k: swapped(k), v: swapped(v), ...all };
   },
-  (node, dialect) => declines(node, dialect),
+  declines,
 );
 
 export const decayAttention = lowering(
@@ -178,9 +180,15 @@ export const decayAttentionBackward = lowering(
 function totalsGradient(emit: Emitter, difference: Value, specs: Specs): Value {
   const { builder } = emit;
   const { B = 0, H = 0, T = 0 } = sizesFor(specs) ?? {};
-  const blocks = emit.node("Reshape", [difference, builder.int64(B, H, T / decayBlock, decayBlock)]);
+  const count = Math.ceil(T / decayBlock);
+  const whole = count * decayBlock;
+  const even =
+    whole === T ? difference : emit.node("Pad", [difference, builder.int64(0, whole - T), undefined, builder.int64(2)]);
+  const blocks = emit.node("Reshape", [even, builder.int64(B, H, count, decayBlock)]);
   const settings = { exclusive: 1, reverse: 1 };
   const later = emit.node("CumSum", [emit.sum(blocks, [3], true), builder.int64Scalar(2)], settings);
   const padded = emit.node("Pad", [later, builder.int64(decayBlock - 1, 0), undefined, builder.int64(3)]);
-  return emit.node("Reshape", [padded, builder.int64(B, H, T)]);
+  const flat = emit.node("Reshape", [padded, builder.int64(B, H, whole)]);
+  if (whole === T) return flat;
+  return emit.node("Slice", [flat, builder.int64(0), builder.int64(T), builder.int64(2)]);
 }

@@ -6,8 +6,6 @@ import {
   andOp,
   castOp,
   cosOp,
-  type DType,
-  DTypeError,
   divOp,
   equalOp,
   expOp,
@@ -33,8 +31,9 @@ import {
   tanhOp,
   whereOp,
 } from "@sisa/core";
+import { elementType } from "../element-type.ts";
 import { type Emitter, lowering } from "../lowering.ts";
-import type { ElementType, Value } from "../model-proto.ts";
+import type { Value } from "../model-proto.ts";
 
 export const abs = lowering(absOp, ({ emit, inputs: { x } }) => ({ value: emit.node("Abs", [x]) }));
 export const cos = lowering(cosOp, ({ emit, inputs: { x } }) => ({ value: emit.node("Cos", [x]) }));
@@ -111,9 +110,3 @@ export const where = lowering(whereOp, ({ emit, inputs: { condition, a, b }, spe
 export const cast = lowering(castOp, ({ emit, inputs: { x }, attributes: { dtype } }) => ({
   value: emit.cast(x, elementType(dtype)),
 }));
-
-/** The element type that holds a dtype here. @throws DTypeError for floats other than float32 */
-export function elementType(dtype: DType): ElementType {
-  if (dtype === "float32" || dtype === "int32" || dtype === "bool") return dtype;
-  throw new DTypeError(`onnxruntime: expected float32, int32 or bool, got ${dtype}; compile without that precision`);
-}

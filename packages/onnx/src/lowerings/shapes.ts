@@ -17,9 +17,9 @@ import {
   transposeOp,
   unchunkOp,
 } from "@sisa/core";
+import { elementType } from "../element-type.ts";
 import { type Emitter, lowering } from "../lowering.ts";
 import type { Value } from "../model-proto.ts";
-import { elementType } from "./elementwise.ts";
 
 export const broadcastTo = lowering(broadcastToOp, ({ emit, inputs: { x }, attributes: { shape } }) => ({
   value: emit.node("Expand", [x, emit.sizes.shape(shape)]),
