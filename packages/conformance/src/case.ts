@@ -89,7 +89,7 @@ export interface Case {
 export interface Differences {
   /** Distance of the points, at inputs of size 1. Default 1e-4. */
   readonly step?: number;
-  /** Elements of each input that are varied one at a time, beside one random direction. Default 5. */
+  /** Elements of each input that are varied one at a time, beside one random direction. Default 3. */
   readonly elements?: number;
   /** Largest relative error. Default 1e-6. */
   readonly relative?: number;
