@@ -51,16 +51,19 @@ class ReferenceBackend implements Backend {
 
   tensor(spec: TensorSpec, data?: TypedArray): DeviceTensor {
     this.checkOpen();
-    const value = emptyArray(spec);
-    const tensor = this.hold(spec, value);
-    if (data) this.write(tensor, data);
+    return this.hold(spec, data ? this.#decode(spec, data) : emptyArray(spec), true);
+  }
+
+  /** @param owned whether it is the caller's to dispose of, or an executable's */
+  hold(spec: TensorSpec, content: NdArray | SisaError, owned: boolean): ReferenceTensor {
+    const tensor = new ReferenceTensor(this, spec, content, owned, () => this.#live.delete(tensor));
+    this.#live.add(tensor);
     return tensor;
   }
 
-  hold(spec: TensorSpec, content: NdArray | SisaError): ReferenceTensor {
-    const tensor = new ReferenceTensor(this, spec, content, () => this.#live.delete(tensor));
-    this.#live.add(tensor);
-    return tensor;
+  #decode(spec: TensorSpec, data: TypedArray): NdArray {
+    checkData(spec, data, sizeOf(elementsOf(spec.shape)));
+    return { shape: sizesOf(spec.shape), data: decode(spec.dtype, data, this.mode) };
   }
 
   /** @throws GraphError unless this backend made the tensor */
@@ -71,8 +74,7 @@ class ReferenceBackend implements Backend {
 
   write(tensor: DeviceTensor, data: TypedArray): void {
     const own = this.own(tensor);
-    checkData(own.spec, data, sizeOf(elementsOf(own.spec.shape)));
-    own.replace({ shape: sizesOf(own.spec.shape), data: decode(own.spec.dtype, data, this.mode) });
+    own.replace(this.#decode(own.spec, data));
   }
 
   memory(): { deviceBytes: number } {
@@ -98,13 +100,22 @@ class ReferenceBackend implements Backend {
 class ReferenceTensor implements DeviceTensor {
   readonly spec: TensorSpec;
   readonly backend: ReferenceBackend;
+  /** False for outputs, which their executable disposes of. */
+  readonly owned: boolean;
   readonly #release: () => void;
   /** The value; the error of the run that should have given it; nothing once disposed. */
   #content: NdArray | SisaError | undefined;
 
-  constructor(backend: ReferenceBackend, spec: TensorSpec, content: NdArray | SisaError, release: () => void) {
+  constructor(
+    backend: ReferenceBackend,
+    spec: TensorSpec,
+    content: NdArray | SisaError,
+    owned: boolean,
+    release: () => void,
+  ) {
     this.spec = spec;
     this.backend = backend;
+    this.owned = owned;
     this.#content = content;
     this.#release = release;
   }
@@ -132,7 +143,7 @@ class ReferenceTensor implements DeviceTensor {
   }
 
   keep(): DeviceTensor {
-    return this.backend.hold(this.spec, this.content());
+    return this.backend.hold(this.spec, this.content(), true);
   }
 
   dispose(): void {
@@ -159,7 +170,7 @@ class ReferenceExecutable<I extends GraphInputs, O extends GraphOutputs> impleme
     this.#constants = Object.fromEntries(
       checkConstants(graph, constants, options.state ?? {}).map(([name, spec, data]) => [
         name,
-        backend.hold(spec, { shape: sizesOf(spec.shape), data: decode(spec.dtype, data, backend.mode) }),
+        backend.hold(spec, { shape: sizesOf(spec.shape), data: decode(spec.dtype, data, backend.mode) }, true),
       ]),
     );
   }
@@ -171,19 +182,27 @@ class ReferenceExecutable<I extends GraphInputs, O extends GraphOutputs> impleme
     const contents = Object.entries(tensors).map(
       ([name, tensor]) => [name, this.#backend.own(tensor).content()] as const,
     );
+    const states = new Map<string, ReferenceTensor>();
+    for (const [input, output] of this.#state) {
+      const tensor = tensors[input] && this.#backend.own(tensors[input]);
+      if (tensor?.owned === false) {
+        throw new GraphError(
+          `run: state "${input}" is an output of an executable; keep() it, or make it with tensor()`,
+        );
+      }
+      if (tensor) states.set(output, tensor);
+    }
     const graph = this.#graphFor(boundSymbols(this.#graph, (name) => tensors[name]?.spec.shape));
 
     for (const tensor of this.#outputs) tensor.dispose();
     const results = runGraph(graph, contents, this.#backend.mode);
-    const states = new Map(this.#state.map(([input, output]) => [output, tensors[input]]));
     const outputs = Object.entries(graph.outputs).map(([name, spec]) => {
       const result = SisaError.isInstance(results) ? results : results[name];
       if (result === undefined) throw new GraphError(`reference: output "${name}" was not computed`);
       const state = states.get(name);
-      if (state === undefined) return [name, this.#backend.hold(spec, result)] as const;
-      const tensor = this.#backend.own(state);
-      tensor.replace(result);
-      return [name, tensor] as const;
+      if (state === undefined) return [name, this.#backend.hold(spec, result, false)] as const;
+      state.replace(result);
+      return [name, state] as const;
     });
     this.#outputs = outputs.flatMap(([name, tensor]) => (states.has(name) ? [] : [tensor]));
     return Object.fromEntries(outputs) as { readonly [name: string]: DeviceTensor } as {
