@@ -33,10 +33,12 @@ export function splitTrainWords(words: readonly string[]): TrainWords {
       continue;
     }
     const next = words[index + 1];
-    if (next !== undefined && !next.startsWith("--") && takes(name, next)) {
+    const { isFlag, mayBeBare } = kindOf(name);
+    // A flag takes only what says yes or no; another word after it is the configuration file.
+    if (next !== undefined && !next.startsWith("--") && (!isFlag || next === "true" || next === "false")) {
       overrides.push([name, next]);
       index++;
-    } else if (isFlag(name)) {
+    } else if (mayBeBare) {
       overrides.push([name, "true"]);
     } else {
       throw new ConfigError(`--${name}: expected a value after it`);
@@ -45,20 +47,23 @@ export function splitTrainWords(words: readonly string[]): TrainWords {
   return file === undefined ? { overrides } : { file, overrides };
 }
 
-/** Whether the next word is the value of a field: a flag takes only what says yes or no. */
-function takes(name: string, next: string): boolean {
-  return !isFlag(name) || next === "true" || next === "false";
+interface FieldKind {
+  /** It is on or off, nothing else. */
+  readonly isFlag: boolean;
+  /** Its name alone switches it on, as in `--resume`. */
+  readonly mayBeBare: boolean;
 }
 
-const flags = new Set(
-  fieldsOf(configFields)
-    .filter(({ field }) => field.expected === "true or false")
-    .map(({ path }) => plain(path)),
+function kindOf(name: string): FieldKind {
+  return kinds.get(plain(name)) ?? { isFlag: false, mayBeBare: false };
+}
+
+const kinds: ReadonlyMap<string, FieldKind> = new Map(
+  fieldsOf(configFields).map(({ path, field }) => [
+    plain(path),
+    { isFlag: field.expected === "true or false", mayBeBare: "value" in field.check(true) },
+  ]),
 );
-
-function isFlag(name: string): boolean {
-  return flags.has(plain(name));
-}
 
 /** Names without what may be spelled differently. */
 function plain(name: string): string {
