@@ -24,6 +24,25 @@ import { sum } from "./sum.ts";
 /** A tensor, or a number that takes the dtype of the other operand. */
 export type Operand<K extends Kind> = Tensor<K> | number;
 
+/** No value is one; the compiler names it where the kinds of two operands differ. */
+interface DifferentKinds {
+  readonly kindsOfOperandsDiffer: never;
+}
+
+/** An operand beside another of the same kind; where the kinds differ, nothing is assignable to it. */
+export type SecondOperand<K extends Kind> = Operand<K> & (OneKind<K> extends true ? unknown : DifferentKinds);
+
+/** True also for tensors whose kind is not in their type. */
+type OneKind<K extends Kind> = [K] extends ["float"]
+  ? true
+  : [K] extends ["int"]
+    ? true
+    : [K] extends ["bool"]
+      ? true
+      : [Kind] extends [K]
+        ? true
+        : false;
+
 /** The shape that two shapes broadcast to: sizes are equal, or one of them is 1 or absent. @throws ShapeError */
 export function broadcastShapes(a: Shape, b: Shape): Shape {
   const rank = Math.max(a.length, b.length);

@@ -1,5 +1,5 @@
 import type { Tensor } from "../graph/tensor.ts";
-import { applyOperands, defineBinary, type Operand } from "./elementwise.ts";
+import { applyOperands, defineBinary, type Operand, type SecondOperand } from "./elementwise.ts";
 
 export const equalOp = /* @__PURE__ */ defineBinary<"equal", "float" | "int", "bool">("equal", {
   kinds: ["float", "int"],
@@ -9,6 +9,6 @@ export const equalOp = /* @__PURE__ */ defineBinary<"equal", "float" | "int", "b
 });
 
 /** a == b, element by element; false where either is NaN. Shapes broadcast. */
-export function equal<K extends "float" | "int" = "float">(a: Operand<K>, b: Operand<K>): Tensor<"bool"> {
+export function equal<K extends "float" | "int" = "float">(a: Operand<K>, b: SecondOperand<K>): Tensor<"bool"> {
   return applyOperands<"equal", "float" | "int", "bool">(equalOp, a, b);
 }

@@ -1,5 +1,5 @@
 import type { Tensor } from "../graph/tensor.ts";
-import { applyOperands, defineBinary, type Operand } from "./elementwise.ts";
+import { applyOperands, defineBinary, type Operand, type SecondOperand } from "./elementwise.ts";
 
 export const lessEqualOp = /* @__PURE__ */ defineBinary<"lessEqual", "float" | "int", "bool">("lessEqual", {
   kinds: ["float", "int"],
@@ -9,6 +9,6 @@ export const lessEqualOp = /* @__PURE__ */ defineBinary<"lessEqual", "float" | "
 });
 
 /** a <= b, element by element; false where either is NaN. Shapes broadcast. */
-export function lessEqual<K extends "float" | "int" = "float">(a: Operand<K>, b: Operand<K>): Tensor<"bool"> {
+export function lessEqual<K extends "float" | "int" = "float">(a: Operand<K>, b: SecondOperand<K>): Tensor<"bool"> {
   return applyOperands<"lessEqual", "float" | "int", "bool">(lessEqualOp, a, b);
 }

@@ -1,5 +1,5 @@
 import type { Tensor } from "../graph/tensor.ts";
-import { applyOperands, defineBinary, type Operand } from "./elementwise.ts";
+import { applyOperands, defineBinary, type Operand, type SecondOperand } from "./elementwise.ts";
 
 export const lessOp = /* @__PURE__ */ defineBinary<"less", "float" | "int", "bool">("less", {
   kinds: ["float", "int"],
@@ -9,6 +9,6 @@ export const lessOp = /* @__PURE__ */ defineBinary<"less", "float" | "int", "boo
 });
 
 /** a < b, element by element; false where either is NaN. Shapes broadcast. */
-export function less<K extends "float" | "int" = "float">(a: Operand<K>, b: Operand<K>): Tensor<"bool"> {
+export function less<K extends "float" | "int" = "float">(a: Operand<K>, b: SecondOperand<K>): Tensor<"bool"> {
   return applyOperands<"less", "float" | "int", "bool">(lessOp, a, b);
 }

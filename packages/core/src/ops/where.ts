@@ -3,7 +3,7 @@ import { ShapeError } from "../errors.ts";
 import { apply, definePrimitive, expectKind, expectSameDType } from "../graph/op.ts";
 import type { AnyTensor, Tensor } from "../graph/tensor.ts";
 import { constant } from "./constant.ts";
-import { broadcastIndex, broadcastShapes, type Operand, sumTo } from "./elementwise.ts";
+import { broadcastIndex, broadcastShapes, type Operand, type SecondOperand, sumTo } from "./elementwise.ts";
 
 export const whereOp = /* @__PURE__ */ definePrimitive<
   "where",
@@ -41,8 +41,8 @@ export const whereOp = /* @__PURE__ */ definePrimitive<
 /** a where the condition holds, else b. What is not chosen has no influence, NaN included. Shapes broadcast. */
 export function where<K extends Kind = "float">(
   condition: Tensor<"bool">,
-  a: Tensor<K> | number,
-  b: Tensor<K> | number,
+  a: Operand<K>,
+  b: SecondOperand<K>,
 ): Tensor<K> {
   const like = typeof a === "number" ? b : a;
   if (typeof like === "number") throw new ShapeError("where: expected at least one tensor, got two numbers");
