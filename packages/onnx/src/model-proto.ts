@@ -50,7 +50,7 @@ interface NodeMessage {
   readonly domain: string;
   readonly input: readonly Value[];
   readonly output: readonly Value[];
-  readonly attribute: AttributeProto[];
+  readonly attributes: { readonly [name: string]: Attribute | undefined };
 }
 
 interface Initializer {
@@ -179,9 +179,7 @@ export class GraphBuilder {
       domain,
       input: inputs.map((input) => input ?? ""),
       output: [...outputs],
-      attribute: Object.entries(attributes).flatMap(([key, value]) =>
-        value === undefined ? [] : [attributeProto(key, value)],
-      ),
+      attributes,
     });
   }
 
@@ -253,7 +251,15 @@ export class GraphBuilder {
     const rename = (values: readonly Value[]) => values.map((value) => final.get(value) ?? value);
     return create(GraphProtoSchema, {
       name,
-      node: this.#nodes.map((node) => ({ ...node, input: rename(node.input), output: rename(node.output) })),
+      node: this.#nodes.map(({ attributes, input, output, ...node }) => ({
+        ...node,
+        input: rename(input),
+        output: rename(output),
+        // Subgraphs are written last, when all names are known.
+        attribute: Object.entries(attributes).flatMap(([key, value]) =>
+          value === undefined ? [] : [attributeProto(key, value)],
+        ),
+      })),
       input: this.#inputs,
       output: this.#outputs,
       initializer,

@@ -1,10 +1,10 @@
-// Attention with and without an importance term. Training on sequences of known length goes tile by tile; everything
-// else is composed.
+// Attention with and without an importance term. Sequences of known length, as in training, go tile by tile; caches and
+// lengths that are not known have a way of their own.
 
 import {
   attentionBackwardOp,
   attentionOp,
-  type Dim,
+  Dim,
   decayAttentionBackwardOp,
   decayAttentionOp,
   decayBlock,
@@ -14,6 +14,7 @@ import {
 } from "@sisa/core";
 import { type Dialect, type Emitter, type LoweringArguments, lowering, type Slot } from "../lowering.ts";
 import type { Value } from "../model-proto.ts";
+import { type CachedResult, cachedAttention } from "./attention-cached.ts";
 import {
   cutIntoTiles,
   type HeadsFirst,
@@ -37,6 +38,8 @@ const mostKept = 2 ** 26;
 
 const swap = [0, 2, 1, 3];
 
+const one = Dim.of(1);
+
 /** Sizes, where all of them are known and the lengths can be cut into tiles. */
 function sizesFor({ q, k, v, cRotated }: Specs): TileSizes | undefined {
   const known = (shape: readonly Dim[] | undefined) => (shape ?? []).map((size) => size.value ?? 0);
@@ -48,11 +51,20 @@ function sizesFor({ q, k, v, cRotated }: Specs): TileSizes | undefined {
   return isKnown && (cRotated === undefined || S > 0) ? { B, T, H, D, E, S } : undefined;
 }
 
-/** True where tiles do not serve: caches, biases, lengths that are not known, other readers of the log-sum-exp. */
-function declines({ inputs, attributes }: Node, dialect: Dialect): boolean {
-  const { bias, queryStart, keyLength } = inputs;
-  const causal = attributes.causal !== false;
-  return Boolean(bias || queryStart || keyLength) || !causal || dialect !== "onnxruntime" || !sizesFor(inputs);
+/** True where a sequence looks at itself, from its first position on, and all sizes are known. */
+function isTiled({ bias, queryStart, keyLength, ...specs }: Specs, causal: boolean): boolean {
+  return !bias && !queryStart && !keyLength && causal && sizesFor(specs) !== undefined;
+}
+
+/** In the standard dialect, and where there is nothing to compute, attention is composed. */
+function declinesForward({ inputs }: Node, dialect: Dialect): boolean {
+  const isEmpty = Object.values(inputs).some(({ shape }) => shape.some((size) => size.equals(0)));
+  return dialect === "standard" || isEmpty;
+}
+
+/** What tiles do not serve is differentiated by the composition. */
+function declinesBackward({ inputs, attributes }: Node, dialect: Dialect): boolean {
+  return dialect === "standard" || !isTiled(inputs, attributes.causal !== false);
 }
 
 interface AttentionValues {
@@ -64,6 +76,9 @@ interface AttentionValues {
   readonly gQuery?: Value;
   readonly gKey?: Value;
   readonly lambda?: Value;
+  readonly bias?: Value | undefined;
+  readonly queryStart?: Value | undefined;
+  readonly keyLength?: Value | undefined;
 }
 
 function headsFirst(emit: Emitter, inputs: AttentionValues): HeadsFirst {
@@ -90,11 +105,32 @@ function forward(emit: Emitter, inputs: AttentionValues, specs: Specs, scale: nu
 /** The forward pass of an attention, by the value that it gave. */
 const forwards: Slot<TiledForward> = { name: "forward passes of attention" };
 
+/** Attention over a cache or over lengths that are not known. */
+function lowerCached(
+  emit: Emitter,
+  inputs: AttentionValues,
+  specs: Specs,
+  scale: number,
+  causal: boolean,
+): CachedResult {
+  const { cRotated: c, bRotated: b, gQuery, gKey, lambda, ...rest } = inputs;
+  const [B = one, T = one, H = one, D = one] = specs.q?.shape ?? [];
+  const C = specs.k?.shape[1] ?? one;
+  const E = specs.v?.shape[3] ?? one;
+  const S = specs.cRotated?.shape[3] ?? one;
+  const perHead = lambda && emit.node("Unsqueeze", [lambda, emit.builder.int64(1)]);
+  const importance =
+    c && b && gQuery && gKey && perHead ? { c: emit.node("Mul", [c, perHead]), b, gQuery, gKey } : undefined;
+  return cachedAttention(emit, { ...rest, sizes: { B, T, C, H }, widths: { D, E, S }, scale, causal, importance });
+}
+
 function lowerForward(
   { emit, specs, readers }: Pick<LoweringArguments, "emit" | "readers"> & { readonly specs: Specs },
   inputs: AttentionValues,
   scale: number,
+  causal: boolean,
 ): { readonly value: Value; readonly logSumExp?: Value } {
+  if (!isTiled(specs, causal)) return lowerCached(emit, inputs, specs, scale, causal);
   const result = forward(emit, inputs, specs, scale);
   const value = emit.transpose(result.value, swap);
   const { B, T, H } = result.tiles.sizes;
@@ -119,8 +155,8 @@ function lowerBackward(
 
 export const attention = lowering(
   attentionOp,
-  (args) => lowerForward(args, args.inputs, args.attributes.scale),
-  declines,
+  (args) => lowerForward(args, args.inputs, args.attributes.scale, args.attributes.causal),
+  declinesForward,
 );
 
 export const attentionBackward = lowering(
@@ -132,13 +168,13 @@ export const attentionBackward = lowering(
     const all = needs.scores && { scores: wholeScores(emit, pass.tiles, scores) };
     return { q: swapped(q), k: swapped(k), v: swapped(v), ...all };
   },
-  declines,
+  declinesBackward,
 );
 
 export const decayAttention = lowering(
   decayAttentionOp,
-  (args) => lowerForward(args, args.inputs, args.attributes.scale),
-  declines,
+  (args) => lowerForward(args, args.inputs, args.attributes.scale, true),
+  declinesForward,
 );
 
 export const decayAttentionBackward = lowering(
@@ -168,7 +204,7 @@ export const decayAttentionBackward = lowering(
       lambda: byHead,
     };
   },
-  declines,
+  declinesBackward,
 );
 
 /**
