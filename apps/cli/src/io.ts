@@ -76,7 +76,7 @@ export function paint(
   format: "bold" | "dim" | "red" | "green" | "yellow",
   text: string,
 ): string {
-  return wantsColor(io, output) ? styleText(format, text) : text;
+  return wantsColor(io, output) ? styleText(format, text, { validateStream: false }) : text;
 }
 
 /** A line on the output for results. */
