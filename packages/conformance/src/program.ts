@@ -6,10 +6,11 @@ import {
   cast,
   Dim,
   elementsOf,
+  expandComposites,
   type Graph,
   kindOf,
   mul,
-  type Node,
+  type Op,
   sum,
   type Tensor,
   type TensorSpec,
@@ -72,11 +73,16 @@ export function bindSizes(graph: Graph, sizes: Sizes): Graph {
   return Object.keys(known).length > 0 ? graph.bind(known) : graph;
 }
 
-/** Floating-point operations of a node with bound sizes. */
-export function flopsOf(node: Node): number {
-  const { op, inputs, attributes, outputs } = node;
-  const flops =
-    op.flops?.(inputs, attributes, outputs) ??
-    Object.values(outputs).reduce((total, { shape }) => total.plus(elementsOf(shape)), Dim.of(0));
-  return flops.value ?? Number.NaN;
+/**
+ * Floating-point operations of a graph with bound sizes: what operations say of themselves, else the sum over their
+ * compositions, else one for each element of the outputs.
+ */
+export function flopsOf(graph: Graph): number {
+  const saysNothing = (op: Op) => op.flops === undefined;
+  return expandComposites(graph, saysNothing).nodes.reduce((total, { op, inputs, attributes, outputs }) => {
+    const elements = () =>
+      Object.values(outputs).reduce((count, { shape }) => count.plus(elementsOf(shape)), Dim.of(0));
+    const flops = op.flops?.(inputs, attributes, outputs) ?? elements();
+    return total + (flops.value ?? Number.NaN);
+  }, 0);
 }

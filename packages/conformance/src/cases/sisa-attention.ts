@@ -15,14 +15,14 @@ import { at, attend, dot } from "./formulas.ts";
 import { states } from "./ssm-prepare.ts";
 
 type Size = number | string;
-type Sizes = { readonly B?: Size; readonly T?: Size; readonly H?: Size; readonly S?: number };
+type Sizes = { readonly B?: Size; readonly T?: Size; readonly H?: Size; readonly S?: number; readonly D?: number };
 
 function tensors(sizes: Sizes, rates: { readonly decay?: number; readonly speed?: number } = {}) {
-  const { B = 2, T = 5, H = 3, S = 4 } = sizes;
+  const { B = 2, T = 5, H = 3, S = 4, D = 4 } = sizes;
   return {
-    q: normals([B, T, H, 4]),
-    k: normals([B, T, H, 4]),
-    v: normals([B, T, H, 6]),
+    q: normals([B, T, H, D]),
+    k: normals([B, T, H, D]),
+    v: normals([B, T, H, D + 2]),
     ...states({ B, T, H, S }, rates),
     lambda: floats([H], { low: 0.2, high: 1.5 }),
   };
@@ -200,13 +200,13 @@ export const sisaAttentionCases = casesOf(
     ),
     testCase({
       name: "perf-exact-8x512",
-      inputs: tensors({ B: 8, T: 512, H: 8, S: 16 }),
+      inputs: tensors({ B: 8, T: 512, H: 8, S: 16, D: 30 }),
       program: run("exact"),
       perf: true,
     }),
     testCase({
       name: "perf-sdpa-8x512",
-      inputs: tensors({ B: 8, T: 512, H: 8, S: 16 }),
+      inputs: tensors({ B: 8, T: 512, H: 8, S: 16, D: 30 }),
       program: run("sdpa"),
       perf: true,
     }),

@@ -32,7 +32,7 @@ export async function measure(
           if (value) inputs[name] = backend.tensor(spec, toTyped(spec, value));
         }
         const seconds = await secondsPerRun(() => executable.run(inputs));
-        const flops = graph.nodes.reduce((total, node) => total + flopsOf(node), 0);
+        const flops = flopsOf(graph);
         const gigaflops = (flops / seconds / 1e9).toPrecision(3);
         const gigabytes = (bytesMoved(graph) / seconds / 1e9).toPrecision(3);
         notes.push(`${(seconds * 1e3).toPrecision(3)} ms, ${gigaflops} GFLOP/s, ${gigabytes} GB/s`);
