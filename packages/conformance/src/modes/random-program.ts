@@ -81,6 +81,10 @@ interface Item {
   readonly bound: number;
 }
 
+interface FloatItem extends Item {
+  readonly tensor: Tensor;
+}
+
 /** Draws from a stream, one number after another. */
 class Dice {
   readonly #stream: RandomStream;
@@ -195,9 +199,9 @@ class ProgramBuilder {
     return this.#dice.chance(0.5) ? this.#dice.pick(fitting.slice(-3)) : this.#dice.pick(fitting);
   }
 
-  #float(accept: (item: Item) => boolean = () => true): Item & { readonly tensor: Tensor } {
+  #float(accept: (item: Item) => boolean = () => true): FloatItem {
     const item = this.#pickItem((candidate) => kindOf(candidate.tensor.dtype) === "float" && accept(candidate));
-    return item as Item & { readonly tensor: Tensor };
+    return item as FloatItem;
   }
 
   #int(): Tensor<"int"> {
