@@ -9,6 +9,7 @@ import { verify } from "../graph/verify.ts";
 import { adamw } from "../ops/adamw.ts";
 import { add } from "../ops/add.ts";
 import { argmax } from "../ops/argmax.ts";
+import { cacheWrite } from "../ops/cache-write.ts";
 import { cast } from "../ops/cast.ts";
 import { crossEntropyOp } from "../ops/cross-entropy.ts";
 import { div } from "../ops/div.ts";
@@ -301,6 +302,22 @@ describe("gradients", () => {
     ]);
   });
 
+  test("are cast where a rule gives them in another width", () => {
+    const op = definePrimitive<"acme/wide", { readonly x: Tensor }, Record<string, never>>({
+      name: "acme/wide",
+      inputs: ["x"],
+      infer: ({ x }) => ({ value: x }),
+      reference: ({ x }, _attributes, { value }) => value.data.set(x.data),
+      vjp: ({ gradients }) => ({ x: gradients.value && mul(cast(gradients.value, "float64"), 3) }),
+    });
+    const step = valueAndGrad(
+      trace({ x: f32(2) }, ({ x }) => sum(add(apply(op, { x }, {}).value, x))),
+      { wrt: ["x"] },
+    );
+    expect(step.outputs["grad.x"].dtype).toBe("float32");
+    expect(evaluate(step, { x: vector(1, 2) })["grad.x"]).toEqual(vector(4, 4));
+  });
+
   test("of empty tensors are empty", () => {
     const graph = trace({ x: f32("T", 2), w: f32(2) }, ({ x, w }) => sum(mul(x, w))).bind({ T: 0 });
     const results = evaluate(valueAndGrad(graph, { wrt: ["x", "w"] }), {
@@ -425,6 +442,17 @@ describe("errors", () => {
     );
     expect(differentiate(() => ({}))).toThrow(
       new GraphError('valueAndGrad: acme/identity gave no gradient for its input "x" float32[3]'),
+    );
+  });
+
+  test("for a backward pass that would read what the forward pass overwrites", () => {
+    const tensors = { cache: f32(1, 2), update: f32(1, 1), start: i32(1) };
+    const graph = trace(tensors, ({ cache, update, start }) => {
+      const value = sum(mul(cache, cache));
+      return { value, cache: cacheWrite(cache, mul(update, value), start) };
+    });
+    expect(() => valueAndGrad(graph, { wrt: ["cache"] })).toThrow(
+      new GraphError('verify: cacheWrite overwrites "cache", so whatever else reads it must come before by need'),
     );
   });
 
