@@ -15,7 +15,7 @@ import { directory, loadModel } from "@sisa/hub/node";
 import { checkpointName, listCheckpoints } from "@sisa/train";
 import { type Command, Option } from "commander";
 import { numberWithin } from "./context.ts";
-import { checkpointsFolder, runFile } from "./run-folder.ts";
+import { checkpointsFolder, followPointer, runFile } from "./run-folder.ts";
 
 /** What the command line may say about a model besides its place. */
 export interface ModelOptions {
@@ -56,7 +56,7 @@ export async function loadSource(place: string, cwd: string, options: ModelOptio
     const loaded = await loadModel(place, tokenizer === undefined ? {} : { tokenizer });
     return { ...withForm(loaded, form), path: place };
   }
-  const { path, run } = await findModel(resolve(cwd, place));
+  const { path, run } = await findModel(await followPointer(resolve(cwd, place)));
   if (heads !== undefined && !isTorch(path)) {
     throw new ConfigError(`--heads is for .pt files; ${place} says itself how many heads it has`);
   }
@@ -86,11 +86,21 @@ export async function openTokenizer(place: string, cwd: string): Promise<Tokeniz
   const path = resolve(cwd, place);
   const found = await stat(path).catch(() => undefined);
   if (found === undefined) throw new CheckpointError(`${path}: there is no such tokenizer file; "byte" needs none`);
-  const [folder, file] = found.isDirectory() ? [path, "tokenizer.json"] : [dirname(path), basename(path)];
-  const files: Record<string, Uint8Array> = { "tokenizer.json": await readFile(join(folder, file)) };
+  const [folder, name] = found.isDirectory() ? [path, "tokenizer.json"] : [dirname(path), basename(path)];
+  const file = join(folder, name);
+  const content = await readFile(file).catch((cause: unknown) => {
+    throw new CheckpointError(`${file}: cannot be read: ${cause instanceof Error ? cause.message : cause}`, { cause });
+  });
+  const files: Record<string, Uint8Array> = { "tokenizer.json": content };
   const config = await readFile(join(folder, "tokenizer_config.json")).catch(() => undefined);
   if (config !== undefined) files["tokenizer_config.json"] = config;
-  return tokenizerFromFiles(files, folder);
+  try {
+    return tokenizerFromFiles(files, folder);
+  } catch (cause) {
+    if (!CheckpointError.isInstance(cause)) throw cause;
+    // The reader knows the file by its usual name only.
+    throw new CheckpointError(cause.message.replace(`${folder}/tokenizer.json`, file), { cause });
+  }
 }
 
 /** The model folder or file that a path means, and the run it is part of. */
@@ -98,10 +108,6 @@ async function findModel(path: string): Promise<{ path: string; run?: string }> 
   const found = await stat(path).catch(() => undefined);
   if (found === undefined) {
     throw new CheckpointError(`${path}: there is no such model folder, run or checkpoint`);
-  }
-  if (found.isFile() && basename(path) === "latest") {
-    // A disk without links holds the name of the run in a file.
-    return await findModel(resolve(dirname(path), (await readFile(path, "utf8")).trim()));
   }
   if (!found.isDirectory() || (await isFile(join(path, "config.json")))) {
     const run = join(path, "../..");

@@ -1,7 +1,7 @@
 // What a training run leaves on disk, and where: one folder a run, and `latest`, which leads to the newest.
-import { mkdir, readdir, rename, rm, symlink, writeFile } from "node:fs/promises";
-import { basename, join } from "node:path";
-import { ConfigError } from "@sisa/core";
+import { mkdir, open, readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { CheckpointError, ConfigError } from "@sisa/core";
 
 /** What was trained on what, as JSON. */
 export const runFile = "run.json";
@@ -18,7 +18,7 @@ const latestLink = "latest";
  * @throws ConfigError for a name that is no folder's name
  */
 export async function runFolderFor(output: string, name: string, goOn: boolean): Promise<string> {
-  if (name === latestLink || name !== basename(name) || /^\.|[\\:]/.test(name)) {
+  if (name === "" || name === latestLink || name !== basename(name) || /^\.|[\\:]/.test(name)) {
     throw new ConfigError(`--name: expected the name of a folder, other than "${latestLink}", got "${name}"`);
   }
   const names = await readdir(output).catch(() => []);
@@ -33,6 +33,18 @@ export async function runFolderFor(output: string, name: string, goOn: boolean):
 /** The number that the digits spell, from 2; 0 for any other text. */
 function wholeNumber(text: string): number {
   return /^[1-9]\d*$/.test(text) && Number(text) >= 2 ? Number(text) : 0;
+}
+
+/** @throws ConfigError where a file has the name of the folder, or of one above it */
+export async function requireFolder(path: string, field: string): Promise<void> {
+  const found = await stat(path).catch((error: unknown) => {
+    const isBelowFile = error instanceof Error && "code" in error && error.code === "ENOTDIR";
+    return isBelowFile ? ("file" as const) : undefined;
+  });
+  if (found === undefined || (found !== "file" && found.isDirectory())) return;
+  throw new ConfigError(
+    `${field}: expected a folder, or a name that is free, got ${path}, which is a file or below one`,
+  );
 }
 
 /** Writes what a run is, and lets `latest` lead to it. */
@@ -53,7 +65,28 @@ export async function replaceFile(path: string, content: string): Promise<void> 
   }
 }
 
-/** A link where the disk has links, else a file that holds the name; `loadSource` reads both. */
+/** No name of a folder is longer. */
+const longestPointer = 1024;
+
+/**
+ * The path that `latest` leads to where it is a file that holds a name; any other path as it is.
+ * @throws CheckpointError for a file that holds anything else
+ */
+export async function followPointer(path: string): Promise<string> {
+  const found = await stat(path).catch(() => undefined);
+  if (basename(path) !== latestLink || found?.isFile() !== true) return path;
+  const file = await open(path);
+  try {
+    const { buffer, bytesRead } = await file.read({ buffer: Buffer.alloc(longestPointer) });
+    const name = buffer.toString("utf8", 0, bytesRead).trim();
+    if (name !== "" && name !== latestLink && name === basename(name)) return join(dirname(path), name);
+  } finally {
+    await file.close();
+  }
+  throw new CheckpointError(`${path}: expected the name of the run beside it that is the newest, got something else`);
+}
+
+/** A link where the disk has links, else a file that holds the name; `followPointer` reads it. */
 async function pointLatest(folder: string): Promise<void> {
   const link = join(folder, "..", latestLink);
   const temporary = `${link}.${process.pid}.tmp`;

@@ -67,6 +67,7 @@ export function evalCommand({ io }: Context): Command {
         if (run === undefined) throw new ConfigError(`--tasks: expected ${names.join(", ")}, got "${name}"`);
         return [name, run] as const;
       });
+      if (chosen.length === 0) throw new ConfigError(`--tasks: expected ${names.join(", ")}, got nothing`);
       if (options.tasks.includes("lambada") && options.lambada === undefined) {
         throw new ConfigError("--tasks lambada needs the passages; give the file: --lambada lambada_test.jsonl");
       }

@@ -104,7 +104,8 @@ export function generateCommand({ io }: Context): Command {
         show(matcher.flush());
       } finally {
         offSignal();
-        io.stdout.write("\n");
+        // What was refused before the first token has no output to end.
+        if (count > 0 || options.echo) io.stdout.write("\n");
       }
       const seconds = (performance.now() - firstMs) / 1000;
       // The first token includes reading the prompt and compiling.

@@ -1,7 +1,7 @@
 // sisa train: a run from its configuration to its report.
-import { readFile, realpath, stat } from "node:fs/promises";
+import { realpath, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import { ConfigError, languageModel, type ModelConfig, parameterCount } from "@sisa/core";
+import { CheckpointError, ConfigError, languageModel, type ModelConfig, parameterCount } from "@sisa/core";
 import { checkTokenizer } from "@sisa/hub";
 import {
   configHelp,
@@ -31,9 +31,11 @@ import { splitTrainWords } from "../overrides.ts";
 import {
   beginRunFolder,
   checkpointsFolder,
+  followPointer,
   metricsFileName,
   replaceFile,
   reportFile,
+  requireFolder,
   runFile,
   runFolderFor,
   tensorboardFolderName,
@@ -143,11 +145,12 @@ class TrainingSession {
   /** Where the run lies, and what it goes on from, as `train` takes it. */
   async #place(): Promise<{ folder: string; resume: boolean | string }> {
     const output = resolve(this.#io.cwd, this.#config.output);
+    await requireFolder(output, "output");
     const { resume } = this.#config;
     if (typeof resume === "boolean" || resume === "auto") {
       return { folder: await runFolderFor(output, this.#name, resume !== false), resume };
     }
-    const from = await existingPath(resolve(this.#io.cwd, resume));
+    const from = await existingFolder(resolve(this.#io.cwd, resume));
     // A checkpoint lies two levels below its run.
     const run = [from, dirname(dirname(from))];
     const isRun = await Promise.all(run.map((folder) => isFile(join(folder, runFile))));
@@ -248,12 +251,17 @@ function requireTokenizer(data: TrainingData, config: ModelConfig): void {
   }
 }
 
-/** A path with links followed, also `latest` where it is a file that holds a name. */
-async function existingPath(path: string): Promise<string> {
-  const found = await stat(path).catch(() => undefined);
-  if (found?.isFile() === true) return resolve(dirname(path), (await readFile(path, "utf8")).trim());
-  // What is not there is told by whoever opens it.
-  return found === undefined ? path : await realpath(path);
+/**
+ * The folder to resume from, with links followed.
+ * @throws CheckpointError where there is none
+ */
+async function existingFolder(path: string): Promise<string> {
+  const target = await followPointer(path);
+  const found = await stat(target).catch(() => undefined);
+  if (found?.isDirectory() === true) return await realpath(target);
+  throw new CheckpointError(
+    `${target}: expected the folder of a run or a checkpoint to resume, found ${found === undefined ? "nothing" : "a file"}`,
+  );
 }
 
 async function isFile(path: string): Promise<boolean> {
