@@ -1,5 +1,5 @@
-// `npm run demo`: trains a small SISA and a Transformer of equal size on real text and compares them.
+// `npm run demo`: the demo command by itself.
 import { nodeIo } from "./io.ts";
-import { runDemo } from "./run-demo.ts";
+import { main } from "./main.ts";
 
-process.exitCode = await runDemo(process.argv.slice(2), nodeIo());
+process.exitCode = await main(["demo", ...process.argv.slice(2)], nodeIo());

@@ -1,6 +1,7 @@
 // The program: commands, and how each end of them becomes an exit code and at most one line of error.
 import { Command, CommanderError } from "commander";
 import manifest from "../package.json" with { type: "json" };
+import { demoCommand } from "./commands/demo.ts";
 import { doctorCommand } from "./commands/doctor.ts";
 import { evalCommand } from "./commands/eval.ts";
 import { exportCommand } from "./commands/export.ts";
@@ -12,6 +13,19 @@ import { verifyCommand } from "./commands/verify.ts";
 import type { Context } from "./context.ts";
 import { errorLine, exitCode, exitCodeOf } from "./exit-codes.ts";
 import { type Io, note, paint, wantsColor } from "./io.ts";
+
+/** In the order in which they are shown. */
+const commands = [
+  prepareCommand,
+  trainCommand,
+  evalCommand,
+  generateCommand,
+  inspectCommand,
+  verifyCommand,
+  exportCommand,
+  doctorCommand,
+  demoCommand,
+];
 
 const exitCodeHelp = `
 Exit codes:
@@ -54,17 +68,7 @@ function createProgram(context: Context): Command {
     .version(manifest.version)
     .option("--debug", "show where an error comes from")
     .addHelpText("after", exitCodeHelp);
-  for (const create of [
-    prepareCommand,
-    trainCommand,
-    evalCommand,
-    generateCommand,
-    inspectCommand,
-    verifyCommand,
-    exportCommand,
-    doctorCommand,
-  ])
-    program.addCommand(create(context));
+  for (const create of commands) program.addCommand(create(context));
   for (const each of [program, ...program.commands]) {
     each.exitOverride().configureOutput({
       writeOut: (text) => io.stdout.write(text),

@@ -25,6 +25,8 @@ export interface TestOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Called with each piece of progress; `interrupt` is Ctrl-C. */
   readonly onProgress?: (text: string, interrupt: (signal: Signal) => void) => void;
+  /** The same for each piece of the result. */
+  readonly onOutput?: (text: string, interrupt: (signal: Signal) => void) => void;
 }
 
 export interface TestIo extends Io {
@@ -42,6 +44,7 @@ export function testIo(cwd: string, options: TestOptions = {}): TestIo {
     stdout: {
       write: (text) => {
         written.stdout += text;
+        options.onOutput?.(text, (signal) => handler(signal));
       },
     },
     stderr: {

@@ -1,0 +1,363 @@
+// What commands do with a model: a folder, a run, a checkpoint, a file of torch, and damaged ones of each.
+import { cp, mkdir, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { join } from "node:path";
+import { crc32 } from "node:zlib";
+import { byteTokenizer } from "@sisa/hub";
+import { loadModel, saveModel } from "@sisa/hub/node";
+import { beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { run, temporaryFolder, tinyConfig, tinyText } from "../testing.ts";
+
+const torchFile = new URL("../../../../packages/hub/test/fixtures/official-checkpoint.pt", import.meta.url).pathname;
+
+/** A trained run and its model as a folder; copied before tests that change them. */
+let folder: string;
+beforeAll(async () => {
+  folder = await temporaryFolder();
+  await writeFile(join(folder, "corpus.txt"), tinyText);
+  await writeFile(join(folder, "tiny.config.json"), JSON.stringify({ ...tinyConfig, steps: 4 }));
+  expect((await run(folder, ["train", "tiny.config.json"])).code).toBe(0);
+  const { model, parameters, tokenizer } = await loadModel(join(folder, "runs/tiny/checkpoints/latest"));
+  await saveModel(join(folder, "my-model"), { config: model.config, parameters, tokenizer });
+});
+
+const generate = (place: string, ...words: readonly string[]) =>
+  run(folder, ["generate", place, ...words, "--max-tokens", "8", "--json"]);
+
+describe("sisa generate", () => {
+  it.each(["my-model", "runs/latest", "runs/tiny", "runs/tiny/checkpoints", "runs/tiny/checkpoints/step-00000004"])(
+    "finds the model in %s",
+    async (place) => {
+      const expected = await generate("my-model", "Once", "--seed", "3");
+      const { code, json } = await generate(place, "Once", "--seed", "3");
+      expect(code).toBe(0);
+      expect(json).toMatchObject({ prompt: "Once", text: expected.json?.text, tokens: 8, reason: "length" });
+    },
+  );
+
+  it("follows a pointer that is a file, where the disk has no links", async () => {
+    const copy = join(await temporaryFolder(), "runs");
+    await cp(join(folder, "runs"), copy, { recursive: true });
+    await rm(join(copy, "latest"));
+    await writeFile(join(copy, "latest"), "tiny\n");
+    expect((await generate(join(copy, "latest"), "Once")).code).toBe(0);
+  });
+
+  it("streams the continuation, the same for the same seed, to the standard output", async () => {
+    const first = await generate("my-model", "Once", "--seed", "1");
+    const again = await generate("my-model", "Once", "--seed", "1");
+    const other = await generate("my-model", "Once", "--seed", "2");
+    expect(first.stdout.startsWith(String(first.json?.text))).toBe(true);
+    expect(again.json?.text).toBe(first.json?.text);
+    expect(other.json?.text).not.toBe(first.json?.text);
+    expect(first.stderr).toMatch(/8 tokens, [\d.]+ tokens\/s/);
+  });
+
+  it("reads the prompt from the standard input, without the line end that echo adds", async () => {
+    const { json, stdout } = await run(folder, ["generate", "my-model", "--max-tokens", "2", "--json", "--echo"], {
+      stdin: "Once\n",
+    });
+    expect(json?.prompt).toBe("Once");
+    expect(stdout.startsWith("Once")).toBe(true);
+  });
+
+  it("begins with end-of-text where there is no prompt", async () => {
+    expect(await generate("my-model")).toMatchObject({ code: 0, json: { prompt: "", tokens: 8 } });
+  });
+
+  it("ends before a stop", async () => {
+    const { json } = await generate("my-model", "Once", "--temperature", "0");
+    const text = String(json?.text);
+    const stop = text.slice(2, 4);
+    const stopped = await generate("my-model", "Once", "--temperature", "0", "--stop", "never", "--stop", stop);
+    expect(stopped.json).toMatchObject({ text: text.slice(0, text.indexOf(stop)), reason: "stop" });
+  });
+
+  it("gives on the reference what it gives on ONNX Runtime", async () => {
+    const onnx = await generate("my-model", "Once", "--temperature", "0");
+    const reference = await generate("my-model", "Once", "--temperature", "0", "--backend", "reference");
+    expect(reference.json?.text).toBe(onnx.json?.text);
+  });
+
+  it("ends at Ctrl-C", async () => {
+    const { code, stdout } = await run(folder, ["generate", "my-model", "Once", "--stop", "x"], {
+      onOutput: (_, interrupt) => interrupt("SIGINT"),
+    });
+    expect(code).toBe(130);
+    expect(stdout.endsWith("\n")).toBe(true);
+  });
+
+  it("refuses a prompt that does not fit", async () => {
+    const { code, error } = await generate("my-model", "x".repeat(65));
+    expect(error).toContain("the prompt has 65 tokens, more than the 64 that fit");
+    expect(code).toBe(3);
+  });
+
+  it("loads from a web server", async () => {
+    const server = createServer((request, response) => {
+      readFile(join(folder, "my-model", request.url ?? "")).then(
+        (bytes) => {
+          response.setHeader("content-length", bytes.length);
+          response.end(request.method === "HEAD" ? undefined : bytes);
+        },
+        () => response.writeHead(404).end(),
+      );
+    });
+    server.listen(0, "127.0.0.1");
+    await new Promise((resolve) => server.once("listening", resolve));
+    const address = server.address();
+    const port = typeof address === "object" ? address?.port : 0;
+    try {
+      const { code, json } = await generate(`http://127.0.0.1:${port}/`, "Once", "--temperature", "0");
+      expect(code).toBe(0);
+      expect(json?.text).toBe((await generate("my-model", "Once", "--temperature", "0")).json?.text);
+    } finally {
+      server.close();
+    }
+  });
+});
+
+describe("a torch checkpoint", () => {
+  it("can be looked at without a tokenizer, and needs one for text", async () => {
+    const { code, json } = await run(folder, ["inspect", torchFile, "--json"]);
+    expect(code).toBe(0);
+    expect(json).toMatchObject({ config: { vocabularySize: 89, form: "sdpa" }, heads: { layers: ["0", "1"] } });
+    const text = await generate(torchFile, "Once");
+    expect(text).toMatchObject({ code: 3, error: expect.stringContaining("has no tokenizer; pass --tokenizer FILE") });
+    const other = await generate(torchFile, "Once", "--tokenizer", "byte");
+    expect(other).toMatchObject({ code: 3, error: expect.stringContaining("they do not belong together") });
+  });
+
+  it("is not executed: opcodes that import are refused by name", async () => {
+    // A pickle that would call os.system("touch hacked").
+    const pickle = "\x80\x02cposix\nsystem\nX\x0c\x00\x00\x00touch hacked\x85R.";
+    await writeFile(join(folder, "hostile.pt"), zipOf("archive/data.pkl", Buffer.from(pickle, "latin1")));
+    for (const command of ["inspect", "generate"]) {
+      const { code, error } = await run(folder, [command, "hostile.pt"]);
+      expect(code).toBe(3);
+      expect(error).toContain("posix.system");
+    }
+    expect(await readdir(folder)).not.toContain("hacked");
+  });
+
+  it("is refused where it is cut short or something else", async () => {
+    await cp(torchFile, join(folder, "cut.pt"));
+    await truncate(join(folder, "cut.pt"), 100_000);
+    expect((await run(folder, ["inspect", "cut.pt"])).code).toBe(3);
+    await writeFile(join(folder, "text.pt"), "weights");
+    expect((await run(folder, ["inspect", "text.pt"])).code).toBe(3);
+    expect(await run(folder, ["inspect", "corpus.txt"])).toMatchObject({
+      code: 3,
+      error: expect.stringContaining("expected a model folder, or a torch checkpoint"),
+    });
+  });
+});
+
+describe("a model folder that is not sound is refused in one line:", () => {
+  let copy: string;
+  beforeEach(async () => {
+    copy = join(await temporaryFolder(), "model");
+    await cp(join(folder, "my-model"), copy, { recursive: true });
+  });
+
+  async function refused(message: string): Promise<void> {
+    const { code, error, stdout } = await generate(copy, "Once");
+    expect(error).toContain(message);
+    expect(code).toBe(3);
+    expect(stdout).toBe("");
+  }
+
+  it("one bit of the weights is another", async () => {
+    const weights = await readFile(join(copy, "model.safetensors"));
+    weights[weights.length - 100] = (weights[weights.length - 100] ?? 0) ^ 4;
+    await writeFile(join(copy, "model.safetensors"), weights);
+    await refused("does not match its checksum");
+  });
+
+  it("the weights are cut short", async () => {
+    await truncate(join(copy, "model.safetensors"), 5000);
+    await refused("describes");
+  });
+
+  it("the weights are missing", async () => {
+    await rm(join(copy, "model.safetensors"));
+    await refused("expected model.safetensors or model.safetensors.index.json, found neither");
+  });
+
+  it("the weights are of another model", async () => {
+    await writeFile(join(folder, "wide.config.json"), JSON.stringify({ ...tinyConfig, steps: 1 }));
+    const words = ["--model.width", "16", "--output", "other", "--name", "wide"];
+    expect((await run(folder, ["train", "wide.config.json", ...words])).code).toBe(0);
+    await cp(join(folder, "other/wide/checkpoints/latest/model.safetensors"), join(copy, "model.safetensors"));
+    await refused("the weights are of another model than the configuration");
+  });
+
+  it("the tokenizer does not match", async () => {
+    const config = JSON.parse(Buffer.from(byteTokenizer().files?.["tokenizer.json"] ?? []).toString());
+    delete config.model.vocab.a;
+    delete config.model.vocab.b;
+    config.added_tokens = [];
+    config.model.vocab = Object.fromEntries(Object.keys(config.model.vocab).map((token, id) => [token, id]));
+    await writeFile(join(copy, "tokenizer.json"), JSON.stringify(config));
+    await refused("they do not belong together");
+  });
+
+  it("the configuration is impossible, or none", async () => {
+    const config = JSON.parse(await readFile(join(copy, "config.json"), "utf8"));
+    await writeFile(join(copy, "config.json"), JSON.stringify({ ...config, num_attention_heads: 3 }));
+    await refused("heads must divide width");
+    await writeFile(join(copy, "config.json"), "{");
+    await refused("config.json: not JSON, or cut short");
+    await rm(join(copy, "config.json"));
+    await refused("holds no model");
+  });
+});
+
+describe("sisa inspect", () => {
+  it("counts parameters and cache, and shows lambda and half-life", async () => {
+    const { code, stdout, json } = await run(folder, ["inspect", "my-model", "--text", "corpus.txt", "--json"]);
+    expect(code).toBe(0);
+    const { all, ...parts } = part<Record<string, number>>(json, "parameters");
+    expect(Object.values(parts).reduce((sum, count) => sum + count, 0)).toBe(all);
+    // Two layers: key and value 8 each, importance 2 x 2, decay 2, phase 2 x 1, four bytes each.
+    expect(json?.cacheBytesPerToken).toEqual({ key: 64, value: 64, importance: 32, decay: 16, phase: 16 });
+    const { lambda, halfLife, measuredHalfLife } = part<Record<string, number[][]>>(json, "heads");
+    for (const values of [lambda, halfLife, measuredHalfLife]) expect(values?.flat()).toHaveLength(4);
+    expect(lambda?.[0]?.[0]).toBeCloseTo(Math.log1p(Math.exp(-1)), 2);
+    expect(halfLife?.[0]?.[0]).toBeGreaterThan(80);
+    expect(stdout).toContain("Half-life in tokens, measured on the text");
+    expect(stdout).toMatch(/layer 1 +0\.3\d\d +0\.3\d\d/);
+  });
+});
+
+describe("sisa eval", () => {
+  it("measures the held-out part of the model's run", async () => {
+    const { code, stdout, json } = await run(folder, ["eval", "runs/latest", "--json"]);
+    expect(code).toBe(0);
+    const { loss, perplexity, bitsPerByte, tokens, sequenceLength } = part<Record<string, number>>(json, "perplexity");
+    expect(sequenceLength).toBe(16);
+    expect(tokens).toBeGreaterThan(100);
+    expect(loss).toBeLessThan(Math.log(257) + 0.1);
+    expect(perplexity).toBeCloseTo(Math.exp(loss ?? 0), 6);
+    expect(bitsPerByte).toBeGreaterThan(1);
+    expect(stdout).toContain(`${loss?.toFixed(4)} nats a token`);
+  });
+
+  it("measures a text that is given, and asks for one where there is no run", async () => {
+    const text = await run(folder, ["eval", "my-model", "--text", "corpus.txt", "--limit", "50", "--json"]);
+    expect(text.json).toMatchObject({ perplexity: { tokens: 50, sequenceLength: 64 } });
+    const none = await run(folder, ["eval", "my-model"]);
+    expect(none).toMatchObject({ code: 2, error: expect.stringContaining("give a text: --text FILE_OR_FOLDER") });
+  });
+
+  it("runs lambada on the passages that are given", async () => {
+    await writeFile(join(folder, "passages.jsonl"), '{"text": "one two three"}\n{"text": "four five"}\n');
+    const words = ["eval", "my-model", "--tasks", "lambada", "--lambada", "passages.jsonl", "--json"];
+    expect(await run(folder, words)).toMatchObject({ code: 0, json: { lambada: { items: 2, correct: 0 } } });
+    expect((await run(folder, ["eval", "my-model", "--tasks", "lambada"])).code).toBe(2);
+    await writeFile(join(folder, "passages.jsonl"), "no JSON\n");
+    expect(await run(folder, words)).toMatchObject({ code: 3, error: expect.stringContaining("line 1") });
+  });
+
+  it("says where a model is too short for niah", async () => {
+    const { code, error } = await run(folder, ["eval", "my-model", "--tasks", "niah"]);
+    expect(error).toMatch(/^niah: needs \d+ positions, the model has 64$/);
+    expect(code).toBe(2);
+  });
+});
+
+describe("sisa export", () => {
+  it("writes the ONNX file with configuration and tokenizer", async () => {
+    const { code, json } = await run(folder, ["export", "my-model", "--to", "export", "--json"]);
+    expect(code).toBe(0);
+    const files = Object.keys(part(json, "files"));
+    expect(files).toEqual(expect.arrayContaining(["config.json", "tokenizer.json", "onnx/model.onnx"]));
+    for (const file of files) expect((await readFile(join(folder, "export", file))).length).toBeGreaterThan(0);
+  });
+});
+
+describe("sisa prepare", () => {
+  it("writes shards that train takes", async () => {
+    await mkdir(join(folder, "texts/more"), { recursive: true });
+    const line = (index: number): string => JSON.stringify({ text: `${tinyText.slice(0, 200)} ${index}` });
+    await writeFile(join(folder, "texts/a.jsonl"), Array.from({ length: 40 }, (_, index) => line(index)).join("\n"));
+    await writeFile(join(folder, "texts/more/b.txt"), tinyText);
+    await writeFile(join(folder, "texts/image.png"), "no text");
+    const prepared = await run(folder, ["prepare", "texts", "--to", "shards", "--held-out", "0.2", "--json"]);
+    expect(prepared.code).toBe(0);
+    expect(prepared.json).toMatchObject({ train: { documents: expect.any(Number) }, skippedDocuments: 0 });
+    expect(prepared.stdout).toContain("sisa train --data.shards shards ");
+
+    const words = ["--output", "shard-runs", "--json"];
+    const sizes = ["layers", "width", "heads", "stateWidth", "feedForwardWidth", "maximumLength"] as const;
+    for (const name of sizes) words.push(`--model.${name}`, String(tinyConfig.model[name]));
+    const flags = ["--data.shards", "shards", "--model.preset", "sisa", "--model.size", "1m", "--steps", "2"];
+    const trained = await run(folder, ["train", ...flags, "--data.sequence-length", "16", ...words]);
+    expect(trained).toMatchObject({ code: 0, json: { step: 2, run: join(folder, "shard-runs/sisa-1m") } });
+    expect((await run(folder, ["eval", "shard-runs/latest", "--json"])).json).toMatchObject({
+      perplexity: { bitsPerByte: expect.any(Number) },
+    });
+  });
+
+  it("refuses text that is not UTF-8, unless told to skip it, and writes nothing then", async () => {
+    await writeFile(join(folder, "bad.txt"), Uint8Array.of(0x63, 0xe9, 0x61));
+    const { code, error } = await run(folder, ["prepare", "bad.txt", "--to", "bad-shards"]);
+    expect(error).toContain("bad.txt");
+    expect(code).toBe(3);
+    expect(await readdir(folder)).not.toContain("bad-shards");
+  });
+
+  it.each([
+    [["nowhere.txt"], 3, "nowhere.txt: there is no such file"],
+    [["my-model"], 3, "holds no .txt"],
+    [["tiny.config.json"], 3, "expected .txt, .jsonl"],
+    [["corpus.txt", "--tokenizer", "no.json"], 3, "there is no such tokenizer file"],
+    [["corpus.txt", "--held-out", "2"], 2, "Expected a number >= 0 and <= 0.99."],
+  ])("refuses %j", async (words, code, message) => {
+    const outcome = await run(folder, ["prepare", ...words, "--to", "never"]);
+    expect(outcome.error).toContain(message);
+    expect(outcome.code).toBe(code);
+  });
+});
+
+describe("sisa doctor", () => {
+  it("runs a graph on every backend that is there, and says what is missing", async () => {
+    const { code, json, stdout } = await run(folder, ["doctor", "--json"]);
+    expect(code).toBe(0);
+    expect(json).toMatchObject({ node: process.version, cores: expect.any(Number) });
+    const backends = part<{ name: string; works: boolean }[]>(json, "backends");
+    expect(backends.filter(({ works }) => works).map(({ name }) => name)).toEqual(["onnxruntime", "reference"]);
+    expect(stdout).toContain("@sisa/kernels-cuda is not built yet");
+  });
+});
+
+/** A field of a result that is an object. */
+function part<T extends object>(json: Record<string, unknown> | undefined, name: string): T {
+  const value = json?.[name];
+  if (typeof value !== "object" || value === null) throw new Error(`expected an object under "${name}"`);
+  return value as T;
+}
+
+/** A zip archive of one stored file. */
+function zipOf(name: string, content: Buffer): Buffer {
+  const entry = Buffer.alloc(26);
+  entry.writeUInt16LE(20, 0);
+  entry.writeUInt32LE(crc32(content), 10);
+  entry.writeUInt32LE(content.length, 14);
+  entry.writeUInt32LE(content.length, 18);
+  entry.writeUInt16LE(name.length, 22);
+  const local = Buffer.concat([Buffer.from("PK\x03\x04"), entry, Buffer.from(name), content]);
+  const central = Buffer.concat([
+    Buffer.from("PK\x01\x02\x14\x00", "latin1"),
+    entry,
+    Buffer.alloc(14),
+    Buffer.from(name),
+  ]);
+  const end = Buffer.alloc(22);
+  end.write("PK\x05\x06", "latin1");
+  end.writeUInt16LE(1, 8);
+  end.writeUInt16LE(1, 10);
+  end.writeUInt32LE(central.length, 12);
+  end.writeUInt32LE(local.length, 16);
+  return Buffer.concat([local, central, end]);
+}

@@ -1,0 +1,103 @@
+// The program as a process of its own: streams, signals and exit codes as a shell sees them.
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { temporaryFolder, tinyConfig, tinyText } from "./testing.ts";
+
+const packageFolder = dirname(dirname(fileURLToPath(import.meta.url)));
+/** Beside the package, so that what it imports from elsewhere is found. */
+const built = join(packageFolder, `node_modules/.cache/program-${process.pid}`);
+const program = join(built, "sisa.mjs");
+let folder: string;
+
+beforeAll(async () => {
+  await mkdir(built, { recursive: true });
+  await build({
+    entryPoints: [join(packageFolder, "src/sisa.ts")],
+    outfile: program,
+    bundle: true,
+    platform: "node",
+    format: "esm",
+    target: "node20",
+    conditions: ["@sisa/source"],
+    external: ["commander", "jiti", "onnxruntime-node", "onnxruntime-web"],
+    logLevel: "silent",
+  });
+  folder = await temporaryFolder();
+  await writeFile(join(folder, "corpus.txt"), tinyText);
+  await writeFile(join(folder, "tiny.config.json"), JSON.stringify({ ...tinyConfig, backend: "reference" }));
+});
+afterAll(async () => {
+  await rm(built, { recursive: true, force: true });
+});
+
+interface Ended {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function start(words: readonly string[]): { child: ChildProcess; ended: Promise<Ended> } {
+  const child = spawn(process.execPath, [program, ...words], { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });
+  const written = { stdout: "", stderr: "" };
+  child.stdout?.on("data", (part) => {
+    written.stdout += part;
+  });
+  child.stderr?.on("data", (part) => {
+    written.stderr += part;
+  });
+  return { child, ended: once(child, "close").then(([code]) => ({ code, ...written })) };
+}
+
+/** Resolves once the process has written a text to the standard error. */
+function hasSaid(child: ChildProcess, text: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let seen = "";
+    child.stderr?.on("data", (part) => {
+      seen += part;
+      if (seen.includes(text)) resolve();
+    });
+    child.on("close", () => reject(new Error(`expected "${text}", got:\n${seen}`)));
+  });
+}
+
+describe("the sisa program", () => {
+  it("ends with the code of the error, one line of it, and no colours", async () => {
+    const { code, stdout, stderr } = await start(["inspect", "nowhere"]).ended;
+    expect(code).toBe(3);
+    expect(stdout).toBe("");
+    expect(stderr).toMatch(/^error: .*nowhere: there is no such model folder, run or checkpoint\n$/);
+  });
+
+  it("saves and leaves at the first Ctrl-C", async () => {
+    const { child, ended } = start(["train", "tiny.config.json", "--steps", "5000", "--name", "stopped"]);
+    await hasSaid(child, "step 1/5000");
+    child.kill("SIGINT");
+    const { code, stderr } = await ended;
+    expect(code).toBe(130);
+    expect(stderr).toContain("to go on: sisa train tiny.config.json --steps 5000 --name stopped --resume auto");
+    const checkpoints = await readdir(join(folder, "runs/stopped/checkpoints"));
+    expect(checkpoints.some((name) => name.startsWith("step-"))).toBe(true);
+  });
+
+  it("leaves at once at the second", async () => {
+    const { child, ended } = start(["train", "tiny.config.json", "--steps", "5000", "--name", "left"]);
+    await hasSaid(child, "step 1/5000");
+    child.kill("SIGINT");
+    await delay(1);
+    child.kill("SIGINT");
+    expect((await ended).code).toBe(130);
+  });
+
+  it("is quiet where nobody reads on, as in `sisa --help | head`", async () => {
+    const { child, ended } = start(["train", "--help"]);
+    child.stdout?.destroy();
+    const { stderr } = await ended;
+    expect(stderr).not.toMatch(/EPIPE|^ +at /m);
+  });
+});
