@@ -1,6 +1,16 @@
 // What a lowering is: the rule that spells one of our operations as ONNX nodes.
 
-import type { Attributes, DefinedOp, Dim, Node, OpInputs, OpOutputs, Shape, TensorSpec } from "@sisa/core";
+import {
+  type Attributes,
+  type DefinedOp,
+  type Dim,
+  type Node,
+  type OpInputs,
+  type OpOutputs,
+  type Shape,
+  sameShape,
+  type TensorSpec,
+} from "@sisa/core";
 import { elementType } from "./element-type.ts";
 import type { Attribute, ElementType, GraphBuilder, Value } from "./model-proto.ts";
 import { elementTypeCode } from "./model-proto.ts";
@@ -72,7 +82,7 @@ export interface Slot<T> {
 }
 
 /** What a reshaped value was before. */
-const reshaped: Slot<Value> = { name: "reshaped" };
+const reshaped: Slot<{ readonly value: Value; readonly shape: Shape | undefined }> = { name: "reshaped" };
 
 /** What the emitters of one graph share. */
 export interface EmitterScope {
@@ -186,7 +196,7 @@ export class Emitter {
       for (const [index, value] of compute(emit).entries()) {
         const { dtype, shape } = specs[index] ?? { dtype: "float32", shape: [] };
         const axes = shape.map((size) => size.value ?? size.toString());
-        builder.output(builder.node("Identity", [value]), elementType(dtype), axes);
+        builder.branchOutput(value, elementType(dtype), axes);
       }
       return { graph: builder };
     };
@@ -198,16 +208,18 @@ export class Emitter {
     return this.node("Cast", [x], { to: elementTypeCode[type] });
   }
 
-  reshape(x: Value, shape: Shape): Value {
+  /** @param from the shape that x has, where it is known: what need not be reshaped is not */
+  reshape(x: Value, shape: Shape, from?: Shape): Value {
     // What was reshaped before is reshaped from its first shape.
-    const source = this.kept(reshaped, x) ?? x;
+    const source = this.kept(reshaped, x) ?? { value: x, shape: from };
+    if (source.shape && sameShape(source.shape, shape)) return source.value;
     const unknown = shape.filter((size) => size.value === undefined);
     const free = unknown.length === 1 && shape.every((size) => size.value !== 0);
     const value = free
       ? // One size that is not known is left to the runtime.
-        this.node("Reshape", [source, this.builder.int64(...shape.map((size) => size.value ?? -1))])
+        this.node("Reshape", [source.value, this.builder.int64(...shape.map((size) => size.value ?? -1))])
       : // A size of zero means zero, not "as in the input".
-        this.node("Reshape", [source, this.sizes.shape(shape)], { allowzero: 1 });
+        this.node("Reshape", [source.value, this.sizes.shape(shape)], { allowzero: 1 });
     this.keep(reshaped, value, source);
     return value;
   }

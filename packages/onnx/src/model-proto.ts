@@ -124,6 +124,11 @@ export class GraphBuilder {
     this.#outputs.push(valueInfo(name, type, axes));
   }
 
+  /** Declares a value as output of a subgraph; what comes from outside is passed through a node. */
+  branchOutput(value: Value, type: ElementType, axes: Axes): void {
+    this.output(this.#computed.has(value) ? value : this.node("Identity", [value]), type, axes);
+  }
+
   /** Declares a value as output under a name. What a node gives is renamed; anything else is passed through a node. */
   namedOutput(value: Value, name: Value, type: ElementType, axes: Axes): void {
     const { final } = this.#names;

@@ -46,7 +46,7 @@ export interface CachedResult {
   /** [B,T,H,E] */
   readonly value: Value;
   /** [B,H,T] */
-  readonly logSumExp: Value;
+  readonly logSumExp?: Value;
 }
 
 const one = Dim.of(1);
@@ -81,7 +81,8 @@ function layoutOf(emit: Emitter, { B, H }: CachedAttention["sizes"]): Layout {
       operand: (x, time, width) => emit.reshape(x, [time, H, width]),
       scores: (a, b, factor) => emit.microsoft("FusedMatMul", [a, b], { ...settings, alpha: { float: factor } }),
       mix: (p, v) => emit.microsoft("FusedMatMul", [p, v], { transBatchB: 1 }),
-      perHead: (x, time) => emit.transpose(emit.reshape(x, [time, H]), [1, 0]),
+      perHead: (x, time) =>
+        time.equals(1) ? emit.reshape(x, [H, one]) : emit.transpose(emit.reshape(x, [time, H]), [1, 0]),
       result: (x, time, width) =>
         emit.reshape(time.equals(1) ? x : emit.transpose(x, [1, 0, 2]), [one, time, H, width]),
     };
@@ -105,53 +106,56 @@ interface Keys {
   readonly end: Value | undefined;
 }
 
-export function cachedAttention(emit: Emitter, args: CachedAttention): CachedResult {
-  const { sizes, widths } = args;
+/**
+ * @param needsLogSumExp false where nobody asks for it; it is left out then
+ */
+export function cachedAttention(emit: Emitter, args: CachedAttention, needsLogSumExp: boolean): CachedResult {
+  const { sizes, widths, queryStart } = args;
   const { B, T, H } = sizes;
-  const specs = [
-    { dtype: "float32" as const, shape: [B, T, H, widths.E] },
-    { dtype: "float32" as const, shape: [B, H, T] },
-  ];
-  const compute = (time: Dim) => (inner: Emitter) => {
-    const { value, logSumExp } = attend(inner, { ...args, sizes: { ...sizes, T: time } });
-    return [value, logSumExp];
+  const many = attend(args, keysOf(emit, args), visibilityOf(emit, args, keysOf(emit, args)));
+  if (T.value !== undefined || queryStart === undefined) return many(emit, needsLogSumExp);
+
+  // Masks are the same in all layers, so they are made outside of what is chosen.
+  const alone = { ...args, sizes: { ...sizes, T: one } };
+  const single = attend(alone, keysOf(emit, alone), visibilityOf(emit, alone, keysOf(emit, alone)));
+  const spec = (...shape: readonly Dim[]) => ({ dtype: "float32" as const, shape });
+  const specs = [spec(B, T, H, widths.E), ...(needsLogSumExp ? [spec(B, H, T)] : [])];
+  const branch = (compute: typeof many) => (inner: Emitter) => {
+    const { value, logSumExp } = compute(inner, needsLogSumExp);
+    return logSumExp === undefined ? [value] : [value, logSumExp];
   };
-  if (T.value !== undefined || args.queryStart === undefined) return attend(emit, args);
-  const single = emit.node("Equal", [emit.sizes.size(T), emit.builder.int64(1)]);
-  const condition = emit.node("Squeeze", [single, emit.builder.int64(0)]);
-  const [value = "", logSumExp = ""] = emit.choose(condition, specs, compute(one), compute(T));
-  return { value, logSumExp };
+  const isSingle = emit.node("Equal", [emit.sizes.size(T), emit.builder.int64(1)]);
+  const condition = emit.node("Squeeze", [isSingle, emit.builder.int64(0)]);
+  const [value = "", logSumExp] = emit.choose(condition, specs, branch(single), branch(many));
+  return logSumExp === undefined ? { value } : { value, logSumExp };
 }
 
-function attend(emit: Emitter, args: CachedAttention): CachedResult {
-  const { builder } = emit;
+/** Which keys take part, and which of them each query sees. */
+function attend(args: CachedAttention, keys: Keys, visible: Visibility) {
   const { sizes, widths, scale, importance, bias } = args;
   const { B, T, C, H } = sizes;
-  const layout = layoutOf(emit, sizes);
-  const keys = keysOf(emit, args);
-  const keyOperand = (x: Value, width: Dim) => cut(emit, layout.operand(x, C, width), layout.timeAxis, C, keys);
+  return (emit: Emitter, needsLogSumExp: boolean): CachedResult => {
+    const { builder } = emit;
+    const layout = layoutOf(emit, sizes);
+    const keyOperand = (x: Value, width: Dim) => cut(emit, layout.operand(x, C, width), layout.timeAxis, C, keys);
+    const product = layout.scores(layout.operand(args.q, T, widths.D), keyOperand(args.k, widths.D), scale);
+    const decayed = importance && importanceOf(emit, args, importance, layout, keys, visible, keyOperand);
+    const withImportance = decayed ? emit.node("Add", [product, decayed]) : product;
+    const scores = bias ? emit.node("Add", [withImportance, cut(emit, bias, 3, C, keys)]) : withImportance;
 
-  const product = layout.scores(layout.operand(args.q, T, widths.D), keyOperand(args.k, widths.D), scale);
-  const decayed = importance && importanceOf(emit, args, importance, layout, keys, keyOperand);
-  const withImportance = decayed ? emit.node("Add", [product, decayed]) : product;
-  const scores = bias ? emit.node("Add", [withImportance, cut(emit, bias, 3, C, keys)]) : withImportance;
-
-  const allowed = allowedOf(emit, args, keys, layout);
-  const infinite = builder.float(Number.NEGATIVE_INFINITY);
-  const hidden = allowed && emit.node("Where", [allowed, builder.float(0), infinite]);
-  const masked = hidden ? emit.node("Add", [scores, hidden]) : scores;
-  const last = builder.int64(layout.leading.length + 1);
-  const largest = emit.node("ReduceMax", [masked, last], { keepdims: 1 });
-  // Exponents are raised before and zeros set after the exponential: of numbers that underflow it is slow.
-  const exponent = emit.node("Max", [emit.node("Sub", [masked, largest]), builder.float(smallestExponent)]);
-  const grown = emit.node("Exp", [exponent]);
-  const weights = allowed ? emit.node("Mul", [grown, emit.cast(allowed, "float32")]) : grown;
-  const total = emit.node("ReduceSum", [weights, last], { keepdims: 1 });
-  const mixed = layout.mix(weights, keyOperand(args.v, widths.E));
-  const logSumExp = emit.node("Add", [largest, emit.node("Log", [total])]);
-  return {
-    value: layout.result(emit.node("Div", [mixed, total]), T, widths.E),
-    logSumExp: emit.reshape(logSumExp, [B, H, T]),
+    const masked = visible.hidden ? emit.node("Add", [scores, visible.hidden]) : scores;
+    const last = builder.int64(layout.leading.length + 1);
+    const largest = emit.node("ReduceMax", [masked, last], { keepdims: 1 });
+    // Exponents are raised before and zeros set after the exponential: of numbers that underflow it is slow.
+    const exponent = emit.node("Max", [emit.node("Sub", [masked, largest]), builder.float(smallestExponent)]);
+    const grown = emit.node("Exp", [exponent]);
+    const weights = visible.factor ? emit.node("Mul", [grown, visible.factor]) : grown;
+    const total = emit.node("ReduceSum", [weights, last], { keepdims: 1 });
+    const mixed = layout.mix(weights, keyOperand(args.v, widths.E));
+    const value = layout.result(emit.node("Div", [mixed, total]), T, widths.E);
+    if (!needsLogSumExp) return { value };
+    const logSumExp = emit.node("Add", [largest, emit.node("Log", [total])]);
+    return { value, logSumExp: emit.reshape(logSumExp, [B, H, T]) };
   };
 }
 
@@ -173,97 +177,92 @@ function cut(emit: Emitter, x: Value, axis: number, C: Dim, { end }: Keys): Valu
   if (end === undefined) return x;
   const { builder, sizes } = emit;
   const kept = emit.node("Slice", [x, builder.int64(0), end, builder.int64(axis)]);
-  if (C.value !== undefined && C.value % block === 0) return kept;
+  if (isWhole(C)) return kept;
   const missing = emit.node("Max", [emit.node("Sub", [end, sizes.size(C)]), builder.int64(0)]);
   const amounts = emit.node("Concat", [builder.int64(0), missing], { axis: 0 });
   return emit.node("Pad", [kept, amounts, undefined, builder.int64(axis)]);
 }
 
-const scalar = (emit: Emitter, size: Value) => emit.node("Squeeze", [size, emit.builder.int64(0)]);
+function isWhole(C: Dim): boolean {
+  return C.value !== undefined && C.value % block === 0;
+}
 
 /** 0, 1, 2, ... int32 */
 function upTo(emit: Emitter, count: Value): Value {
   const { builder } = emit;
-  return emit.node("Range", [builder.int32(0), emit.cast(scalar(emit, count), "int32"), builder.int32(1)]);
+  const end = emit.cast(emit.node("Squeeze", [count, builder.int64(0)]), "int32");
+  return emit.node("Range", [builder.int32(0), end, builder.int32(1)]);
 }
 
-/** int32 position of each query: [T,1], or [B,1,T,1] where rows of a batch start at different places. */
-function positionsOf(emit: Emitter, { sizes, queryStart }: CachedAttention): Value {
+/** Masks over keys, to be broadcast over heads. */
+interface Visibility {
+  /** Zero for keys that a query sees, minus infinity for others; undefined where it sees all. */
+  readonly hidden?: Value;
+  /** One for keys that a query sees, zero for others. */
+  readonly factor?: Value;
+  /** True for blocks of keys before the query's own: [T,blocks,1] or [B,1,T,blocks,1]. */
+  readonly earlierBlocks?: Value;
+}
+
+function visibilityOf(emit: Emitter, args: CachedAttention, keys: Keys): Visibility {
+  const { builder } = emit;
+  const { causal, keyLength, importance, queryStart, sizes } = args;
   const { B, T } = sizes;
+  // One row's start and length need no axis of their own.
+  const perRow = (x: Value) => emit.reshape(x, B.equals(1) ? [] : [B, one, one, one]);
   const row = emit.reshape(upTo(emit, emit.sizes.size(T)), [T, one]);
-  if (queryStart === undefined) return row;
-  return emit.node("Add", [row, perRow(emit, queryStart, B)]);
-}
+  const position = queryStart ? emit.node("Add", [row, perRow(queryStart)]) : row;
 
-/** int32 [B] beside [B,H,T,C]; of one row, without axes. */
-function perRow(emit: Emitter, x: Value, B: Dim): Value {
-  return emit.reshape(x, B.equals(1) ? [] : [B, one, one, one]);
-}
-
-/** Which keys each query sees, to be broadcast over heads; undefined where it sees all. */
-function allowedOf(emit: Emitter, args: CachedAttention, keys: Keys, { leading }: Layout): Value | undefined {
-  const { causal, keyLength, sizes } = args;
   const key = upTo(emit, keys.count);
-  const past = causal ? emit.node("LessOrEqual", [key, positionsOf(emit, args)]) : undefined;
-  const length = keyLength && perRow(emit, keyLength, sizes.B);
-  const present = length && emit.node("Less", [key, length]);
-  // Keys that were added to fill a block come after all positions, so the causal mask hides them.
-  if (past && present) return emit.node("And", [past, present]);
-  return past ?? (present && leading.length > 0 ? present : undefined);
+  // Keys that fill up a block come after all positions, so that this hides them too.
+  const past = causal ? emit.node("LessOrEqual", [key, position]) : undefined;
+  const present = keyLength && emit.node("Less", [key, perRow(keyLength)]);
+  const seen = past && present ? emit.node("And", [past, present]) : (past ?? present);
+  const infinite = builder.float(Number.NEGATIVE_INFINITY);
+  const masks = seen && {
+    hidden: emit.node("Where", [seen, builder.float(0), infinite]),
+    factor: emit.cast(seen, "float32"),
+  };
+  if (importance === undefined) return { ...masks };
+
+  const whole = emit.node("Div", [emit.node("Add", [keys.count, builder.int64(block - 1)]), builder.int64(block)]);
+  const earlier = emit.node("Less", [upTo(emit, whole), emit.node("Div", [position, builder.int32(block)])]);
+  return { ...masks, earlierBlocks: emit.node("Unsqueeze", [earlier, builder.int64(-1)]) };
 }
 
 /** lambda * exp(g_i - g_j) * (c_i . b_j) for every head, query and key. */
 function importanceOf(
   emit: Emitter,
-  args: CachedAttention,
+  { sizes: { T, C }, widths: { S } }: CachedAttention,
   { c, b, gQuery, gKey }: CachedImportance,
   layout: Layout,
   keys: Keys,
+  visible: Visibility,
   keyOperand: (x: Value, width: Dim) => Value,
 ): Value {
-  const { builder } = emit;
-  const { T, C } = args.sizes;
-  const { S } = args.widths;
+  const { builder, sizes } = emit;
   const { leading } = layout;
+  const rank = leading.length;
   const product = layout.scores(layout.operand(c, T, S), keyOperand(b, S), 1);
+  const shape = (...ends: readonly Value[]) =>
+    emit.node("Concat", [...leading.map((size) => sizes.size(size)), ...ends], { axis: 0 });
 
-  // Log decay within blocks of keys, and of each block as a whole.
-  const timeOfKeys = leading.length;
-  const key = filled(emit, cut(emit, layout.perHead(gKey, C), timeOfKeys, C, keys), timeOfKeys, C, keys);
-  const ones = [...leading.map((size) => emit.sizes.size(size))];
-  const shape = (...sizes: readonly Value[]) => emit.node("Concat", [...ones, ...sizes], { axis: 0 });
-  const inBlocks = emit.node("Reshape", [key, shape(builder.int64(-1), builder.int64(block))]);
-  const ends = [builder.int64(block - 1), builder.int64(block), builder.int64(timeOfKeys + 1)];
-  const totals = emit.node("Reshape", [
-    emit.node("Slice", [inBlocks, ...ends]),
-    shape(builder.int64(1), builder.int64(-1)),
-  ]);
-
+  // Log decay within blocks of keys [..., 1, blocks, 64], and of each block as a whole.
+  const key = filled(emit, cut(emit, layout.perHead(gKey, C), rank, C, keys), rank, C, keys);
+  const blocks = emit.node("Reshape", [key, shape(builder.int64(1), builder.int64(-1), builder.int64(block))]);
+  const ends = [builder.int64(block - 1), builder.int64(block), builder.int64(rank + 2)];
+  const totals = emit.node("Slice", [blocks, ...ends]);
   // What comes between the key's block and the query's: sums over whole blocks, from the query backwards.
-  const last = builder.int64Scalar(leading.length + 1);
-  const count = emit.node("Div", [emit.node("Add", [keys.count, builder.int64(block - 1)]), builder.int64(block)]);
-  const ownBlock = emit.node("Div", [positionsOf(emit, args), builder.int32(block)]);
-  const earlier = emit.node("Less", [upTo(emit, count), ownBlock]);
-  const between = emit.node("CumSum", [emit.node("Where", [earlier, totals, builder.float(0)]), last], { reverse: 1 });
-  const query = emit.reshape(layout.perHead(gQuery, T), [...leading, T, one]);
-  const untilBlock = emit.node("Add", [query, between]);
-
-  const axes = (axis: number) => builder.int64(axis);
-  const difference = emit.node("Sub", [
-    emit.node("Unsqueeze", [untilBlock, axes(leading.length + 2)]),
-    emit.node("Unsqueeze", [inBlocks, axes(leading.length)]),
-  ]);
+  const counted = emit.node("Where", [visible.earlierBlocks, totals, builder.float(0)]);
+  const between = emit.node("CumSum", [counted, builder.int64Scalar(rank + 1)], { reverse: 1 });
+  const query = emit.reshape(layout.perHead(gQuery, T), [...leading, T, one, one]);
+  const difference = emit.node("Sub", [emit.node("Add", [query, between]), blocks]);
   const decay = emit.node("Exp", [emit.node("Clip", [difference, builder.float(smallestExponent), builder.float(0)])]);
-  const flat = emit.node("Reshape", [decay, shape(emit.sizes.size(T), builder.int64(-1))]);
-  const wide = keys.end === undefined && !isWhole(C);
-  const fitting = wide
-    ? emit.node("Slice", [flat, builder.int64(0), keys.count, builder.int64(leading.length + 1)])
-    : flat;
-  return emit.node("Mul", [product, fitting]);
-}
 
-function isWhole(C: Dim): boolean {
-  return C.value !== undefined && C.value % block === 0;
+  const flat = emit.node("Reshape", [decay, shape(sizes.size(T), builder.int64(-1))]);
+  const isFilled = keys.end === undefined && !isWhole(C);
+  const fitting = isFilled ? emit.node("Slice", [flat, builder.int64(0), keys.count, builder.int64(rank + 1)]) : flat;
+  return emit.node("Mul", [product, fitting]);
 }
 
 /** Log decays filled up to whole blocks. Those that were cut are whole. */

@@ -112,6 +112,7 @@ function lowerCached(
   specs: Specs,
   scale: number,
   causal: boolean,
+  needsLogSumExp: boolean,
 ): CachedResult {
   const { cRotated: c, bRotated: b, gQuery, gKey, lambda, ...rest } = inputs;
   const [B = one, T = one, H = one, D = one] = specs.q?.shape ?? [];
@@ -121,7 +122,8 @@ function lowerCached(
   const perHead = lambda && emit.node("Unsqueeze", [lambda, emit.builder.int64(1)]);
   const importance =
     c && b && gQuery && gKey && perHead ? { c: emit.node("Mul", [c, perHead]), b, gQuery, gKey } : undefined;
-  return cachedAttention(emit, { ...rest, sizes: { B, T, C, H }, widths: { D, E, S }, scale, causal, importance });
+  const args = { ...rest, sizes: { B, T, C, H }, widths: { D, E, S }, scale, causal, importance };
+  return cachedAttention(emit, args, needsLogSumExp);
 }
 
 function lowerForward(
@@ -130,7 +132,9 @@ function lowerForward(
   scale: number,
   causal: boolean,
 ): { readonly value: Value; readonly logSumExp?: Value } {
-  if (!isTiled(specs, causal)) return lowerCached(emit, inputs, specs, scale, causal);
+  if (!isTiled(specs, causal)) {
+    return lowerCached(emit, inputs, specs, scale, causal, (readers.logSumExp ?? []).length > 0);
+  }
   const result = forward(emit, inputs, specs, scale);
   const value = emit.transpose(result.value, swap);
   const { B, T, H } = result.tiles.sizes;

@@ -26,12 +26,12 @@ export const rope = lowering(
     // With angles of its own each head is a position more.
     const positions = angles === "perHead" ? T.times(H) : T;
     const heads = angles === "perHead" ? Dim.of(1) : H;
-    const flat = emit.reshape(x, [B, positions, heads.times(D)]);
+    const flat = emit.reshape(x, [B, positions, heads.times(D)], shape);
     const settings = { interleaved: 1, num_heads: heads.value ?? 1 };
     const shared = angles === "perPosition";
     const tables = [cos, sin].map((values) => {
-      if (!shared) return emit.reshape(values, [B, positions, half]);
-      const table = emit.reshape(values, [positions, half]);
+      if (!shared) return emit.reshape(values, [B, positions, half], specs.cos.shape);
+      const table = emit.reshape(values, [positions, half], specs.cos.shape);
       if (emit.dialect === "onnxruntime") return table;
       return emit.node("Expand", [table, emit.sizes.shape([B, positions, half])]);
     });
@@ -39,7 +39,7 @@ export const rope = lowering(
       shared && emit.dialect === "onnxruntime"
         ? emit.microsoft("RotaryEmbedding", [flat, emit.builder.int64(0), ...tables], settings)
         : emit.node("RotaryEmbedding", [flat, ...tables], settings);
-    return { value: emit.reshape(rotated, shape) };
+    return { value: emit.reshape(rotated, shape, [B, positions, heads.times(D)]) };
   },
   declines,
 );

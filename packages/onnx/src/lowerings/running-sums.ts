@@ -1,6 +1,6 @@
 // Running sums that stay exact over long sequences: float64 inside, float32 outside.
 
-import { blockCumulativeSumOp, cumulativePhaseOp, Dim, type Shape } from "@sisa/core";
+import { blockCumulativeSumOp, cumulativePhaseOp, Dim, elementsOf, type Shape } from "@sisa/core";
 import { type Emitter, lowering } from "../lowering.ts";
 import type { Value } from "../model-proto.ts";
 import { emitPad } from "./shapes.ts";
@@ -40,37 +40,28 @@ function aligned(emit: Emitter, x: Value, shape: Shape, size: number, reverse: b
 }
 
 /**
- * From any position: the sum of all earlier rows, less that at the first row of the same block, in float64 so that the
- * difference is exact; rows of the block that was begun before continue its sum.
+ * From any position: each row sums those before it in its block by a matrix product, and rows of the block that was begun
+ * before add its sum. Which rows belong together depends on the start alone, and is found out once for all layers.
  */
 function continued(emit: Emitter, x: Value, before: Value, start: Value, shape: Shape, size: number): Value {
   const { builder, sizes } = emit;
   const one = Dim.of(1);
   const [batch = one, length = one, ...rest] = shape;
-  const ones = rest.map(() => one);
+  const width = elementsOf(rest);
+  const count = emit.cast(emit.node("Squeeze", [sizes.size(length), builder.int64(0)]), "int32");
+  const rows = emit.node("Range", [builder.int32(0), count, builder.int32(1)]);
   const origin = emit.reshape(start, [batch, one]);
-  const row = emit.node("Squeeze", [sizes.size(length), builder.int64(0)]);
-  const rows = emit.node("Range", [builder.int64Scalar(0), row, builder.int64Scalar(1)]);
-  const position = emit.node("Add", [emit.cast(origin, "int64"), rows]);
   // Positions are not negative, so the quotient is rounded down.
-  const blockStart = emit.node("Mul", [
-    emit.node("Div", [position, builder.int64Scalar(size)]),
-    builder.int64Scalar(size),
-  ]);
-  const offset = emit.node("Sub", [blockStart, emit.cast(origin, "int64")]);
-  const first = emit.node("Max", [offset, builder.int64Scalar(0)]);
+  const divisor = builder.int32(size);
+  const blocks = emit.node("Div", [emit.node("Add", [origin, rows]), divisor]); // [B,T]
+  const column = emit.reshape(blocks, [batch, length, one]);
+  const sameBlock = emit.node("Equal", [column, emit.reshape(blocks, [batch, one, length])]);
+  const isBefore = emit.node("LessOrEqual", [rows, emit.reshape(rows, [length, one])]);
+  const summed = emit.cast(emit.node("And", [sameBlock, isBefore]), "float32"); // [B,T,T]
+  const own = emit.node("MatMul", [summed, emit.reshape(x, [batch, length, width], shape)]);
 
-  const settings = { exclusive: 1 };
-  const earlier = emit.node("CumSum", [emit.cast(x, "float64"), builder.int64Scalar(1)], settings);
-  const indices = emit.node("Expand", [emit.reshape(first, [batch, length, ...ones]), sizes.shape(shape)]);
-  const atFirst = emit.node("GatherElements", [earlier, indices], { axis: 1 });
-  const own = emit.node("Add", [emit.cast(emit.node("Sub", [earlier, atFirst]), "float32"), x]);
-
-  // A block that began before the first row has a negative offset.
-  const begun = emit.cast(emit.node("Less", [offset, builder.int64Scalar(0)]), "float32");
-  const carried = emit.node("Mul", [
-    emit.reshape(begun, [batch, length, ...ones]),
-    emit.reshape(before, [batch, one, ...rest]),
-  ]);
-  return emit.node("Add", [own, carried]);
+  const isWithin = emit.node("Less", [emit.node("Mul", [column, divisor]), emit.reshape(start, [batch, one, one])]);
+  const begun = emit.cast(isWithin, "float32"); // [B,T,1]
+  const carried = emit.node("Mul", [begun, emit.reshape(before, [batch, one, width], shape.toSpliced(1, 1))]);
+  return emit.reshape(emit.node("Add", [own, carried]), shape, [batch, length, width]);
 }

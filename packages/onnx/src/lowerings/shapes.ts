@@ -65,8 +65,8 @@ export const iota = lowering(iotaOp, ({ emit, attributes: { length } }) => {
   return { value: emit.node("Range", [emit.builder.int32(0), end, emit.builder.int32(1)]) };
 });
 
-export const reshape = lowering(reshapeOp, ({ emit, inputs: { x }, attributes: { shape } }) => ({
-  value: emit.reshape(x, shape),
+export const reshape = lowering(reshapeOp, ({ emit, inputs: { x }, specs, attributes: { shape } }) => ({
+  value: emit.reshape(x, shape, specs.x.shape),
 }));
 
 export const slice = lowering(sliceOp, ({ emit, inputs: { x }, attributes: { axis, start, end } }) => ({
