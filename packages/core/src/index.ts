@@ -58,6 +58,7 @@ export {
   type LogitsGraph,
   type LossGraph,
   languageModel,
+  type ScoreGraph,
 } from "./models/language-model.ts";
 export {
   type Family,

@@ -32,6 +32,7 @@ import { slice } from "../ops/slice.ts";
 import { takeRow } from "../ops/take-row.ts";
 import { i32, type TensorSpec } from "../spec.ts";
 import { checkModelConfig, type ModelConfig } from "./config.ts";
+import { tokenScores } from "./token-scores.ts";
 
 type Tensors = { readonly [name: string]: Tensor };
 type ParameterSpecs = { readonly [name: string]: TensorSpec<"float"> };
@@ -47,6 +48,10 @@ export type LogitsGraph = Graph<
 export type LossGraph = Graph<
   { readonly ids: Ids; readonly targets: Ids; readonly [parameter: string]: TensorSpec },
   { readonly value: TensorSpec<"float"> }
+>;
+export type ScoreGraph = Graph<
+  { readonly ids: Ids; readonly places: Ids; readonly targets: Ids; readonly [parameter: string]: TensorSpec },
+  { readonly logProbability: TensorSpec<"float">; readonly predicted: Ids }
 >;
 export type DecodeGraph = Graph<
   { readonly ids: Ids; readonly start: Ids; readonly last: Ids; readonly [parameterOrCache: string]: TensorSpec },
@@ -150,6 +155,27 @@ export class LanguageModel implements Layer {
       value: this.loss(p as Tensors, ids as Tensor<"int">, targets as Tensor<"int">),
     }));
     return graph as unknown as LossGraph;
+  }
+
+  /**
+   * What the model says of tokens at some places.
+   *
+   * Inputs: `ids` int32 [B,T]; `places` int32 [R], the positions that say something, counted through the rows one after
+   * another (row * T + position); `targets` int32 [R], the token to score at each; all parameters.
+   * Outputs: `logProbability` [R], natural logarithms; `predicted` int32 [R], the most likely token.
+   */
+  scoreGraph(): ScoreGraph {
+    const inputs = { ids: i32("B", "T"), places: i32("R"), targets: i32("R"), ...parameterSpecs(this) };
+    const graph = trace(inputs, ({ ids, places, targets, ...p }) => {
+      const { hidden, embed } = this.#hidden(p as Tensors, ids as Tensor<"int">);
+      return tokenScores({
+        hidden,
+        weight: embed,
+        places: places as Tensor<"int">,
+        targets: targets as Tensor<"int">,
+      });
+    });
+    return graph as unknown as ScoreGraph;
   }
 
   /** What a cache keeps, by `layers.N.<entry>`. */
