@@ -150,6 +150,38 @@ export const attentionCases = casesOf(
       gradients: [],
     }),
     testCase({
+      name: "no-keys",
+      inputs: { ...tensors({ B: 2, T: 2, C: 9 }), keyLength: given(i32(2), [0, 3]) },
+      program: (inputs) => apply(attentionOp, inputs, { scale: 0.5, causal: false }),
+      expected: (values) => formula(values, { scale: 0.5, causal: false }),
+      gradients: [],
+      ieee: true,
+      note: "a query that sees no key gets zeros; its logSumExp is -Infinity",
+    }),
+    testCase({
+      name: "decode-no-keys",
+      inputs: {
+        ...tensors({ B: 2, T: 1, C: 9 }),
+        queryStart: given(i32(2), [0, 4]),
+        keyLength: given(i32(2), [0, 5]),
+      },
+      program: (inputs) => attention(inputs),
+      expected: (values) => formula(values, { scale: 0.5 }),
+      gradients: [],
+      ieee: true,
+    }),
+    testCase({
+      name: "bias-hides-all",
+      inputs: {
+        ...tensors({ B: 1, T: 3, H: 1 }),
+        bias: given(f32(3, 3), [0, 0, 0, ...new Array<number>(3).fill(Number.NEGATIVE_INFINITY), 0, 0, 0]),
+      },
+      program: (inputs) => attention(inputs),
+      expected: (values) => formula(values, { scale: 0.5 }),
+      gradients: [],
+      ieee: true,
+    }),
+    testCase({
       name: "decode-with-bias",
       inputs: {
         ...tensors({ B: 2, T: 1, C: 9 }),
@@ -248,6 +280,17 @@ export const attentionCases = casesOf(
         }),
       }),
     ),
+    testCase({
+      name: "bfloat16-float32-bias",
+      inputs: {
+        q: normals([1, 5, 2, 4], { dtype: "bfloat16" }),
+        k: normals([1, 5, 2, 4], { dtype: "bfloat16" }),
+        v: normals([1, 5, 2, 4], { dtype: "bfloat16" }),
+        bias: normals([1, 2, 5, 5]),
+      },
+      program: (inputs) => attention(inputs),
+      gradientTolerance: { nmse: 1e-4, reason: "probabilities are rounded before they are multiplied" },
+    }),
     testCase({
       name: "hostile-values",
       inputs: {

@@ -32,6 +32,9 @@ import { at, attend, dot } from "./formulas.ts";
 type Size = number | string;
 type Sizes = { readonly B?: Size; readonly T?: Size; readonly C?: Size; readonly H?: Size };
 
+/** Inputs that no precision policy narrows. */
+const gates = ["logDecay", "lambda"];
+
 /** Everything but the sums of decay, which programs make from `logDecay` [B,C,H]. */
 function tensors({ B = 2, T = 5, C = T, H = 3 }: Sizes, decay = 0.3) {
   return {
@@ -325,6 +328,18 @@ export const decayAttentionCases = casesOf(
       },
       program,
       perf: true,
+    }),
+    testCase({
+      name: "bfloat16-float32-gates",
+      inputs: Object.fromEntries(
+        Object.entries(tensors({ B: 1, T: 70, H: 2 })).map(([name, recipe]) => [
+          name,
+          { ...recipe, spec: { ...recipe.spec, dtype: gates.includes(name) ? "float32" : "bfloat16" } },
+        ]),
+      ) as ReturnType<typeof tensors>,
+      program,
+      gradientTolerance: { nmse: 1e-4, reason: "probabilities are rounded before they are multiplied" },
+      note: "what a bfloat16 policy runs: decays and lambda stay float32",
     }),
     ...otherFloats.map((dtype) =>
       testCase({

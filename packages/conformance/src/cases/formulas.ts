@@ -26,9 +26,10 @@ export function dot(count: number, a: (i: number) => number, b: (i: number) => n
   return total;
 }
 
-/** Weights of a row of scores; keys that are not seen score -Infinity. */
+/** Weights of a row of scores; keys that are not seen score -Infinity. Where none is seen, all weights are zero. */
 export function softmaxOf(scores: readonly number[]): number[] {
   const largest = scores.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
+  if (largest === Number.NEGATIVE_INFINITY) return scores.map(() => 0);
   const powers = scores.map((score) => Math.exp(score - largest));
   const total = powers.reduce((a, b) => a + b, 0);
   return powers.map((power) => power / total);

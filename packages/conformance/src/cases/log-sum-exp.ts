@@ -40,6 +40,15 @@ export const logSumExpCases = casesOf("logSumExp", [
     differences: "none",
   }),
   testCase({
+    name: "nothing",
+    inputs: { x: given(f32(2, 2), [Number.NEGATIVE_INFINITY, Number.NEGATIVE_INFINITY, 1, 2]) },
+    program: apply,
+    expected: formula,
+    ieee: true,
+    gradients: [],
+    note: "the sum of nothing is zero",
+  }),
+  testCase({
     name: "hostile",
     inputs: { x: given(f32(2, 2), [Number.NaN, 1, 1, 2]) },
     program: apply,

@@ -64,6 +64,12 @@ export const ropeCases = casesOf(
         program: ({ x, cos, sin }) => rope(x, cos, sin),
       }),
     ),
+    testCase({
+      name: "bfloat16-float32-tables",
+      inputs: { x: floats([3, 6], { dtype: "bfloat16" }), cos: floats([3, 3]), sin: floats([3, 3]) },
+      program: ({ x, cos, sin }) => rope(x, cos, sin),
+      gradientTolerance: { nmse: 1e-5, reason: "the gradient of a bfloat16 result is bfloat16" },
+    }),
   ],
   [
     refusal({

@@ -76,6 +76,11 @@ export const sumCases = casesOf(
       }),
     ),
     testCase({
+      name: "bfloat16-in-float32",
+      inputs: { x: floats([4, 300], { dtype: "bfloat16" }) },
+      program: ({ x }) => sum(x, { axes: [1], dtype: "float32" }),
+    }),
+    testCase({
       name: "overflow",
       inputs: { x: given(f32(3, 2), [3e38, 3e38, -3e38, -3e38, 1, 2]) },
       program: ({ x }) => sum(x, { axes: [1] }),

@@ -9,6 +9,7 @@ import { verify } from "../graph/verify.ts";
 import { adamw } from "../ops/adamw.ts";
 import { add } from "../ops/add.ts";
 import { argmax } from "../ops/argmax.ts";
+import { attention } from "../ops/attention.ts";
 import { cacheWrite } from "../ops/cache-write.ts";
 import { cast } from "../ops/cast.ts";
 import { crossEntropyOp } from "../ops/cross-entropy.ts";
@@ -17,7 +18,9 @@ import { exp } from "../ops/exp.ts";
 import { floor } from "../ops/floor.ts";
 import { gather } from "../ops/gather.ts";
 import { globalNorm } from "../ops/global-norm.ts";
+import { less } from "../ops/less.ts";
 import { linear } from "../ops/linear.ts";
+import { logSumExp } from "../ops/log-sum-exp.ts";
 import { matmul } from "../ops/matmul.ts";
 import { mean } from "../ops/mean.ts";
 import { mul } from "../ops/mul.ts";
@@ -29,6 +32,7 @@ import { softmax } from "../ops/softmax.ts";
 import { sub } from "../ops/sub.ts";
 import { sum } from "../ops/sum.ts";
 import { tanh } from "../ops/tanh.ts";
+import { where } from "../ops/where.ts";
 import { RandomStream } from "../random.ts";
 import { evaluate } from "../reference/evaluate.ts";
 import { f32, i32, specText, type TensorSpec } from "../spec.ts";
@@ -284,6 +288,53 @@ describe("gradients", () => {
     });
     expect(results["grad.x"]).toEqual(vector(0, 0, 0));
     expect(results["grad.table"]).toEqual(vector(0, 8, 0));
+  });
+
+  test("by a parameter are never rounded to the narrower copy that is multiplied", () => {
+    const inputs = { x: f32(5, 3), w: f32(4, 3), table: f32(6, 3), bias: f32(4), ids: i32(5) };
+    const graph = trace(inputs, ({ x, w, table, bias, ids }) => {
+      const narrow = (tensor: Tensor) => cast(tensor, "bfloat16") as Tensor;
+      const rows = add(narrow(x), gather(narrow(table), ids));
+      return sum(cast(add(linear(rows, narrow(w)), narrow(bias)), "float32") as Tensor);
+    });
+    const wrt = ["w", "table", "bias"] as const;
+    const step = valueAndGrad(graph, { wrt });
+    // From the operation that sums it to the output, a gradient is float32.
+    for (const name of wrt) {
+      const gradient = step.outputTensors[`grad.${name}`];
+      expect(gradient?.node.op.name, name).not.toBe("cast");
+      expect(gradient?.dtype, name).toBe("float32");
+    }
+    // 257 ones in one row: bfloat16 has no 257.
+    const many = trace({ table: f32(1, 1), ids: i32(257) }, ({ table, ids }) =>
+      sum(cast(gather(cast(table, "bfloat16"), ids), "float32") as Tensor),
+    );
+    const values = {
+      table: { shape: [1, 1], data: Float64Array.of(1) },
+      ids: { shape: [257], data: new Int32Array(257) },
+    };
+    const results = evaluate(valueAndGrad(many, { wrt: ["table"] }), values);
+    expect(results["grad.table"]?.data[0]).toBe(257);
+  });
+
+  test("are zero, not NaN, for a row of which nothing is seen", () => {
+    const graph = trace({ x: f32(2, 2) }, ({ x }) => {
+      const all = logSumExp(x);
+      return sum(where(less(all, -1e30), 0, all));
+    });
+    const nothing = Number.NEGATIVE_INFINITY;
+    const results = evaluate(valueAndGrad(graph, { wrt: ["x"] }), {
+      x: { shape: [2, 2], data: Float64Array.of(nothing, nothing, 0, 0) },
+    });
+    expect([...(results["grad.x"]?.data ?? [])]).toEqual([0, 0, 0.5, 0.5]);
+
+    const specs = { q: f32(1, 2, 1, 2), k: f32(1, 2, 1, 2), v: f32(1, 2, 1, 2), bias: f32(2, 1) };
+    const hidden = trace(specs, (inputs) => sum(attention(inputs, { causal: false })));
+    const ones = { shape: [1, 2, 1, 2], data: new Float64Array(4).fill(1) };
+    const bias = { shape: [2, 1], data: Float64Array.of(nothing, 0) };
+    const gradients = evaluate(valueAndGrad(hidden, { wrt: ["q", "k", "v"] }), { q: ones, k: ones, v: ones, bias });
+    expect([...(gradients["grad.v"]?.data ?? [])].map(Math.fround)).toEqual([0.5, 0.5, 0.5, 0.5]);
+    expect([...(gradients["grad.q"]?.data ?? [])]).toEqual([0, 0, 0, 0]);
   });
 
   test("have the dtype of their input, through casts and operations of mixed width", () => {

@@ -9,7 +9,7 @@ import type { AnyTensor, Node, Tensor } from "../graph/tensor.ts";
 import { verify } from "../graph/verify.ts";
 import { add } from "../ops/add.ts";
 import { broadcastTo } from "../ops/broadcast-to.ts";
-import { cast } from "../ops/cast.ts";
+import { cast, gradientDType } from "../ops/cast.ts";
 import { constant } from "../ops/constant.ts";
 import { specText, type TensorSpec } from "../spec.ts";
 
@@ -109,7 +109,7 @@ function backward(nodes: readonly Node[], loss: AnyTensor, wanted: ReadonlySet<A
           `valueAndGrad: ${node.op.name} gave a gradient ${specText(gradient)} for its input "${name}" ${specText(tensor)}`,
         );
       }
-      const own = cast(gradient, tensor.dtype) as Tensor;
+      const own = cast(gradient, gradientDType(tensor)) as Tensor;
       const seen = gradients.get(tensor);
       gradients.set(tensor, seen === undefined ? own : add(seen, own));
     }

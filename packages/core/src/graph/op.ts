@@ -82,22 +82,6 @@ export interface CompositeDefinition<Name extends string, I extends OpInputs, A 
 /** Not part of the types, which would otherwise differ between two copies of the package. */
 const opMark = Symbol.for("sisa.op");
 
-export type Primitive<
-  Name extends string = string,
-  I extends OpInputs = OpInputs,
-  A extends Attributes = Attributes,
-  O extends OpOutputs = OpOutputs,
-> = { readonly kind: "primitive" } & OpMethods<PrimitiveDefinition<Name, I, A, O>>;
-
-export type Composite<
-  Name extends string = string,
-  I extends OpInputs = OpInputs,
-  A extends Attributes = Attributes,
-  O extends OpOutputs = OpOutputs,
-> = { readonly kind: "composite" } & OpMethods<CompositeDefinition<Name, I, A, O>>;
-
-type OpMethods<T> = { readonly [K in keyof T]: T[K] };
-
 /** Any operation. Its rules are typed for its own inputs, so they are reached through the functions of this file. */
 export interface Op<Name extends string = string> {
   readonly kind: "primitive" | "composite";

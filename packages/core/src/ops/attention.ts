@@ -4,12 +4,13 @@ import { apply, type DefinedOp, defineComposite, expectKind, expectSameDType, ex
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "./add.ts";
 import { and } from "./and.ts";
+import { cast, wide, wideDType } from "./cast.ts";
 import { broadcastsTo, sumTo } from "./elementwise.ts";
 import { exp } from "./exp.ts";
 import { iota } from "./iota.ts";
 import { less } from "./less.ts";
 import { lessEqual } from "./less-equal.ts";
-import { logSumExp } from "./log-sum-exp.ts";
+import { logSumExp, shiftOf } from "./log-sum-exp.ts";
 import { matmul } from "./matmul.ts";
 import { mul } from "./mul.ts";
 import { reshape } from "./reshape.ts";
@@ -26,7 +27,7 @@ export interface AttentionInputs {
   readonly k: Tensor;
   /** [B,C,H,E] values; their width may differ from that of the keys */
   readonly v: Tensor;
-  /** Added to the scores before the mask; broadcasts to [B,H,T,C] */
+  /** Added to the scores before the mask; broadcasts to [B,H,T,C]; float32 or the dtype of q */
   readonly bias?: Tensor | undefined;
   /** int32 [B] position of the first query; default zeros */
   readonly queryStart?: Tensor<"int"> | undefined;
@@ -49,11 +50,12 @@ export function swapHeads(x: Tensor): Tensor {
   return transpose(x, swap);
 }
 
-/** Scores with bias and mask, [B,H,T,C]. */
+/** Scores with bias and mask, [B,H,T,C], float32 at least. */
 function scores(inputs: AttentionInputs, { scale, causal }: AttentionAttributes): Tensor {
   const { q, k, bias } = inputs;
-  const product = mul(matmul(swapHeads(q), swapHeads(k), { transposeB: true }), scale);
-  const biased = bias ? add(product, bias) : product;
+  const dtype = wideDType(q);
+  const product = mul(matmul(swapHeads(q), swapHeads(k), { transposeB: true, dtype }), scale);
+  const biased = bias ? add(product, wide(bias)) : product;
   const allowed = mask(inputs, causal);
   return allowed ? where(allowed, biased, Number.NEGATIVE_INFINITY) : biased;
 }
@@ -75,6 +77,7 @@ function checkAttention(inputs: AttentionInputs): void {
   expectKind("q", inputs.q, "float");
   expectSameDType(inputs.q, inputs.k);
   expectSameDType(inputs.q, inputs.v);
+  if (inputs.bias) expectKind("bias", inputs.bias, "float");
   const sizes = expectShape("q", inputs.q, ["B", "T", "H", "D"]);
   const keys = expectShape("k", inputs.k, ["B", "C", "H", "D"], sizes);
   expectShape("v", inputs.v, ["B", "C", "H", "E"], keys);
@@ -117,7 +120,8 @@ export const attentionOp: DefinedOp<"attention", AttentionInputs, AttentionAttri
     compose(inputs, attributes) {
       const s = scores(inputs, attributes);
       const total = logSumExp(s);
-      const value = swapHeads(matmul(exp(sub(s, total)), swapHeads(inputs.v)));
+      const p = cast(exp(sub(s, shiftOf(total))), inputs.v.dtype) as Tensor;
+      const value = swapHeads(matmul(p, swapHeads(inputs.v)));
       return { value, logSumExp: reshape(total, total.shape.slice(0, -1)) };
     },
     vjp({ inputs, attributes, outputs, gradients, needs }) {
@@ -179,16 +183,17 @@ export const attentionBackwardOp: DefinedOp<
   inputs: ["q", "k", "v", "bias?", "value", "logSumExp", "gradient"],
   compose(inputs, attributes) {
     const { q, k, v, value, logSumExp, gradient } = inputs;
-    const p = exp(sub(scores(inputs, attributes), reshape(logSumExp, [...logSumExp.shape, 1])));
+    const p = exp(sub(scores(inputs, attributes), shiftOf(reshape(logSumExp, [...logSumExp.shape, 1]))));
     const dO = swapHeads(gradient);
+    const narrow = (x: Tensor) => cast(x, q.dtype) as Tensor;
     // sum_j p_ij dp_ij = o_i . do_i, so that no row of p dp has to be summed.
-    const delta = swapHeads(sum(mul(gradient, value), { axes: [-1], keepDims: true }));
-    const ds = mul(p, sub(matmul(dO, swapHeads(v), { transposeB: true }), delta));
+    const delta = swapHeads(sum(mul(wide(gradient), wide(value)), { axes: [-1], keepDims: true }));
+    const ds = mul(p, sub(matmul(dO, swapHeads(v), { transposeB: true, dtype: wideDType(q) }), delta));
     const { scale } = attributes;
     return {
-      q: swapHeads(mul(matmul(ds, swapHeads(k)), scale)),
-      k: swapHeads(mul(matmul(ds, swapHeads(q), { transposeA: true }), scale)),
-      v: swapHeads(matmul(p, dO, { transposeA: true })),
+      q: swapHeads(mul(matmul(narrow(ds), swapHeads(k)), scale)),
+      k: swapHeads(mul(matmul(narrow(ds), swapHeads(q), { transposeA: true }), scale)),
+      v: swapHeads(matmul(narrow(p), dO, { transposeA: true })),
       scores: ds,
     };
   },
@@ -199,6 +204,7 @@ export const attentionBackwardOp: DefinedOp<
 /**
  * Softmax attention.
  * value_i = sum_j softmax_j(scale * q_i . k_j + bias_ij) v_j, over the keys that query i may see
+ * A query that sees no key gets zeros. Narrow floats are multiplied as they are; scores and softmax are float32.
  *
  * @param inputs q [B,T,H,D], k [B,C,H,D], v [B,C,H,E]; optional bias, queryStart, keyLength as in AttentionInputs
  * @param options.scale  factor of q . k; default 1 / sqrt(D)

@@ -1,6 +1,6 @@
 import { Dim } from "../dim.ts";
 import { GraphError } from "../errors.ts";
-import { apply, type DefinedOp, defineComposite, expectKind, expectShape } from "../graph/op.ts";
+import { apply, type DefinedOp, defineComposite, expectKind, expectSameDType, expectShape } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "./add.ts";
 import {
@@ -11,6 +11,7 @@ import {
   scaleOf,
   swapHeads,
 } from "./attention.ts";
+import { cast, wide, wideDType } from "./cast.ts";
 import { chunk } from "./chunk.ts";
 import { cumulativeSum } from "./cumulative-sum.ts";
 import { exp } from "./exp.ts";
@@ -86,8 +87,9 @@ export function decayFactors(gQuery: Tensor, gKey: Tensor, queryStart: Tensor<"i
 
 /** lambda * decay * (c . b), the importance term of the score: [B,H,T,C]. */
 function importance({ cRotated, bRotated, lambda }: DecayAttentionInputs, decay: Tensor): Tensor {
-  const product = matmul(swapHeads(cRotated), swapHeads(bRotated), { transposeB: true });
-  return mul(mul(product, decay), perHead(lambda));
+  const dtype = wideDType(cRotated);
+  const product = matmul(swapHeads(cRotated), swapHeads(bRotated), { transposeB: true, dtype });
+  return mul(mul(product, decay), perHead(wide(lambda)));
 }
 
 function perHead(lambda: Tensor): Tensor {
@@ -115,10 +117,11 @@ export const decayAttentionOp: DefinedOp<
     const { q, k, v, cRotated, bRotated, gQuery, gKey, lambda } = inputs;
     const floats = { q, k, v, cRotated, bRotated, gQuery, gKey, lambda };
     for (const [name, tensor] of Object.entries(floats)) expectKind(name, tensor, "float");
+    expectSameDType(cRotated, bRotated);
   },
   compose(inputs, { scale }) {
     const { q, k, v, gQuery, gKey, queryStart, keyLength } = inputs;
-    const bias = importance(inputs, decayFactors(gQuery, gKey, queryStart));
+    const bias = importance(inputs, decayFactors(wide(gQuery), wide(gKey), queryStart));
     return apply(attentionOp, { q, k, v, bias, queryStart, keyLength }, { scale, causal: true });
   },
   vjp({ inputs, attributes, outputs, gradients }) {
@@ -164,15 +167,18 @@ export const decayAttentionBackwardOp: DefinedOp<
   inputs: ["q", "k", "v", "cRotated", "bRotated", "gQuery", "gKey", "lambda", "value", "logSumExp", "gradient"],
   compose(inputs, { scale }) {
     const { q, k, v, cRotated, bRotated, gQuery, gKey, lambda, value, logSumExp, gradient } = inputs;
-    const decay = decayFactors(gQuery, gKey, undefined);
+    const decay = decayFactors(wide(gQuery), wide(gKey), undefined);
     const bias = importance(inputs, decay);
     const content = apply(attentionBackwardOp, { q, k, v, bias, value, logSumExp, gradient }, { scale, causal: true });
-    const weights = mul(content.scores, decay);
-    const c = swapHeads(cRotated);
-    const b = swapHeads(bRotated);
-    const unscaled = matmul(weights, b);
-    const dc = mul(unscaled, perHead(lambda));
-    const db = matmul(weights, mul(c, perHead(lambda)), { transposeA: true });
+    const narrow = (x: Tensor, like: Tensor) => cast(x, like.dtype) as Tensor;
+    const factor = perHead(wide(lambda));
+    const weights = narrow(mul(content.scores, decay), bRotated);
+    const [c, b] = [wide(swapHeads(cRotated)), wide(swapHeads(bRotated))];
+    // Sums stay wide until the gradients of g are taken from them: those are small differences.
+    const dtype = wideDType(bRotated);
+    const unscaled = matmul(weights, swapHeads(bRotated), { dtype });
+    const dc = mul(unscaled, factor);
+    const db = matmul(weights, narrow(mul(c, factor), bRotated), { transposeA: true, dtype });
     // d score / d g_i = score, so g_i gets c_i . dc_i and g_j gets -(b_j . db_j): no pass over pairs is needed.
     const read = sum(mul(c, dc), { axes: [-1] });
     const write = sum(mul(b, db), { axes: [-1] });
@@ -180,11 +186,11 @@ export const decayAttentionBackwardOp: DefinedOp<
       q: content.q,
       k: content.k,
       v: content.v,
-      cRotated: swapHeads(dc),
-      bRotated: swapHeads(db),
-      gQuery: transpose(read, [0, 2, 1]),
-      gKey: transpose(sub(totalsGradient(sub(read, write)), write), [0, 2, 1]),
-      lambda: sum(mul(c, unscaled), { axes: [0, 2, 3] }),
+      cRotated: swapHeads(narrow(dc, cRotated)),
+      bRotated: swapHeads(narrow(db, bRotated)),
+      gQuery: narrow(transpose(read, [0, 2, 1]), gQuery),
+      gKey: narrow(transpose(sub(totalsGradient(sub(read, write)), write), [0, 2, 1]), gKey),
+      lambda: narrow(sum(mul(c, unscaled), { axes: [0, 2, 3] }), lambda),
     };
   },
   flops({ q, k, v, cRotated }) {

@@ -17,6 +17,7 @@ import {
 } from "../graph/op.ts";
 import type { AnyTensor, Tensor } from "../graph/tensor.ts";
 import type { TensorSpec } from "../spec.ts";
+import { gradientDType } from "./cast.ts";
 import { constant } from "./constant.ts";
 import { reshape } from "./reshape.ts";
 import { sum } from "./sum.ts";
@@ -61,15 +62,18 @@ export function broadcastsTo(shape: Shape, target: Shape): boolean {
   return extra >= 0 && shape.every((size, axis) => size.equals(1) || size.equals(target[axis + extra] ?? -1));
 }
 
-/** Sums a gradient over the axes along which its tensor was broadcast. */
-export function sumTo(gradient: Tensor, shape: Shape): Tensor {
+/**
+ * Sums a gradient over the axes along which its tensor was broadcast.
+ * @param dtype of the sums; default that of the gradient
+ */
+export function sumTo(gradient: Tensor, shape: Shape, dtype?: Tensor["dtype"]): Tensor {
   const extra = gradient.shape.length - shape.length;
   const axes = gradient.shape.flatMap((size, axis) => {
     const target = axis < extra ? undefined : shape[axis - extra];
     return target === undefined || (target.equals(1) && !size.equals(1)) ? [axis] : [];
   });
   if (axes.length === 0) return gradient;
-  return reshape(sum(gradient, { axes, keepDims: true }), shape);
+  return reshape(sum(gradient, { axes, keepDims: true, dtype }), shape);
 }
 
 /** For each element of `output` in order, the place to read in an input that broadcasts to it. */
@@ -164,8 +168,8 @@ export function defineBinary<const Name extends string, X extends Kind = "float"
           const b = asFloat(inputs.b);
           const rules = vjp({ a, b, value: asFloat(outputs.value), gradient });
           const result: Gradients<BinaryInputs<X>> = {
-            a: needs.a ? sumTo(rules.a(), a.shape) : undefined,
-            b: needs.b ? sumTo(rules.b(), b.shape) : undefined,
+            a: needs.a ? sumTo(rules.a(), a.shape, gradientDType(a)) : undefined,
+            b: needs.b ? sumTo(rules.b(), b.shape, gradientDType(b)) : undefined,
           };
           return result;
         }

@@ -3,6 +3,7 @@ import type { Kind } from "../dtype.ts";
 import { DataError, ShapeError } from "../errors.ts";
 import { type Attributes, apply, definePrimitive, expectKind } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
+import { gradientDType } from "./cast.ts";
 import { scatterAdd } from "./scatter-add.ts";
 
 export const gatherOp = /* @__PURE__ */ definePrimitive<
@@ -28,7 +29,12 @@ export const gatherOp = /* @__PURE__ */ definePrimitive<
   },
   vjp({ inputs: { table, ids }, gradients }) {
     if (gradients.value === undefined) return {};
-    return { table: scatterAdd(gradients.value, ids, { rows: table.shape[0] ?? Dim.of(0) }) };
+    return {
+      table: scatterAdd(gradients.value, ids, {
+        rows: table.shape[0] ?? Dim.of(0),
+        dtype: gradientDType(table as Tensor),
+      }),
+    };
   },
 });
 

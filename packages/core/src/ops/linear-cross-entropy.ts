@@ -1,8 +1,17 @@
 import { Dim, elementsOf } from "../dim.ts";
 import { ShapeError } from "../errors.ts";
-import { apply, applyOp, type DefinedOp, defineComposite, expectKind, expectShape } from "../graph/op.ts";
+import {
+  apply,
+  applyOp,
+  type DefinedOp,
+  defineComposite,
+  expectKind,
+  expectSameDType,
+  expectShape,
+} from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "./add.ts";
+import { cast, wide, wideDType } from "./cast.ts";
 import { concat } from "./concat.ts";
 import { div } from "./div.ts";
 import { exp } from "./exp.ts";
@@ -37,6 +46,7 @@ export const linearCrossEntropyOp: DefinedOp<
     expectKind("x", x, "float");
     if (!Number.isInteger(chunk) || chunk < 1) throw new ShapeError(`expected a chunk >= 1, got ${chunk}`);
     expectKind("targets", targets, "int");
+    expectSameDType(x, weight);
     const leading = x.shape.slice(0, -1).map((_, axis) => `N${axis}`);
     const sizes = expectShape("x", x, [...leading, "M"]);
     expectShape("weight", weight, ["V", "M"], sizes);
@@ -49,32 +59,33 @@ export const linearCrossEntropyOp: DefinedOp<
     const vocabulary = weight.shape[0] ?? Dim.of(0);
     const parts = chunksOf(weight, chunk);
 
-    const logits = parts.map((part) => matmul(flat, part, { transposeB: true }));
+    const dtype = wideDType(x);
+    const logits = parts.map((part) => matmul(flat, part, { transposeB: true, dtype }));
     const total = logSumExp(concat(logits.map(logSumExp), { axis: 1 }));
-    const targetRows = gather(weight, ids);
-    const chosen = sum(mul(flat, targetRows), { axes: [1], keepDims: true });
+    const targetRows = wide(gather(weight, ids));
+    const chosen = sum(mul(wide(flat), targetRows), { axes: [1], keepDims: true });
 
     // The loss is a scalar, so its gradients are known here but for one factor. With several chunks the logits are
     // computed again, since keeping them would hold all of them; the tag keeps the two computations apart.
-    const again = parts.length === 1 ? logits : parts.map((part) => recomputed(flat, part));
-    const share = div(1, countOf(ids, [0], x.dtype));
-    const p = again.map((part) => mul(exp(sub(part, total)), share));
-    const dx = p.map((part, index) => matmul(part, parts[index] ?? weight)).reduce((a, b) => add(a, b));
+    const again = parts.length === 1 ? logits : parts.map((part) => recomputed(flat, part, dtype));
+    const share = div(1, countOf(ids, [0], dtype));
+    const p = again.map((part) => cast(mul(exp(sub(part, total)), share), x.dtype) as Tensor);
+    const dx = p.map((part, index) => matmul(part, parts[index] ?? weight, { dtype })).reduce((a, b) => add(a, b));
     const dw = concat(
-      p.map((part) => matmul(part, flat, { transposeA: true })),
+      p.map((part) => matmul(part, flat, { transposeA: true, dtype })),
       { axis: 0 },
     );
     return {
       value: mean(sub(total, chosen)),
-      gradX: reshape(sub(dx, mul(targetRows, share)), x.shape),
-      gradWeight: sub(dw, scatterAdd(mul(flat, share), ids, { rows: vocabulary })),
+      gradX: reshape(cast(sub(dx, mul(targetRows, share)), x.dtype) as Tensor, x.shape),
+      gradWeight: sub(dw, scatterAdd(mul(wide(flat), share), ids, { rows: vocabulary })),
     };
   },
   vjp({ outputs, gradients, needs }) {
     const gradient = gradients.value;
     if (gradient === undefined) return {};
     return {
-      x: needs.x ? mul(outputs.gradX, gradient) : undefined,
+      x: needs.x ? mul(outputs.gradX, cast(gradient, outputs.gradX.dtype) as Tensor) : undefined,
       weight: needs.weight ? mul(outputs.gradWeight, gradient) : undefined,
     };
   },
@@ -93,8 +104,8 @@ function chunksOf(weight: Tensor, size: number): readonly Tensor[] {
   return starts.map((start) => slice(weight, { axis: 0, start, end: Math.min(start + size, rows) }));
 }
 
-function recomputed(x: Tensor, part: Tensor): Tensor {
-  const attributes = { transposeA: false, transposeB: true };
+function recomputed(x: Tensor, part: Tensor, dtype: Tensor["dtype"]): Tensor {
+  const attributes = { transposeA: false, transposeB: true, ...(dtype === x.dtype ? {} : { dtype }) };
   return applyOp(matmulOp, { a: x, b: part }, attributes, "recompute").value as Tensor;
 }
 
@@ -105,7 +116,7 @@ function recomputed(x: Tensor, part: Tensor): Tensor {
  * @param weight  [V, M] float
  * @param targets int32 [...], from 0 to V - 1
  * @param options.chunk rows of the weight whose logits are held at a time; default 8192
- * @returns scalar, nats
+ * @returns scalar, nats, float32 at least
  * @throws ShapeError
  */
 export function linearCrossEntropy(

@@ -4,7 +4,7 @@ import { ShapeError } from "../errors.ts";
 import { apply, definePrimitive, expectKind, expectSameDType } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { DTypeOfKind } from "../spec.ts";
-import { cast } from "./cast.ts";
+import { cast, gradientDType } from "./cast.ts";
 import { broadcastIndex, broadcastShapes, sumTo } from "./elementwise.ts";
 import { reshape } from "./reshape.ts";
 
@@ -64,22 +64,23 @@ export const matmulOp = /* @__PURE__ */ definePrimitive<
     const { a, b } = inputs;
     // Sums in a wider dtype than the operands: the gradient is narrowed, so that these products are like the forward one.
     const gradient = cast(gradients.value, a.dtype) as Tensor;
+    const [dtypeA, dtypeB] = [gradientDType(a), gradientDType(b)];
     // A weight used by all leading axes gets its gradient in one product over them instead of one for each, summed.
     if (b.shape.length === 2 && a.shape.length > 2 && !transposeA) {
       const rows = elementsOf(a.shape.slice(0, -1));
       const flat = (x: Tensor) => reshape(x, [rows, x.shape.at(-1) ?? Dim.of(1)]);
       return {
-        a: needs.a ? matmul(gradient, b, { transposeB: !transposeB, dtype: a.dtype }) : undefined,
-        b: needs.b ? gradientOfB(flat(a), flat(gradient), false, transposeB, b.dtype) : undefined,
+        a: needs.a ? matmul(gradient, b, { transposeB: !transposeB, dtype: dtypeA }) : undefined,
+        b: needs.b ? gradientOfB(flat(a), flat(gradient), false, transposeB, dtypeB) : undefined,
       };
     }
     const gradientOfA = () =>
       transposeA
-        ? matmul(b, gradient, { transposeA: transposeB, transposeB: true, dtype: a.dtype })
-        : matmul(gradient, b, { transposeB: !transposeB, dtype: a.dtype });
+        ? matmul(b, gradient, { transposeA: transposeB, transposeB: true, dtype: dtypeA })
+        : matmul(gradient, b, { transposeB: !transposeB, dtype: dtypeA });
     return {
       a: needs.a ? sumTo(gradientOfA(), a.shape) : undefined,
-      b: needs.b ? sumTo(gradientOfB(a, gradient, transposeA, transposeB, b.dtype), b.shape) : undefined,
+      b: needs.b ? sumTo(gradientOfB(a, gradient, transposeA, transposeB, dtypeB), b.shape) : undefined,
     };
   },
   flops({ a }, { transposeA }, { value }) {

@@ -4,13 +4,13 @@ import { constant } from "./constant.ts";
 import { dimSize } from "./dim-size.ts";
 import { div } from "./div.ts";
 import { mul } from "./mul.ts";
-import { type ReduceOptions, reduceAttributes } from "./reduce.ts";
-import { sum } from "./sum.ts";
+import { reduceAttributes } from "./reduce.ts";
+import { type SumOptions, sum } from "./sum.ts";
 
 /** Mean over axes; over all of them where none are named. */
-export function mean(x: Tensor, options: ReduceOptions = {}): Tensor {
+export function mean(x: Tensor, options: SumOptions = {}): Tensor {
   const { axes } = reduceAttributes("mean", x.shape.length, options);
-  return div(sum(x, options), countOf(x, axes));
+  return div(sum(x, options), countOf(x, axes, options.dtype));
 }
 
 /** How many elements lie along these axes, as a scalar of x's dtype. */

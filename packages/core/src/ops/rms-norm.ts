@@ -1,7 +1,7 @@
 import { apply, type DefinedOp, defineComposite, expectKind, expectShape } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "./add.ts";
-import { cast } from "./cast.ts";
+import { cast, wide } from "./cast.ts";
 import { div } from "./div.ts";
 import { mean } from "./mean.ts";
 import { mul } from "./mul.ts";
@@ -15,11 +15,6 @@ interface RmsNormAttributes {
 }
 
 const last = { axes: [-1], keepDims: true };
-
-/** Narrow floats are widened for statistics. */
-function wide(x: Tensor): Tensor {
-  return x.dtype === "float16" || x.dtype === "bfloat16" ? cast(x, "float32") : x;
-}
 
 function inverseRoot(x: Tensor, epsilon: number): Tensor {
   return div(1, sqrt(add(mean(mul(x, x), last), epsilon)));

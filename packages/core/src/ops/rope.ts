@@ -3,6 +3,7 @@ import { ShapeError } from "../errors.ts";
 import { apply, defineComposite, expectKind } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "./add.ts";
+import { cast, wide } from "./cast.ts";
 import { concat } from "./concat.ts";
 import { broadcastsTo, sumTo } from "./elementwise.ts";
 import { mul } from "./mul.ts";
@@ -19,7 +20,7 @@ export const ropeOp = /* @__PURE__ */ defineComposite<
   name: "rope",
   inputs: ["x", "cos", "sin"],
   check({ x, cos, sin }) {
-    expectKind("x", x, "float");
+    for (const [name, tensor] of Object.entries({ x, cos, sin })) expectKind(name, tensor, "float");
     const width = x.shape.at(-1);
     const half = cos.shape.at(-1);
     if (!width || !half || !width.equals(half.times(2)) || !sin.shape.at(-1)?.equals(half)) {
@@ -37,15 +38,16 @@ export const ropeOp = /* @__PURE__ */ defineComposite<
     }
   },
   compose({ x, cos, sin }) {
-    const [a, b] = pairs(x);
-    return { value: unpairs(sub(mul(a, cos), mul(b, sin)), add(mul(a, sin), mul(b, cos))) };
+    const [a, b] = pairs(wide(x));
+    const [c, s] = [wide(cos), wide(sin)];
+    return { value: cast(unpairs(sub(mul(a, c), mul(b, s)), add(mul(a, s), mul(b, c))), x.dtype) as Tensor };
   },
   vjp({ inputs: { x, cos, sin }, gradients, needs }) {
     const gradient = gradients.value;
     if (gradient === undefined) return {};
     const angles = () => {
-      const [a, b] = pairs(x);
-      const [ga, gb] = pairs(gradient);
+      const [a, b] = pairs(wide(x));
+      const [ga, gb] = pairs(wide(gradient));
       return {
         cos: sumTo(add(mul(a, ga), mul(b, gb)), cos.shape),
         sin: sumTo(sub(mul(a, gb), mul(b, ga)), sin.shape),
@@ -77,8 +79,8 @@ function unpairs(a: Tensor, b: Tensor): Tensor {
  *
  * @param x   [..., D] with D even
  * @param cos [..., D/2], broadcast against the pairs of x
- * @param sin [..., D/2]
- * @returns the shape of x
+ * @param sin [..., D/2]; float32 tables may stand beside a narrower x
+ * @returns shape and dtype of x
  * @throws ShapeError
  * Source: Su et al. 2021, arXiv:2104.09864.
  */

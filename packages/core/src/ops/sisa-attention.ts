@@ -4,6 +4,7 @@ import { apply, type DefinedOp, defineComposite, expectKind, expectShape } from 
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "./add.ts";
 import { attention, scaleOf } from "./attention.ts";
+import { cast, wide } from "./cast.ts";
 import { concat } from "./concat.ts";
 import { cos } from "./cos.ts";
 import { cumulativePhase } from "./cumulative-phase.ts";
@@ -98,8 +99,10 @@ function sdpa({ q, k, v, c, b, logDecay, phase, lambda }: SisaAttentionInputs, s
   const [cosPhi, sinPhi] = [cos(phi), sin(phi)];
   // The attention call scales the whole score, so the factor of the importance term is divided by that scale.
   const weight = reshape(mul(sqrt(lambda), scale ** -0.5), [...lambda.shape, 1]);
-  const query = mul(mul(rope(c, cosPhi, sinPhi), exp(decay)), weight);
-  const key = mul(mul(rope(b, cosPhi, sinPhi), exp(neg(decay))), weight);
+  const channels = (x: Tensor, factor: Tensor) =>
+    cast(mul(mul(wide(rope(x, cosPhi, sinPhi)), factor), weight), q.dtype) as Tensor;
+  const query = channels(c, exp(decay));
+  const key = channels(b, exp(neg(decay)));
   return attention({ q: concat([q, query], { axis: 3 }), k: concat([k, key], { axis: 3 }), v }, { scale });
 }
 

@@ -1,6 +1,8 @@
 import { apply, definePrimitive, expectKind } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
+import type { DTypeOfKind } from "../spec.ts";
 import { broadcastTo } from "./broadcast-to.ts";
+import { cast } from "./cast.ts";
 import {
   keptShape,
   type ReduceAttributes,
@@ -11,17 +13,28 @@ import {
 } from "./reduce.ts";
 import { reshape } from "./reshape.ts";
 
+interface SumAttributes extends ReduceAttributes {
+  /** dtype of the sums, for floats; that of x where left out. */
+  readonly dtype?: DTypeOfKind<"float"> | undefined;
+}
+
+export interface SumOptions extends ReduceOptions {
+  /** dtype of the sums, for floats; default that of x. */
+  readonly dtype?: DTypeOfKind<"float"> | undefined;
+}
+
 export const sumOp = /* @__PURE__ */ definePrimitive<
   "sum",
   { readonly x: Tensor<"float" | "int"> },
-  ReduceAttributes,
+  SumAttributes,
   { value: Tensor<"float" | "int"> }
 >({
   name: "sum",
   inputs: ["x"],
   infer({ x }, attributes) {
     expectKind("x", x, "float", "int");
-    return { value: { dtype: x.dtype, shape: reducedShape(x.shape, attributes) } };
+    if (attributes.dtype !== undefined) expectKind("x, summed in another dtype,", x, "float");
+    return { value: { dtype: attributes.dtype ?? x.dtype, shape: reducedShape(x.shape, attributes) } };
   },
   reference({ x }, attributes, { value }) {
     const index = reduceIndex(x.shape, attributes);
@@ -32,11 +45,14 @@ export const sumOp = /* @__PURE__ */ definePrimitive<
   },
   vjp({ inputs: { x }, attributes, gradients }) {
     if (gradients.value === undefined) return {};
-    return { x: broadcastTo(reshape(gradients.value, keptShape(x.shape, attributes)), x.shape) };
+    const gradient = cast(gradients.value, x.dtype) as Tensor;
+    return { x: broadcastTo(reshape(gradient, keptShape(x.shape, attributes)), x.shape) };
   },
 });
 
 /** Sum over axes; over all of them where none are named. The sum of nothing is 0. */
-export function sum<K extends "float" | "int" = "float">(x: Tensor<K>, options: ReduceOptions = {}): Tensor<K> {
-  return apply(sumOp, { x }, reduceAttributes("sum", x.shape.length, options)).value as Tensor<K>;
+export function sum<K extends "float" | "int" = "float">(x: Tensor<K>, options: SumOptions = {}): Tensor<K> {
+  const { dtype } = options;
+  const own = dtype === undefined || dtype === x.dtype ? {} : { dtype };
+  return apply(sumOp, { x }, { ...reduceAttributes("sum", x.shape.length, options), ...own }).value as Tensor<K>;
 }

@@ -8,6 +8,7 @@ import { Dim, type Shape } from "@sisa/core";
 import type { Emitter } from "../lowering.ts";
 import type { Value } from "../model-proto.ts";
 import { smallestExponent } from "./attention-tiles.ts";
+import { shiftOf } from "./log-sum-exp.ts";
 
 /** Positions after which sums of log decay begin anew. */
 const block = 64;
@@ -145,16 +146,23 @@ function attend(args: CachedAttention, keys: Keys, visible: Visibility) {
 
     const masked = visible.hidden ? emit.node("Add", [scores, visible.hidden]) : scores;
     const last = builder.int64(layout.leading.length + 1);
-    const largest = emit.node("ReduceMax", [masked, last], { keepdims: 1 });
+    // A query whose every key is hidden sees nothing; by position alone each sees at least the first key.
+    const mayHideAll = args.keyLength !== undefined || bias !== undefined;
+    const found = emit.node("ReduceMax", [masked, last], { keepdims: 1 });
+    const largest = mayHideAll ? shiftOf(emit, found) : found;
     // Exponents are raised before and zeros set after the exponential: of numbers that underflow it is slow.
     const exponent = emit.node("Max", [emit.node("Sub", [masked, largest]), builder.float(smallestExponent)]);
     const grown = emit.node("Exp", [exponent]);
     const weights = visible.factor ? emit.node("Mul", [grown, visible.factor]) : grown;
     const total = emit.node("ReduceSum", [weights, last], { keepdims: 1 });
     const mixed = layout.mix(weights, keyOperand(args.v, widths.E));
-    const value = layout.result(emit.node("Div", [mixed, total]), T, widths.E);
+    // The largest score counts one, so the sum is smaller only where there is none.
+    const isNothing = mayHideAll ? emit.node("Less", [total, builder.float(1)]) : undefined;
+    const unless = (x: Value, nothing: number) =>
+      isNothing ? emit.node("Where", [isNothing, builder.float(nothing), x]) : x;
+    const value = layout.result(unless(emit.node("Div", [mixed, total]), 0), T, widths.E);
     if (!needsLogSumExp) return { value };
-    const logSumExp = emit.node("Add", [largest, emit.node("Log", [total])]);
+    const logSumExp = unless(emit.node("Add", [largest, emit.node("Log", [total])]), Number.NEGATIVE_INFINITY);
     return { value, logSumExp: emit.reshape(logSumExp, [B, H, T]) };
   };
 }
