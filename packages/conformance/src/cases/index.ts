@@ -11,6 +11,7 @@ import { blockCumulativeSumCases } from "./block-cumulative-sum.ts";
 import { broadcastToCases } from "./broadcast-to.ts";
 import { cacheWriteCases } from "./cache-write.ts";
 import { castCases } from "./cast.ts";
+import { causalConvCases } from "./causal-conv.ts";
 import { chunkCases } from "./chunk.ts";
 import { concatCases } from "./concat.ts";
 import { constantCases } from "./constant.ts";
@@ -62,6 +63,7 @@ import { sliceCases } from "./slice.ts";
 import { softmaxCases } from "./softmax.ts";
 import { softplusCases } from "./softplus.ts";
 import { sqrtCases } from "./sqrt.ts";
+import { ssdScanBackwardCases, ssdScanCases } from "./ssd-scan.ts";
 import { ssmPrepareCases } from "./ssm-prepare.ts";
 import { subCases } from "./sub.ts";
 import { sumCases } from "./sum.ts";
@@ -84,6 +86,7 @@ export const allCases: readonly OpCases[] = [
   broadcastToCases,
   cacheWriteCases,
   castCases,
+  causalConvCases,
   chunkCases,
   concatCases,
   constantCases,
@@ -137,6 +140,8 @@ export const allCases: readonly OpCases[] = [
   softmaxCases,
   softplusCases,
   sqrtCases,
+  ssdScanCases,
+  ssdScanBackwardCases,
   ssmPrepareCases,
   subCases,
   sumCases,

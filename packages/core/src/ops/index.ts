@@ -17,6 +17,7 @@ export { blockCumulativeSum, blockCumulativeSumOp } from "./block-cumulative-sum
 export { broadcastTo, broadcastToOp } from "./broadcast-to.ts";
 export { cacheWrite, cacheWriteOp } from "./cache-write.ts";
 export { cast, castOp } from "./cast.ts";
+export { causalConv, causalConvOp } from "./causal-conv.ts";
 export { chunk, chunkOp } from "./chunk.ts";
 export { concat, concatOp } from "./concat.ts";
 export { constant, constantOp } from "./constant.ts";
@@ -78,6 +79,7 @@ export { slice, sliceOp } from "./slice.ts";
 export { softmax, softmaxOp } from "./softmax.ts";
 export { softplus, softplusOp } from "./softplus.ts";
 export { sqrt, sqrtOp } from "./sqrt.ts";
+export { type SsdScanInputs, ssdChunk, ssdScan, ssdScanBackwardOp, ssdScanOp } from "./ssd-scan.ts";
 export { decayBlock, type SsmPrepareInputs, ssmPrepare, ssmPrepareOp } from "./ssm-prepare.ts";
 export { sub, subOp } from "./sub.ts";
 export { sum, sumOp } from "./sum.ts";
