@@ -5,7 +5,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { bundle, launchChromium, modulePage, openPage, screenshot, serve, useSwiftshader } from "./index.ts";
+import { launchChromium, modulePage, openPage, screenshot, serve, useSwiftshader } from "./node.ts";
 
 /** Squares numbers on the first WebGPU adapter; gives the numbers and the adapter's architecture. */
 const squareOnDevice = `
@@ -49,12 +49,12 @@ describe("Chromium", () => {
   });
 
   test("computes on WebGPU in a bundled page", async () => {
-    const script = await bundle(
+    const files = await modulePage(
       `${squareOnDevice}
       globalThis.result = squareOnDevice(navigator.gpu, GPUBufferUsage, GPUMapMode.READ);`,
       import.meta.dirname,
     );
-    await using server = await serve(modulePage(script));
+    await using server = await serve(files);
     const { page, errors } = await openPage(chromium, server.url);
     expect(await page.evaluate("result")).toEqual(expected);
     expect(errors).toEqual([]);

@@ -19,7 +19,7 @@ export interface LoopbackServer extends AsyncDisposable {
 }
 
 /** Files by their path below the root, such as `{ "index.html": "..." }`. */
-type ServedFiles = { readonly [path: string]: string | Uint8Array };
+export type ServedFiles = { readonly [path: string]: string | Uint8Array };
 
 const types: { readonly [extension: string]: string } = {
   ".html": "text/html; charset=utf-8",

@@ -23,7 +23,10 @@ import { Queue } from "./queue.ts";
 import { Runtime } from "./runtime.ts";
 
 export interface OnnxruntimeOptions {
-  /** Threads within one operation. Default: one per core. */
+  /**
+   * Threads within one operation. Default: one per core. In browsers there are several only on pages that are isolated
+   * (headers COOP and COEP); by default half the cores, at most 4.
+   */
   readonly threads?: number;
   /** How to spell operations of third parties, by name; composites need none. */
   readonly lowerings?: Lowerings;

@@ -7,6 +7,7 @@ import { type ElementType, GraphBuilder as Graph, type GraphBuilder, modelBytes 
 
 /** What both packages export. */
 interface OrtModule {
+  readonly env: { readonly wasm: { numThreads?: number } };
   readonly InferenceSession: {
     create(model: Uint8Array, options?: InferenceSession.SessionOptions): Promise<InferenceSession>;
   };
@@ -23,7 +24,7 @@ export interface RuntimeTensor {
 }
 
 export interface RuntimeOptions {
-  /** Threads within one operation; default one per core. */
+  /** Threads within one operation; default one per core, in browsers what ONNX Runtime chooses. */
   readonly threads?: number | undefined;
 }
 
@@ -52,7 +53,10 @@ export class Runtime {
 
   /** @throws BackendUnavailableError where the package is not installed or cannot start */
   static async load(options: RuntimeOptions): Promise<Runtime> {
-    const runtime = new Runtime(await importRuntime(), options);
+    const ort = await importRuntime();
+    // In browsers all sessions share one pool, which the first of them starts.
+    if (!isNode() && options.threads !== undefined) ort.env.wasm.numThreads = options.threads;
+    const runtime = new Runtime(ort, options);
     await runtime.#probe();
     return runtime;
   }
@@ -184,7 +188,8 @@ async function importRuntime(): Promise<OrtModule> {
   const native = "onnxruntime-node";
   try {
     if (isNode()) return (await import(/* @vite-ignore */ native)) as OrtModule;
-    return (await import("onnxruntime-web")) as unknown as OrtModule;
+    // The build without WebGPU and WebNN: half the download, and its `wasm` provider is the same.
+    return (await import("onnxruntime-web/wasm")) as unknown as OrtModule;
   } catch (error) {
     const install = isNode()
       ? "ONNXRUNTIME_NODE_INSTALL=skip npm install onnxruntime-node"
