@@ -59,6 +59,7 @@ export {
   type LossGraph,
   languageModel,
   type ScoreGraph,
+  type StepGraph,
 } from "./models/language-model.ts";
 export {
   type Family,

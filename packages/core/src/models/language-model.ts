@@ -58,6 +58,11 @@ export type DecodeGraph = Graph<
   { readonly logits: TensorSpec<"float">; readonly [cache: string]: TensorSpec }
 >;
 
+export type StepGraph = Graph<
+  { readonly ids: Ids; readonly start: Ids; readonly places: Ids; readonly [parameterOrCache: string]: TensorSpec },
+  { readonly logits: TensorSpec<"float">; readonly [cache: string]: TensorSpec }
+>;
+
 interface Block {
   readonly prefix: string;
   readonly mixer: Mixer;
@@ -196,22 +201,34 @@ export class LanguageModel implements Layer {
    * below twice `sdpaClamp` for cached decoding to equal a full pass.
    */
   decodeGraph(): DecodeGraph {
-    const inputs = {
-      ids: i32("B", "T"),
-      start: i32("B"),
-      last: i32("B"),
-      ...this.cacheSpecs(),
-      ...parameterSpecs(this),
-    };
-    const graph = trace(inputs, (tensors) => {
-      const { ids, start, last, ...rest } = tensors;
-      const p = rest as Tensors;
+    return this.#cachedGraph({ last: i32("B") }, (hidden, { last }) => takeRow(hidden, last)) as DecodeGraph;
+  }
+
+  /**
+   * `decodeGraph` with the logits of any positions: in place of `last` it takes `places` int32 [R], counted through the
+   * rows one after another (row * T + position), and gives `logits` [R,V].
+   */
+  stepGraph(): StepGraph {
+    return this.#cachedGraph({ places: i32("R") }, (hidden, { places }) => {
+      const [B = Dim.of(0), T = Dim.of(0), M = Dim.of(0)] = hidden.shape;
+      return gather(reshape(hidden, [B.times(T), M]), places);
+    }) as StepGraph;
+  }
+
+  /** Cached decoding with the logits of the hidden states that `chosen` picks from [B,T,M] by its inputs. */
+  #cachedGraph<const I extends Readonly<Record<string, TensorSpec<"int">>>>(
+    choice: I,
+    chosen: (hidden: Tensor, choice: { readonly [N in keyof I]: Tensor<"int"> }) => Tensor,
+  ): unknown {
+    const specs = { ids: i32("B", "T"), start: i32("B") };
+    return trace({ ...specs, ...choice, ...this.cacheSpecs(), ...parameterSpecs(this) }, (tensors) => {
+      const { ids, start } = tensors as { readonly ids: Tensor<"int">; readonly start: Tensor<"int"> };
+      const p = tensors as unknown as Tensors;
       const entries = Object.fromEntries(Object.keys(this.cacheSpecs()).map((name) => [name, p[name] as Tensor]));
       const { hidden, embed, cache, decaySpan } = this.#hidden(p, ids, { start, entries });
-      const logits = linear(takeRow(hidden, last), embed);
-      return { logits, ...(decaySpan ? { decaySpan } : {}), ...cache };
+      const rows = chosen(hidden, tensors as unknown as { readonly [N in keyof I]: Tensor<"int"> });
+      return { logits: linear(rows, embed), ...(decaySpan ? { decaySpan } : {}), ...cache };
     });
-    return graph as unknown as DecodeGraph;
   }
 }
 
