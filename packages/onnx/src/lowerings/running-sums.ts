@@ -5,15 +5,26 @@ import { type Emitter, lowering } from "../lowering.ts";
 import type { Value } from "../model-proto.ts";
 import { emitPad } from "./shapes.ts";
 
+const turn = 2 * Math.PI;
+
+/** Steps of a turn on which continued angles lie. Such angles, being below 7, are told apart in float32. */
+const steps = 2 ** 23;
+
+/**
+ * Where a sum is continued, angles are rounded to steps of a turn, by at most 3.8e-7 rad each: sums of whole numbers are
+ * exact, so that a token's angle has the same bits however the tokens before it were cut into runs.
+ */
 export const cumulativePhase = lowering(cumulativePhaseOp, ({ emit, inputs: { x, before }, specs }) => {
   const { builder } = emit;
-  const sums = emit.node("CumSum", [emit.cast(x, "float64"), builder.int64Scalar(1)]);
-  const total = before
-    ? emit.node("Add", [sums, emit.cast(emit.reshape(before, specs.x.shape.with(1, Dim.of(1))), "float64")])
-    : sums;
-  const turns = emit.node("Floor", [emit.node("Mul", [total, builder.double(1 / (2 * Math.PI))])]);
-  const whole = emit.node("Mul", [turns, builder.double(2 * Math.PI)]);
-  return { value: emit.cast(emit.node("Sub", [total, whole]), "float32") };
+  const wide = emit.cast(x, "float64");
+  const period = before === undefined ? turn : steps;
+  const onGrid = (angles: Value) => emit.node("Round", [emit.node("Mul", [angles, builder.double(steps / turn)])]);
+  const sums = emit.node("CumSum", [before === undefined ? wide : onGrid(wide), builder.int64Scalar(1)]);
+  const carried = before && emit.cast(emit.reshape(before, specs.x.shape.with(1, Dim.of(1))), "float64");
+  const total = carried ? emit.node("Add", [sums, onGrid(carried)]) : sums;
+  const turns = emit.node("Floor", [emit.node("Mul", [total, builder.double(1 / period)])]);
+  const rest = emit.node("Sub", [total, emit.node("Mul", [turns, builder.double(period)])]);
+  return { value: emit.cast(before ? emit.node("Mul", [rest, builder.double(turn / steps)]) : rest, "float32") };
 });
 
 export const blockCumulativeSum = lowering(
@@ -40,8 +51,10 @@ function aligned(emit: Emitter, x: Value, shape: Shape, size: number, reverse: b
 }
 
 /**
- * From any position: each row sums those before it in its block by a matrix product, and rows of the block that was begun
- * before add its sum. Which rows belong together depends on the start alone, and is found out once for all layers.
+ * From any position: each row sums those before it in its block by a matrix product, the sum of the block that was begun
+ * before in front of them. Products add in the order of the rows, so that each sum is the one before it plus one row,
+ * rounded, however the rows were cut into runs. Which rows belong together depends on the start alone, and is found out
+ * once for all layers.
  */
 function continued(emit: Emitter, x: Value, before: Value, start: Value, shape: Shape, size: number): Value {
   const { builder, sizes } = emit;
@@ -57,11 +70,11 @@ function continued(emit: Emitter, x: Value, before: Value, start: Value, shape: 
   const column = emit.reshape(blocks, [batch, length, one]);
   const sameBlock = emit.node("Equal", [column, emit.reshape(blocks, [batch, one, length])]);
   const isBefore = emit.node("LessOrEqual", [rows, emit.reshape(rows, [length, one])]);
-  const summed = emit.cast(emit.node("And", [sameBlock, isBefore]), "float32"); // [B,T,T]
-  const own = emit.node("MatMul", [summed, emit.reshape(x, [batch, length, width], shape)]);
+  const own = emit.node("And", [sameBlock, isBefore]); // [B,T,T]
+  const begun = emit.node("Less", [emit.node("Mul", [column, divisor]), emit.reshape(start, [batch, one, one])]);
+  const summed = emit.cast(emit.node("Concat", [begun, own], { axis: 2 }), "float32"); // [B,T,1+T]
 
-  const isWithin = emit.node("Less", [emit.node("Mul", [column, divisor]), emit.reshape(start, [batch, one, one])]);
-  const begun = emit.cast(isWithin, "float32"); // [B,T,1]
-  const carried = emit.node("Mul", [begun, emit.reshape(before, [batch, one, width], shape.toSpliced(1, 1))]);
-  return emit.reshape(emit.node("Add", [own, carried]), shape, [batch, length, width]);
+  const carried = emit.reshape(before, [batch, one, width], shape.toSpliced(1, 1));
+  const terms = emit.node("Concat", [carried, emit.reshape(x, [batch, length, width], shape)], { axis: 1 });
+  return emit.reshape(emit.node("MatMul", [summed, terms]), shape, [batch, length, width]);
 }
