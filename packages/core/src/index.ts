@@ -43,6 +43,7 @@ export {
   splitHeads,
 } from "./layers/mixer.ts";
 export { SisaMixer, type SisaMixerSizes } from "./layers/sisa-mixer.ts";
+export { type AttentionTermsGraph, attentionTermsGraph } from "./models/attention-terms.ts";
 export {
   checkModelConfig,
   type MixerKind,

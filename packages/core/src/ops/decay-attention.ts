@@ -86,7 +86,7 @@ export function decayFactors(gQuery: Tensor, gKey: Tensor, queryStart: Tensor<"i
 }
 
 /** lambda * decay * (c . b), the importance term of the score: [B,H,T,C]. */
-function importance({ cRotated, bRotated, lambda }: DecayAttentionInputs, decay: Tensor): Tensor {
+export function importanceTerm({ cRotated, bRotated, lambda }: DecayAttentionInputs, decay: Tensor): Tensor {
   const dtype = wideDType(cRotated);
   const product = matmul(swapHeads(cRotated), swapHeads(bRotated), { transposeB: true, dtype });
   return mul(mul(product, decay), perHead(wide(lambda)));
@@ -121,7 +121,7 @@ export const decayAttentionOp: DefinedOp<
   },
   compose(inputs, { scale }) {
     const { q, k, v, gQuery, gKey, queryStart, keyLength } = inputs;
-    const bias = importance(inputs, decayFactors(wide(gQuery), wide(gKey), queryStart));
+    const bias = importanceTerm(inputs, decayFactors(wide(gQuery), wide(gKey), queryStart));
     return apply(attentionOp, { q, k, v, bias, queryStart, keyLength }, { scale, causal: true });
   },
   vjp({ inputs, attributes, outputs, gradients }) {
@@ -168,7 +168,7 @@ export const decayAttentionBackwardOp: DefinedOp<
   compose(inputs, { scale }) {
     const { q, k, v, cRotated, bRotated, gQuery, gKey, lambda, value, logSumExp, gradient } = inputs;
     const decay = decayFactors(wide(gQuery), wide(gKey), undefined);
-    const bias = importance(inputs, decay);
+    const bias = importanceTerm(inputs, decay);
     const content = apply(attentionBackwardOp, { q, k, v, bias, value, logSumExp, gradient }, { scale, causal: true });
     const narrow = (x: Tensor, like: Tensor) => cast(x, like.dtype) as Tensor;
     const factor = perHead(wide(lambda));

@@ -88,7 +88,14 @@ function exact({ q, k, v, c, b, logDecay, phase, lambda }: SisaAttentionInputs, 
   return decayAttention({ q, k, v, cRotated, bRotated, gQuery: g, gKey: g, lambda }, { scale });
 }
 
-function sdpa({ q, k, v, c, b, logDecay, phase, lambda }: SisaAttentionInputs, scale: number): Tensor {
+function sdpa(inputs: SisaAttentionInputs, scale: number): Tensor {
+  const { query, key } = sdpaChannels(inputs, scale);
+  const [q, k] = [concat([inputs.q, query], { axis: 3 }), concat([inputs.k, key], { axis: 3 })];
+  return attention({ q, k, v: inputs.v }, { scale });
+}
+
+/** The channels whose product, times scale, is the importance term of form `sdpa`: [B,T,H,S] each. */
+export function sdpaChannels({ q, c, b, logDecay, phase, lambda }: SisaAttentionInputs, scale: number) {
   const g = cumulativeSum(logDecay, { axis: 1 });
   const last = (g.shape[1] ?? Dim.of(1)).minus(1);
   // g never rises, so its largest value is the first and its smallest the last; the gradient goes there too.
@@ -103,7 +110,7 @@ function sdpa({ q, k, v, c, b, logDecay, phase, lambda }: SisaAttentionInputs, s
     cast(mul(mul(wide(rope(x, cosPhi, sinPhi)), factor), weight), q.dtype) as Tensor;
   const query = channels(c, exp(decay));
   const key = channels(b, exp(neg(decay)));
-  return attention({ q: concat([q, query], { axis: 3 }), k: concat([k, key], { axis: 3 }), v }, { scale });
+  return { query, key };
 }
 
 /**
