@@ -1,7 +1,8 @@
 // Everything @sisa/onnx offers: graphs as ONNX models, and the backend that runs them on ONNX Runtime.
 
 export { type OnnxruntimeOptions, onnxruntime } from "./backend.ts";
-export { exportOnnx, type GraphToOnnxOptions, graphToOnnx, type ModelToExport } from "./export.ts";
+export { exportOnnx, type ModelToExport } from "./export/export-onnx.ts";
+export { type GraphToOnnxOptions, graphToOnnx } from "./export/graph-to-onnx.ts";
 export type { Lowerings } from "./lower.ts";
 export {
   type Dialect,

@@ -34,6 +34,8 @@ export interface LowerOptions {
   /** What inputs and outputs are called in the model; default as in the graph. */
   readonly nameOfInput?: (name: string) => string;
   readonly nameOfOutput?: (name: string) => string;
+  /** What an axis is called whose size is not known, by the text of that size; default that text. */
+  readonly nameOfAxis?: (size: string) => string;
 }
 
 /** A lowered graph. */
@@ -130,16 +132,17 @@ function checkDType(spec: TensorSpec, op: string): void {
   throw new UnsupportedOpError(op, "onnxruntime", `it runs float32 only, got ${specText(spec)}`);
 }
 
-function axesOf(spec: TensorSpec): Axes {
-  return spec.shape.map((size) => size.value ?? size.toString());
+function axesOf(spec: TensorSpec, { nameOfAxis = (size) => size }: LowerOptions): Axes {
+  return spec.shape.map((size) => size.value ?? nameOfAxis(size.toString()));
 }
 
 function declareInputs(
   graph: Graph,
   builder: GraphBuilder,
   values: Map<AnyTensor, Value>,
-  { constants = {}, int64Inputs, nameOfInput = (name) => name }: LowerOptions,
+  options: LowerOptions,
 ): ReadonlyMap<string, SymbolSource> {
+  const { constants = {}, int64Inputs, nameOfInput = (name) => name } = options;
   const sources = new Map<string, SymbolSource>();
   for (const [name, tensor] of Object.entries(graph.inputTensors)) {
     checkDType(tensor, inputOp.name);
@@ -150,7 +153,7 @@ function declareInputs(
       continue;
     }
     const wide = type === "int32" && int64Inputs?.has(name);
-    const value = builder.input(nameOfInput(name), wide ? "int64" : type, axesOf(tensor));
+    const value = builder.input(nameOfInput(name), wide ? "int64" : type, axesOf(tensor, options));
     const narrowed = () => builder.node("Cast", [value], { to: elementTypeCode[type] }, { name: `input ${name}` });
     values.set(tensor, wide ? narrowed() : value);
     tensor.shape.forEach((size, axis) => {
@@ -172,10 +175,11 @@ function declareOutputs(
   graph: Graph,
   builder: GraphBuilder,
   values: ReadonlyMap<AnyTensor, Value>,
-  { nameOfOutput = (name) => name }: LowerOptions,
+  options: LowerOptions,
 ): void {
+  const { nameOfOutput = (name) => name } = options;
   for (const [name, tensor] of Object.entries(graph.outputTensors)) {
-    builder.namedOutput(lookup(values, tensor), nameOfOutput(name), elementType(tensor.dtype), axesOf(tensor));
+    builder.namedOutput(lookup(values, tensor), nameOfOutput(name), elementType(tensor.dtype), axesOf(tensor, options));
   }
 }
 

@@ -34,7 +34,7 @@ export function exportCommand({ io }: Context): Command {
         await storage.write(name, bytes);
         printLine(io, `${shownPath(io, join(folder, name))}  ${byteText(bytes.length)}`);
       }
-      printLine(io, "onnx/model.onnx: input_ids int64 [B,T] -> logits float32 [B,T,V], the whole sequence at once");
+      printLine(io, "onnx/model.onnx: a decoder whose caches grow; onnx/model_fixed.onnx: caches of a fixed capacity");
       if (options.json) {
         const sizes = Object.entries(files).map(([name, { length }]) => [name, length]);
         printLine(io, JSON.stringify({ folder, files: Object.fromEntries(sizes) }));

@@ -1,20 +1,12 @@
-// Models and graphs as ONNX files that need none of our packages.
+// Any graph as an ONNX file that needs none of our packages.
 
-import {
-  type Graph,
-  GraphError,
-  type GraphInputs,
-  type GraphOutputs,
-  type LanguageModel,
-  simplify,
-  type TypedArray,
-} from "@sisa/core";
-import { type Lowerings, lower } from "./lower.ts";
-import type { Dialect } from "./lowering.ts";
-import { modelBytes } from "./model-proto.ts";
+import { type Graph, GraphError, type GraphInputs, type GraphOutputs, type TypedArray } from "@sisa/core";
+import { type Lowerings, lower } from "../lower.ts";
+import type { Dialect } from "../lowering.ts";
+import { modelBytes } from "../model-proto.ts";
 
-/** Operator set of exported files: the first with Attention, RMSNormalization and RotaryEmbedding. */
-const opset = 23;
+/** Operator set of exported files: the first with Attention, RMSNormalization and RotaryEmbedding. TensorScatter is of the next. */
+const defaultOpset = 23;
 
 /** A protobuf may not be larger than 2 GB; what goes beyond it would have to lie in files of its own. */
 const mostBytes = 2 ** 31 - 2 ** 20;
@@ -28,6 +20,10 @@ export interface GraphToOnnxOptions<I extends GraphInputs = GraphInputs> {
   readonly names?: { readonly [name: string]: string };
   /** `standard` (default) uses operators of ONNX only; `onnxruntime` those of ONNX Runtime where they are faster. */
   readonly dialect?: Dialect;
+  /** What dynamic axes are called in the file, by the text of their size, where not as in the graph. */
+  readonly axes?: { readonly [size: string]: string };
+  /** Version of ONNX's operator set; default 23. */
+  readonly opset?: number;
   /** Lowerings of operations of third parties. */
   readonly lowerings?: Lowerings;
 }
@@ -42,7 +38,7 @@ export function graphToOnnx<I extends GraphInputs, O extends GraphOutputs>(
   graph: Graph<I, O>,
   options: GraphToOnnxOptions<I> = {},
 ): Uint8Array {
-  const { names = {}, dialect = "standard" } = options;
+  const { names = {}, axes = {}, dialect = "standard", opset = defaultOpset } = options;
   const rename = (name: string) => names[name] ?? name;
   const { builder } = lower(graph, {
     dialect,
@@ -51,34 +47,10 @@ export function graphToOnnx<I extends GraphInputs, O extends GraphOutputs>(
     lowerings: options.lowerings,
     nameOfInput: rename,
     nameOfOutput: rename,
+    nameOfAxis: (size) => axes[size] ?? size,
   });
   if (builder.constantBytes > mostBytes) {
     throw new GraphError(`graphToOnnx: ${builder.constantBytes} bytes of constants do not fit in one file of 2 GB`);
   }
   return modelBytes(builder, { name: "sisa", opset }).model;
-}
-
-/** A model with its weights, as `loadModel` of @sisa/hub gives it. */
-export interface ModelToExport {
-  readonly model: LanguageModel;
-  readonly parameters: { readonly [name: string]: Float32Array };
-  /** Files that go along unchanged: configuration and tokenizer. */
-  readonly assets?: { readonly [path: string]: Uint8Array };
-}
-
-/**
- * The files of a model for other runtimes: `onnx/model.onnx` with input `input_ids` int64 [batch, sequence] and output
- * `logits` float32 [batch, sequence, vocabulary], and the model's assets as they are.
- *
- * @returns bytes by path
- * @throws GraphError where the file would be larger than 2 GB
- */
-export async function exportOnnx(source: ModelToExport): Promise<{ readonly [path: string]: Uint8Array }> {
-  const graph = simplify(source.model.logitsGraph());
-  const model = graphToOnnx(graph, {
-    constants: source.parameters,
-    int64Inputs: ["ids"],
-    names: { ids: "input_ids" },
-  });
-  return { ...source.assets, "onnx/model.onnx": model };
 }
