@@ -205,8 +205,11 @@ describe("settings out of range", () => {
     [["generate", "model", "Once", "--top-p", "2"], "topP must be above 0 and at most 1, got 2"],
     [["generate", "model", "Once", "--heads", "3"], "--heads is for .pt files"],
     [["eval", "model", "--text", "corpus.txt", "--sequence-length", "65"], "--sequence-length: expected at most 64"],
-    [["eval", "model", "--tasks", ""], "--tasks: expected perplexity, lambada, niah, got nothing"],
-    [["eval", "model", "--tasks", "lambada"], "--tasks lambada needs the passages"],
+    [["eval", "model", "--tasks", ""], "--tasks: expected perplexity, perplexity:harness, lambada"],
+    [
+      ["eval", "model", "--tasks", "lambada"],
+      "task lambada needs its items, one JSON object a line; name them: --data FILE",
+    ],
   ])("%j", async (words, message) => {
     await refused(words, exitCode.usage, message);
   });

@@ -56,3 +56,8 @@ export function wordList(text: string): string[] {
     .map((word) => word.trim())
     .filter((word) => word !== "");
 }
+
+/** Whole numbers of one option, separated by commas. */
+export function wholeNumbers(text: string): number[] {
+  return wordList(text).map(numberWithin({ whole: true, minimum: 1 }));
+}

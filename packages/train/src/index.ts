@@ -22,10 +22,33 @@ export type { Field, FieldTable } from "./config/field.ts";
 export { type ResolvedSettings, resolveSettings, scheduleOf, type TrainingSettings } from "./config/settings.ts";
 export { type AddressedField, fieldsOf, nearestPath } from "./config/table.ts";
 export { type Batch, type BatchPlan, trainingBatch } from "./data/batches.ts";
+export {
+  type SyntheticKind,
+  type SyntheticShape,
+  syntheticData,
+} from "./data/synthetic.ts";
 export { type TextDocument, type TextOptions, textDocuments } from "./data/text-documents.ts";
 export { tokenShards } from "./data/token-shards.ts";
 export { arraySource, type DataDescription, type TokenSource, type TrainingData } from "./data/training-data.ts";
 export { decodeUtf8 } from "./data/utf8.ts";
+export {
+  type EvaluateOptions,
+  type EvaluationLog,
+  evaluate,
+  type ScoredEntry,
+  type TaskResult,
+} from "./evaluation/evaluate.ts";
+export { parameterFingerprint } from "./evaluation/fingerprint.ts";
+export type { ItemFile } from "./evaluation/json-lines.ts";
+export { type RowScore, type ScoredRow, Scorer, type ScorerOptions } from "./evaluation/scorer.ts";
+export type { HeatMap, Measures, Metric, Task, TaskItem, TaskSummary } from "./evaluation/task.ts";
+export {
+  findTask,
+  type TaskDescription,
+  type TaskSource,
+  taskNames,
+  tasks,
+} from "./evaluation/tasks.ts";
 export { type HeldOutBatches, type HeldOutLoss, readHeldOut, textBytes } from "./held-out.ts";
 export {
   type EvaluationRecord,
@@ -41,6 +64,7 @@ export { type ProgressOptions, type ProgressOutput, progressLine } from "./metri
 export { NotFiniteError } from "./not-finite.ts";
 export * from "./optimizer/parameter-groups.ts";
 export * from "./optimizer/schedule.ts";
+export { evaluationReport, metricText } from "./report/evaluation-report.ts";
 export { type HeadTable, type HeadValues, halfLifeOf, headTable } from "./report/heads.ts";
 export { htmlReport, type ReportOptions, type ReportRun } from "./report/html-report.ts";
 export { measureLogDecay } from "./report/measured-decay.ts";

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { byteTokenizer } from "@sisa/hub";
 import { loadModel, saveModel } from "@sisa/hub/node";
+import type { TaskResult } from "@sisa/train";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { run, temporaryFolder, tinyConfig, tinyText } from "../testing.ts";
 
@@ -231,32 +232,96 @@ describe("sisa inspect", () => {
 });
 
 describe("sisa eval", () => {
-  it("measures the held-out part of the model's run", async () => {
+  const resultOf = (json: Record<string, unknown> | undefined, task: string): TaskResult =>
+    part<TaskResult>(part<Record<string, unknown>>(json, "results"), task);
+  const metric = (result: TaskResult, name: string): number => result.metrics[name]?.value ?? Number.NaN;
+
+  it("measures the held-out part of the model's run, and keeps results beside it", async () => {
     const { code, stdout, json } = await run(folder, ["eval", "runs/latest", "--json"]);
     expect(code).toBe(0);
-    const { loss, perplexity, bitsPerByte, tokens, sequenceLength } = part<Record<string, number>>(json, "perplexity");
-    expect(sequenceLength).toBe(16);
-    expect(tokens).toBeGreaterThan(100);
+    const result = resultOf(json, "perplexity");
+    expect(result.protocol).toContain("windows of 16 tokens");
+    expect(result.items).toBeGreaterThan(6);
+    const loss = metric(result, "loss");
     expect(loss).toBeLessThan(Math.log(257) + 0.1);
-    expect(perplexity).toBeCloseTo(Math.exp(loss ?? 0), 6);
-    expect(bitsPerByte).toBeGreaterThan(1);
-    expect(stdout).toContain(`${loss?.toFixed(4)} nats a token`);
+    expect(metric(result, "perplexity")).toBeCloseTo(Math.exp(loss), 6);
+    expect(metric(result, "bitsPerByte")).toBeGreaterThan(1);
+    expect(stdout).toContain(`loss ${loss.toFixed(4)} ± `);
+
+    const { folder: place, model } = json as { folder: string; model: { fingerprint: string } };
+    expect(place).toContain(join("evaluation", "step-"));
+    const written = JSON.parse(await readFile(join(place, "perplexity.json"), "utf8"));
+    expect(written).toEqual({ ...result, model });
+    expect(await readFile(join(place, "report.html"), "utf8")).toContain("bitsPerByte");
   });
 
   it("measures a text that is given, and asks for one where there is no run", async () => {
-    const text = await run(folder, ["eval", "my-model", "--text", "corpus.txt", "--limit", "50", "--json"]);
-    expect(text.json).toMatchObject({ perplexity: { tokens: 50, sequenceLength: 64 } });
+    const text = await run(folder, ["eval", "my-model", "--text", "corpus.txt", "--limit", "150", "--json"]);
+    expect(resultOf(text.json, "perplexity")).toMatchObject({
+      items: 3,
+      protocol: expect.stringContaining("64 tokens"),
+    });
+    expect(text.json?.folder).toBe(join(folder, "evaluation/my-model"));
     const none = await run(folder, ["eval", "my-model"]);
     expect(none).toMatchObject({ code: 2, error: expect.stringContaining("give a text: --text FILE_OR_FOLDER") });
   });
 
-  it("runs lambada on the passages that are given", async () => {
-    await writeFile(join(folder, "passages.jsonl"), '{"text": "one two three"}\n{"text": "four five"}\n');
-    const words = ["eval", "my-model", "--tasks", "lambada", "--lambada", "passages.jsonl", "--json"];
-    expect(await run(folder, words)).toMatchObject({ code: 0, json: { lambada: { items: 2, correct: 0 } } });
-    expect((await run(folder, ["eval", "my-model", "--tasks", "lambada"])).code).toBe(2);
-    await writeFile(join(folder, "passages.jsonl"), "no JSON\n");
-    expect(await run(folder, words)).toMatchObject({ code: 3, error: expect.stringContaining("line 1") });
+  it("runs tasks on sets that are given by folder, by file or by name", async () => {
+    await mkdir(join(folder, "sets"), { recursive: true });
+    await writeFile(join(folder, "sets/lambada_test.jsonl"), '{"text": "one two three"}\n{"text": "four five"}\n');
+    const question = JSON.stringify({ question: "q", choices: ["a", "b"], label: 1 });
+    await writeFile(join(folder, "sets/piqa.jsonl"), `${question}\n`);
+    const tasks = ["eval", "my-model", "--tasks", "lambada,lambada:harness,piqa", "--to", "measured", "--json"];
+    const { code, json } = await run(folder, [...tasks, "--data", "sets"]);
+    expect(code).toBe(0);
+    expect(resultOf(json, "lambada")).toMatchObject({ items: 2, metrics: { accuracy: { value: 0 } } });
+    expect(resultOf(json, "piqa:harness")).toMatchObject({ items: 1, metrics: { acc: {}, acc_norm: {} } });
+    expect(JSON.parse(await readFile(join(folder, "measured/lambada-harness.json"), "utf8")).task).toBe(
+      "lambada:harness",
+    );
+
+    const one = ["eval", "my-model", "--tasks", "lambada", "--to", "measured"];
+    expect(await run(folder, [...one, "--data", "sets/lambada_test.jsonl"])).toMatchObject({ code: 0 });
+    await writeFile(join(folder, "sets/lambada_bad.jsonl"), "no JSON\n");
+    expect(await run(folder, [...one, "--data", "sets"])).toMatchObject({
+      code: 2,
+      error: expect.stringContaining("found lambada_bad.jsonl, lambada_test.jsonl"),
+    });
+    const named = await run(folder, [...one, "--data", "lambada=sets/lambada_bad.jsonl"]);
+    expect(named).toMatchObject({ code: 3, error: expect.stringContaining("line 1") });
+    expect((await run(folder, one)).error).toContain("task lambada needs its items");
+  });
+
+  it("goes on where Ctrl-C stopped it", async () => {
+    const words = [
+      "eval",
+      "my-model",
+      "--tasks",
+      "parity,perplexity",
+      "--text",
+      "corpus.txt",
+      "--lengths",
+      "8",
+      "--json",
+    ];
+    const stopped = await run(folder, [...words, "--to", "stopped"], {
+      onOutput: (_, interrupt) => interrupt("SIGINT"),
+    });
+    expect(stopped).toMatchObject({ code: 130, error: expect.stringContaining("the same command goes on from there") });
+    expect(stopped.stdout).toContain("parity");
+    expect(stopped.stdout).not.toContain("perplexity");
+    const ended = await run(folder, [...words, "--to", "stopped"]);
+    expect(ended.code).toBe(0);
+    const straight = await run(folder, [...words, "--to", "straight"]);
+    expect(part(ended.json, "results")).toEqual(part(straight.json, "results"));
+  });
+
+  it("draws the heat map of needles", async () => {
+    const words = ["--tasks", "niah:grid", "--lengths", "62,64", "--depths", "2", "--limit", "1", "--to", "grid"];
+    expect(await run(folder, ["eval", "my-model", ...words])).toMatchObject({ code: 0 });
+    const { heatMap } = JSON.parse(await readFile(join(folder, "grid/niah-grid.json"), "utf8"));
+    expect(heatMap.columns.values).toEqual(["62", "64"]);
+    expect(await readFile(join(folder, "grid/report.html"), "utf8")).toContain('<table class="heat">');
   });
 
   it("says where a model is too short for niah", async () => {
@@ -295,7 +360,7 @@ describe("sisa prepare", () => {
     const trained = await run(folder, ["train", ...flags, "--data.sequence-length", "16", ...words]);
     expect(trained).toMatchObject({ code: 0, json: { step: 2, run: join(folder, "shard-runs/sisa-1m") } });
     expect((await run(folder, ["eval", "shard-runs/latest", "--json"])).json).toMatchObject({
-      perplexity: { bitsPerByte: expect.any(Number) },
+      results: { perplexity: { metrics: { bitsPerByte: { value: expect.any(Number) } } } },
     });
   });
 

@@ -89,7 +89,7 @@ export function heldOutPlan(
   return { rows, sequenceLength, starts };
 }
 
-/** Rows of T + 1 tokens from the given places, as ids and targets. */
+/** Rows from the given places: T ids and the T tokens that follow them, or what the source wants said after them. */
 export async function readBatch(
   source: TokenSource,
   starts: readonly number[],
@@ -97,11 +97,14 @@ export async function readBatch(
 ): Promise<Batch> {
   const ids = new Int32Array(starts.length * sequenceLength);
   const targets = new Int32Array(starts.length * sequenceLength);
-  const rows = await Promise.all(starts.map((start) => source.read(start, sequenceLength + 1)));
-  rows.forEach((tokens, row) => {
-    ids.set(tokens.subarray(0, sequenceLength), row * sequenceLength);
-    targets.set(tokens.subarray(1), row * sequenceLength);
-  });
+  await Promise.all(
+    starts.map(async (start, row) => {
+      const tokens = await source.read(start, sequenceLength + 1);
+      const own = await source.readTargets?.(start, sequenceLength);
+      ids.set(tokens.subarray(0, sequenceLength), row * sequenceLength);
+      targets.set(own ?? tokens.subarray(1), row * sequenceLength);
+    }),
+  );
   return { ids, targets };
 }
 

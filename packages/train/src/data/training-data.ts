@@ -7,6 +7,8 @@ export interface TokenSource {
   readonly length: number;
   /** `count` ids from position `start`, all of them inside the source. */
   read(start: number, count: number): Int32Array | Promise<Int32Array>;
+  /** What to say after each of `count` ids from `start`, where that is not the next id. */
+  readTargets?(start: number, count: number): Int32Array | Promise<Int32Array>;
 }
 
 /** Tokens to train on and tokens held out, as `train` takes them. */

@@ -4,7 +4,7 @@ import { open, readdir, readFile, realpath } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { DataError } from "@sisa/core";
 import type { Tokenizer } from "@sisa/hub";
-import { DocumentCollector, type TextOptions } from "../data/text-documents.ts";
+import { DocumentCollector, type TextDocument, type TextOptions } from "../data/text-documents.ts";
 import type { TrainingData } from "../data/training-data.ts";
 import { decodeUtf8 } from "../data/utf8.ts";
 
@@ -31,16 +31,34 @@ export async function textFiles(
   const roots = typeof paths === "string" ? [paths] : paths;
   const collector = new DocumentCollector(tokenizer);
   let skippedFiles = 0;
-  for (const root of roots) {
-    for await (const file of filesOf(root, options.include ?? (() => true))) {
-      if (file.fromFolder && (await isBinary(file.path))) {
-        skippedFiles++;
-        continue;
-      }
-      collector.add(decodeUtf8(await readFile(file.path), file.path));
-    }
+  for await (const document of documentsOf(roots, options.include)) {
+    if (document === undefined) skippedFiles++;
+    else collector.add(document.text);
   }
   return collector.finish({ ...options, name: options.name ?? roots.join(", "), skippedFiles });
+}
+
+/**
+ * The texts of files, found as `textFiles` finds them.
+ * @throws DataError a path that is not there, or bytes that are not UTF-8
+ */
+export async function readDocuments(paths: string | readonly string[]): Promise<TextDocument[]> {
+  const documents: TextDocument[] = [];
+  for await (const document of documentsOf([paths].flat())) if (document !== undefined) documents.push(document);
+  return documents;
+}
+
+/** Texts one at a time; undefined for a file of a folder that is not text. */
+async function* documentsOf(
+  roots: readonly string[],
+  include: (path: string) => boolean = () => true,
+): AsyncGenerator<TextDocument | undefined> {
+  for (const root of roots) {
+    for await (const { path, fromFolder } of filesOf(root, include)) {
+      if (fromFolder && (await isBinary(path))) yield undefined;
+      else yield { name: path, text: decodeUtf8(await readFile(path), path) };
+    }
+  }
 }
 
 interface FoundFile {

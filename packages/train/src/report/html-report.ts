@@ -3,10 +3,11 @@ import type { EvaluationRecord, MetricsRecord, SampleRecord, StepRecord } from "
 import { clock, grouped } from "../metrics/progress-line.ts";
 import { type Chart, type ChartData, type ChartLine, renderChart } from "./chart.ts";
 import type { HeadTable, HeadValues } from "./heads.ts";
-import { escapeHtml, scriptJson } from "./html.ts";
-import { pageScript } from "./page-script.ts";
-import { pageStyle, styleCount } from "./page-style.ts";
-import { type Point, points, shortNumber, smoothed, thinned, type XAxis } from "./series.ts";
+import { heatTable } from "./heat-table.ts";
+import { escapeHtml } from "./html.ts";
+import { htmlPage, pageHeader } from "./page.ts";
+import { styleCount } from "./page-style.ts";
+import { type Point, points, smoothed, thinned, type XAxis } from "./series.ts";
 
 /** What a report shows of one run. */
 export interface ReportRun {
@@ -40,9 +41,7 @@ export function htmlReport(runs: readonly ReportRun[], options: ReportOptions = 
   const title = options.title ?? (runs.length === 1 ? (runs[0]?.name ?? "Training run") : "Training runs");
   const charts: Record<string, ChartData> = {};
   const body = [
-    `<header><h1>${escapeHtml(title)}</h1>`,
-    options.subtitle === undefined ? "" : `<p class="soft">${escapeHtml(options.subtitle)}</p>`,
-    "</header>",
+    pageHeader(title, options.subtitle),
     resultSection(runs),
     chartSection(runs, charts),
     ...runs.map((run) => headSection(run, runs.length > 1)),
@@ -50,24 +49,7 @@ export function htmlReport(runs: readonly ReportRun[], options: ReportOptions = 
     warningSection(runs),
     configurationSection(runs),
   ];
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>${escapeHtml(title)}</title>
-<style>${pageStyle}</style>
-</head>
-<body>
-<main>
-${body.filter((part) => part !== "").join("\n")}
-</main>
-<script type="application/json" id="chart-data">${scriptJson(charts)}</script>
-<script>${pageScript}</script>
-</body>
-</html>
-`;
+  return htmlPage({ title, body, charts });
 }
 
 function lastRecord<R extends MetricsRecord["type"]>(
@@ -238,57 +220,29 @@ function headSection(run: ReportRun, named: boolean): string {
   const { heads } = run;
   if (heads === undefined) return "";
   const suffix = named ? `: ${escapeHtml(run.name)}` : "";
+  const table = (title: string, note: string, values: HeadValues, scale?: (value: number) => number): string => {
+    const columns = Array.from({ length: Math.max(...values.map((row) => row.length)) }, (_, index) => String(index));
+    return heatTable({ title, note, corner: "Layer \\ head", rows: heads.layers, columns, values, scale });
+  };
   return (
     `<section><h2>Importance by head${suffix}</h2>` +
-    heatTable("Lambda", "Weight of the importance term in the score.", heads.layers, heads.lambda, (value) => value) +
-    heatTable(
+    table("Lambda", "Weight of the importance term in the score.", heads.lambda) +
+    table(
       "Half-life in tokens, by the learned bias",
       "After so many tokens half of an importance is forgotten: ln 2 / |log alpha|.",
-      heads.layers,
       heads.halfLife,
       Math.log,
     ) +
     (heads.measuredHalfLife === undefined
       ? ""
-      : heatTable(
+      : table(
           "Half-life in tokens, measured",
           "From the mean decay on held-out text.",
-          heads.layers,
           heads.measuredHalfLife,
           Math.log,
         )) +
     `</section>`
   );
-}
-
-/** A table whose cells are shaded by value, on the given scale. */
-function heatTable(
-  title: string,
-  note: string,
-  layers: readonly string[],
-  values: HeadValues,
-  scale: (value: number) => number,
-): string {
-  const scaled = values.flat().map(scale).filter(Number.isFinite);
-  const low = Math.min(...scaled);
-  const range = Math.max(...scaled) - low || 1;
-  // The page's text stays readable on shades up to about half of the full colour.
-  const share = (value: number): number => Math.round((55 * (scale(value) - low)) / range) || 0;
-  const heads = Math.max(...values.map((row) => row.length));
-  const head = Array.from({ length: heads }, (_, index) => `<th scope="col">${index}</th>`).join("");
-  const rows = values.map((row, index) => {
-    const cells = row.map((value) => `<td style="--share:${share(value)}%">${cellText(value)}</td>`).join("");
-    return `<tr><th scope="row">${escapeHtml(layers[index] ?? String(index))}</th>${cells}</tr>`;
-  });
-  return (
-    `<h3>${title}</h3><p class="soft">${note}</p><div class="scroll"><table class="heat"><thead>` +
-    `<tr><th scope="col">Layer \\ head</th>${head}</tr></thead><tbody>${rows.join("")}</tbody></table></div><br>`
-  );
-}
-
-/** Three digits, so that the cells of a column line up. */
-function cellText(value: number): string {
-  return value >= 0.001 && value < 1000 ? value.toPrecision(3) : shortNumber(value);
 }
 
 function sampleSection(runs: readonly ReportRun[]): string {
