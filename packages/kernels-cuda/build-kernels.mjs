@@ -1,0 +1,62 @@
+// Compiles kernels/*.cu into src/images/*.json: machine code for sm_80 and sm_90a and PTX for what is newer, compressed,
+// with the hash of the sources and the parameters of every kernel. Needs nvcc 13; nothing else in the package does.
+//   npm run kernels                       all files
+//   npm run kernels -- attention          one of them
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { brotliCompressSync, constants } from "node:zlib";
+import { flags, sourceHash, sources } from "./kernel-sources.mjs";
+
+const folder = import.meta.dirname;
+const names = process.argv.slice(2);
+
+/** Parameters of each kernel as PTX declares them: a letter for its type, or the size in bytes of a structure. */
+function kernelsOf(ptx) {
+  const kernels = {};
+  for (const [, name, list] of ptx.matchAll(/\.entry (\w+)\(([^)]*)\)/g)) {
+    kernels[name] = list
+      .split(",")
+      .filter((parameter) => parameter.trim() !== "")
+      .map((parameter) => {
+        const [, align, size] = /\.align (\d+) \.b8 \w+\[(\d+)\]/.exec(parameter) ?? [];
+        if (size !== undefined) return { type: "bytes", size: Number(size), align: Number(align) };
+        const [, type] = /\.param \.(\w+)/.exec(parameter) ?? [];
+        return type;
+      });
+  }
+  return kernels;
+}
+
+const compressed = (bytes) =>
+  brotliCompressSync(bytes, { params: { [constants.BROTLI_PARAM_LGWIN]: 24 } }).toString("base64");
+
+const work = mkdtempSync(path.join(tmpdir(), "kernels-"));
+try {
+  mkdirSync(path.join(folder, "src/images"), { recursive: true });
+  for (const name of names.length > 0 ? names : sources()) {
+    const source = path.join(folder, "kernels", `${name}.cu`);
+    const images = {};
+    let kernels = {};
+    for (const [target, options] of Object.entries(flags.targets)) {
+      const output = path.join(work, `${name}.${target}`);
+      execFileSync("nvcc", [...flags.common, ...options, source, "-o", output], {
+        stdio: ["ignore", "inherit", "inherit"],
+      });
+      const bytes = readFileSync(output);
+      images[target] = compressed(bytes);
+      if (target === "ptx") kernels = kernelsOf(bytes.toString("latin1"));
+    }
+    const image = { source: sourceHash(name), kernels, images };
+    writeFileSync(path.join(folder, "src/images", `${name}.json`), `${JSON.stringify(image)}\n`);
+    const total = Object.values(images).reduce((sum, text) => sum + text.length, 0);
+    process.stdout.write(`${name}: ${Object.keys(kernels).length} kernels, ${(total / 1024).toFixed(0)} KiB\n`);
+  }
+  const known = new Set(sources().map((name) => `${name}.json`));
+  for (const file of readdirSync(path.join(folder, "src/images"))) {
+    if (!known.has(file)) rmSync(path.join(folder, "src/images", file));
+  }
+} finally {
+  rmSync(work, { recursive: true });
+}

@@ -1,0 +1,107 @@
+// Elementwise operations with broadcasting: tensor 0 is the result, tensors 1 to 3 the operands.
+// Suffix f computes in float (for float32, float16 and bfloat16), d in double, i in int (for int32 and bool).
+#include "common.cuh"
+
+__device__ inline float absolute(float x) { return fabsf(x); }
+__device__ inline double absolute(double x) { return fabs(x); }
+__device__ inline int absolute(int x) { return x < 0 ? (int)(0u - (uint32)x) : x; }
+__device__ inline bool isNegative(float x) { return signbit(x); }
+__device__ inline bool isNegative(double x) { return signbit(x); }
+__device__ inline bool isNegative(int x) { return x < 0; }
+
+// NaN where one operand is, and -0 below 0.
+template <class C> __device__ inline C smaller(C a, C b) {
+  if (a != a || b != b) return a + b;
+  return a < b || (a == b && isNegative(a)) ? a : b;
+}
+template <class C> __device__ inline C larger(C a, C b) {
+  if (a != a || b != b) return a + b;
+  return a > b || (a == b && !isNegative(a)) ? a : b;
+}
+__device__ inline int floorQuotient(int a, int b) {
+  if (b == 0) return 0;
+  if (b == -1) return (int)(0u - (uint32)a);
+  int quotient = a / b;
+  return quotient - (a % b != 0 && (a < 0) != (b < 0));
+}
+template <class C> __device__ inline C logistic(C x) {
+  C e = exp(-absolute(x));
+  return (x < (C)0 ? e : (C)1) / ((C)1 + e);
+}
+template <class C> __device__ inline C softened(C x) { return larger(x, (C)0) + log1p(exp(-absolute(x))); }
+__device__ inline int wrapped(uint32 x) { return (int)x; }
+
+#define UNARY(name, suffix, C, expression)                                                             \
+  extern "C" __global__ void name##_##suffix(const void* x_, void* out, const __grid_constant__ Axes axes) { \
+    GRID_STRIDE(index, axes.count) {                                                                   \
+      Places p = placesOf<2>(axes, index);                                                             \
+      C x = load<C>(x_, axes.type[1], p.at[1]);                                                        \
+      store(out, axes.type[0], p.at[0], expression);                                                   \
+    }                                                                                                  \
+  }
+#define BINARY(name, suffix, C, expression)                                                            \
+  extern "C" __global__ void name##_##suffix(const void* a_, const void* b_, void* out,                \
+                                             const __grid_constant__ Axes axes) {                      \
+    GRID_STRIDE(index, axes.count) {                                                                   \
+      Places p = placesOf<3>(axes, index);                                                             \
+      C a = load<C>(a_, axes.type[1], p.at[1]);                                                        \
+      C b = load<C>(b_, axes.type[2], p.at[2]);                                                        \
+      store(out, axes.type[0], p.at[0], expression);                                                   \
+    }                                                                                                  \
+  }
+#define FLOAT_UNARY(name, expression) UNARY(name, f, float, expression) UNARY(name, d, double, expression)
+#define FLOAT_BINARY(name, expression) BINARY(name, f, float, expression) BINARY(name, d, double, expression)
+
+FLOAT_BINARY(add, a + b)
+BINARY(add, i, int, wrapped((uint32)a + (uint32)b))
+FLOAT_BINARY(sub, a - b)
+BINARY(sub, i, int, wrapped((uint32)a - (uint32)b))
+FLOAT_BINARY(mul, a* b)
+BINARY(mul, i, int, wrapped((uint32)a * (uint32)b))
+FLOAT_BINARY(div, a / b)
+BINARY(floorDiv, i, int, floorQuotient(a, b))
+FLOAT_BINARY(minimum, smaller(a, b))
+BINARY(minimum, i, int, min(a, b))
+FLOAT_BINARY(maximum, larger(a, b))
+BINARY(maximum, i, int, max(a, b))
+FLOAT_BINARY(equal, (int)(a == b))
+BINARY(equal, i, int, (int)(a == b))
+FLOAT_BINARY(less, (int)(a < b))
+BINARY(less, i, int, (int)(a < b))
+FLOAT_BINARY(lessEqual, (int)(a <= b))
+BINARY(lessEqual, i, int, (int)(a <= b))
+BINARY(and, i, int, (int)(a && b))
+BINARY(or, i, int, (int)(a || b))
+
+UNARY(not, i, int, (int)(!x))
+FLOAT_UNARY(neg, -x)
+UNARY(neg, i, int, wrapped(0u - (uint32)x))
+FLOAT_UNARY(abs, absolute(x))
+UNARY(abs, i, int, absolute(x))
+FLOAT_UNARY(exp, exp(x))
+FLOAT_UNARY(log, log(x))
+FLOAT_UNARY(log1p, log1p(x))
+FLOAT_UNARY(sqrt, sqrt(x))
+FLOAT_UNARY(sin, sin(x))
+FLOAT_UNARY(cos, cos(x))
+FLOAT_UNARY(tanh, tanh(x))
+FLOAT_UNARY(floor, floor(x))
+FLOAT_UNARY(sigmoid, logistic(x))
+FLOAT_UNARY(silu, x* logistic(x))
+FLOAT_UNARY(softplus, softened(x))
+FLOAT_UNARY(finite, (int)isfinite(x))
+FLOAT_UNARY(cast, x)
+UNARY(cast, i, int, x)
+
+#define WHERE(suffix, C)                                                                                       \
+  extern "C" __global__ void where_##suffix(const unsigned char* condition, const void* a, const void* b,      \
+                                            void* out, const __grid_constant__ Axes axes) {                    \
+    GRID_STRIDE(index, axes.count) {                                                                           \
+      Places p = placesOf<4>(axes, index);                                                                     \
+      C value = condition[p.at[1]] ? load<C>(a, axes.type[2], p.at[2]) : load<C>(b, axes.type[3], p.at[3]);    \
+      store(out, axes.type[0], p.at[0], value);                                                                \
+    }                                                                                                          \
+  }
+WHERE(f, float)
+WHERE(d, double)
+WHERE(i, int)

@@ -1,0 +1,264 @@
+// The cuda backend: any bound graph on an NVIDIA GPU, training included. One device, one stream.
+
+import {
+  allocate,
+  type Backend,
+  bytesOf,
+  type CompileOptions,
+  checkConstants,
+  checkState,
+  DataError,
+  type DeviceTensor,
+  DisposedError,
+  type Executable,
+  evaluateNode,
+  expandComposites,
+  type Graph,
+  GraphError,
+  type GraphInputs,
+  type GraphOutputs,
+  type Node,
+  simplify,
+  type TensorSpec,
+  type TypedArray,
+  toBfloat16Bits,
+  toFloat16Bits,
+} from "@sisa/core";
+import { Device, openDriver } from "./device/device.ts";
+import type { DeviceInfo } from "./device/driver.ts";
+import { Block, CudaTensor } from "./device-tensor.ts";
+import { CudaExecutable, type ExecutableHost } from "./executable.ts";
+import { loweringOf } from "./lowerings/index.ts";
+import { aliasOf } from "./lowerings/movement.ts";
+import { bytesOfSpec, type FaultSite, makePlan, type Plan, Storage } from "./plan.ts";
+
+export interface CudaOptions {
+  /** Which GPU, as CUDA numbers them; CUDA_VISIBLE_DEVICES is obeyed. Default 0. */
+  readonly device?: number;
+}
+
+export interface CudaBackend extends Backend {
+  /** The device, its driver and its cuBLASLt, in one line. */
+  readonly description: string;
+}
+
+/**
+ * A backend on one NVIDIA GPU of compute capability 8.0 or newer. Graphs must be bound.
+ *
+ * @throws BackendUnavailableError where the driver, cuBLASLt or the device is missing; the message says what to install
+ */
+export async function cuda(options: CudaOptions = {}): Promise<CudaBackend> {
+  const { device = 0 } = options;
+  if (!Number.isInteger(device) || device < 0) {
+    throw new GraphError(`cuda: device must be a whole number >= 0, got ${device}`);
+  }
+  return new Backed(await Device.open(device));
+}
+
+/** The GPUs that CUDA sees. @throws BackendUnavailableError */
+export async function cudaDevices(): Promise<readonly DeviceInfo[]> {
+  return (await openDriver()).devices();
+}
+
+interface FaultOwner {
+  readonly site: FaultSite;
+  readonly executable: { readonly written: readonly Block[] };
+}
+
+class Backed implements CudaBackend, ExecutableHost {
+  readonly name = "cuda";
+  readonly limits;
+  readonly device: Device;
+  readonly live = new Set<CudaTensor>();
+  readonly #executables = new Set<CudaExecutable<GraphInputs, GraphOutputs>>();
+  /** Where kernels report the first bad value: number of the node, and the value. */
+  readonly #fault: Storage;
+  readonly #faults = new Map<number, FaultOwner>();
+  #faultNumber = 0;
+  #closed = false;
+
+  constructor(device: Device) {
+    this.device = device;
+    this.limits = { symbolicDims: false, maximumTensorBytes: device.info.memoryBytes };
+    this.#fault = new Storage(8, "constant");
+    this.#fault.address = device.memory.allocate(8);
+    this.#clearFault();
+  }
+
+  get description(): string {
+    return this.device.description;
+  }
+
+  async compile<I extends GraphInputs, O extends GraphOutputs>(
+    graph: Graph<I, O>,
+    options: CompileOptions<I, O> = {},
+  ): Promise<Executable<I, O>> {
+    this.checkOpen();
+    const symbols = [...graph.symbols];
+    if (symbols.length > 0) {
+      throw new GraphError(`cuda: needs a graph with bound sizes; bind ${symbols.join(", ")}`);
+    }
+    const givenState: { readonly [input: string]: string | undefined } = options.state ?? {};
+    const givenConstants: { readonly [name: string]: TypedArray | undefined } = options.constants ?? {};
+    const state = checkState(graph, givenState);
+    const constantValues = checkConstants(graph, givenConstants, givenState);
+    const lowered = lower(graph);
+    const plan = makePlan(
+      lowered,
+      state,
+      { ruleOf: (node) => loweringOf(node)?.lower, aliasOf },
+      {
+        multiprocessors: this.device.info.multiprocessors,
+        fault: this.#fault,
+        nextFaultNumber: () => ++this.#faultNumber,
+        prepare: (product) => this.device.cublasLt.prepare(product),
+      },
+    );
+    const held = this.#holdMemory(plan);
+    const constants = Object.fromEntries(
+      constantValues.map(([name, spec, data]) => [name, this.tensor(spec, data) as CudaTensor]),
+    );
+    const executable = new CudaExecutable<I, O>(this, {
+      graph: lowered,
+      plan,
+      state,
+      constants,
+      held,
+      closed: () => {
+        for (const number of plan.faults.keys()) this.#faults.delete(number);
+        this.#executables.delete(executable);
+      },
+    });
+    for (const [number, site] of plan.faults) this.#faults.set(number, { site, executable });
+    this.#executables.add(executable);
+    return executable;
+  }
+
+  /** Memory of the plan's temporaries and constants; addresses become those of the device. */
+  #holdMemory(plan: Plan): number[] {
+    const held: number[] = [];
+    const take = (bytes: number) => {
+      const address = this.device.memory.allocate(bytes);
+      held.push(address);
+      return address;
+    };
+    try {
+      const arena = plan.arenaBytes > 0 ? take(plan.arenaBytes) : 0;
+      for (const storage of plan.temporaries) storage.address += arena;
+      for (const { storage, node } of plan.constants) {
+        storage.address = take(storage.bytes);
+        this.device.write(storage.address, constantData(node));
+      }
+    } catch (error) {
+      for (const address of held) this.device.memory.free(address);
+      throw error;
+    }
+    return held;
+  }
+
+  tensor(spec: TensorSpec, data?: TypedArray): DeviceTensor {
+    this.checkOpen();
+    const tensor = new CudaTensor(this, spec, this.allocate(spec), true);
+    try {
+      if (data) tensor.write(data);
+      else this.#zero(tensor.block);
+    } catch (error) {
+      tensor.dispose();
+      throw error;
+    }
+    return tensor;
+  }
+
+  #zero({ address, bytes }: Block): void {
+    if (bytes > 0) this.device.driver.call("cuMemsetD8Async", address, 0, bytes, this.device.stream);
+  }
+
+  allocate(spec: TensorSpec): Block {
+    const bytes = bytesOfSpec(spec);
+    return new Block(this.device.memory.allocate(bytes), bytes, (address) => {
+      if (!this.#closed) this.device.memory.free(address);
+    });
+  }
+
+  copy(source: Block, target: Block): void {
+    if (source.bytes === 0) return;
+    this.device.driver.call("cuMemcpyDtoDAsync", target.address, source.address, source.bytes, this.device.stream);
+  }
+
+  upload(block: Block, data: TypedArray): void {
+    this.checkOpen();
+    this.device.write(block.address, data);
+  }
+
+  write(tensor: DeviceTensor, data: TypedArray): void {
+    this.checkOpen();
+    this.own(tensor).write(data);
+  }
+
+  async read(block: Block): Promise<Uint8Array> {
+    this.checkOpen();
+    const [bytes, fault] = await this.device.read([
+      { address: block.address, bytes: block.bytes },
+      { address: this.#fault.address, bytes: 8 },
+    ]);
+    const [number = 0, value = 0] = new Int32Array(fault?.buffer ?? new ArrayBuffer(8));
+    if (number !== 0) this.#spread(number, value);
+    if (block.error) throw block.error;
+    return bytes ?? new Uint8Array();
+  }
+
+  /** Makes everything that the failed run wrote unreadable, so that no later read takes it for a result. */
+  #spread(number: number, value: number): void {
+    const owner = this.#faults.get(number);
+    if (owner) {
+      const error = new DataError(owner.site.describe(value));
+      for (const block of owner.executable.written) block.error = error;
+    }
+    this.#clearFault();
+  }
+
+  #clearFault(): void {
+    this.device.driver.call("cuMemsetD8Async", this.#fault.address, 0, 8, this.device.stream);
+  }
+
+  own(tensor: DeviceTensor): CudaTensor {
+    if (tensor instanceof CudaTensor && tensor.isOf(this)) return tensor;
+    throw new GraphError("cuda: the tensor belongs to another backend; make it with this backend's tensor()");
+  }
+
+  memory(): { readonly deviceBytes: number } {
+    return { deviceBytes: this.#closed ? 0 : this.device.memory.bytes };
+  }
+
+  checkOpen(): void {
+    if (this.#closed) throw new DisposedError("cuda: the backend is closed");
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    for (const executable of [...this.#executables]) executable.close();
+    for (const tensor of [...this.live]) tensor.dispose();
+    this.#closed = true;
+    this.device.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/** The graph as it is planned: of operations that have a lowering, with constants folded. */
+export function lower(graph: Graph): Graph {
+  return simplify(expandComposites(graph, (_op, node) => loweringOf(node) === undefined));
+}
+
+/** The elements of a constant as its dtype holds them. */
+function constantData(node: Node): TypedArray {
+  const [spec] = Object.values(node.outputs);
+  const { value } = evaluateNode(node, {}, "rounded");
+  if (!spec || !value) throw new GraphError("cuda: a constant has no value");
+  const result = allocate(spec.dtype, bytesOfSpec(spec) / bytesOf(spec.dtype));
+  const encode = spec.dtype === "bfloat16" ? toBfloat16Bits : spec.dtype === "float16" ? toFloat16Bits : undefined;
+  result.set(encode ? Array.from(value.data, encode) : value.data);
+  return result;
+}

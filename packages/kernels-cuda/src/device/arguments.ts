@@ -1,0 +1,138 @@
+// How arguments of a kernel lie in memory: each at a multiple of its alignment, in the order in which they are declared.
+
+import type { Parameter } from "./kernels.ts";
+
+/** Bytes that are only known when the graph is about to run: an address. */
+export interface AddressArgument {
+  readonly storage: unknown;
+  readonly offset: number;
+}
+
+export type Argument = number | Uint8Array | AddressArgument | null;
+
+export interface PackedArguments {
+  readonly bytes: Uint8Array;
+  /** Where addresses go. */
+  readonly addresses: readonly { readonly at: number; readonly argument: AddressArgument }[];
+}
+
+const sizes: { readonly [type: string]: number } = { u64: 8, s64: 8, b64: 8, f64: 8, u32: 4, s32: 4, b32: 4, f32: 4 };
+
+/** @throws Error where count or size of the arguments is not what the kernel declares: a fault of the lowering */
+export function packArguments(
+  kernel: string,
+  parameters: readonly Parameter[],
+  args: readonly Argument[],
+): PackedArguments {
+  if (args.length !== parameters.length) {
+    throw new Error(`${kernel} takes ${parameters.length} arguments, got ${args.length}`);
+  }
+  const places: number[] = [];
+  let end = 0;
+  for (const parameter of parameters) {
+    const size = typeof parameter === "string" ? sizes[parameter] : parameter.size;
+    const align = typeof parameter === "string" ? size : parameter.align;
+    if (size === undefined || align === undefined) throw new Error(`${kernel} has a parameter of unknown type`);
+    const at = Math.ceil(end / align) * align;
+    places.push(at);
+    end = at + size;
+  }
+  const bytes = new Uint8Array(end);
+  const view = new DataView(bytes.buffer);
+  const addresses: { at: number; argument: AddressArgument }[] = [];
+  args.forEach((argument, index) => {
+    const parameter = parameters[index] ?? "";
+    const at = places[index] ?? 0;
+    const wrong = () => new Error(`${kernel}: argument ${index} does not fit ${JSON.stringify(parameter)}`);
+    if (argument instanceof Uint8Array) {
+      if (typeof parameter === "string" || parameter.size !== argument.length) throw wrong();
+      bytes.set(argument, at);
+    } else if (typeof argument === "number") {
+      if (typeof parameter !== "string") throw wrong();
+      if (parameter === "f32") view.setFloat32(at, argument, true);
+      else if (parameter === "f64") view.setFloat64(at, argument, true);
+      else if (!Number.isInteger(argument)) throw wrong();
+      else if (sizes[parameter] === 8) view.setBigInt64(at, BigInt(argument), true);
+      else view.setInt32(at, argument, true);
+    } else {
+      if (parameter !== "u64") throw wrong();
+      if (argument !== null) addresses.push({ at, argument });
+    }
+  });
+  return { bytes, addresses };
+}
+
+/** Largest rank that kernels with axes take; must be maximumRank in kernels/common.cuh. */
+export const maximumRank = 8;
+
+/** A tensor as kernels with axes see it: its element type, and its stride along each axis. */
+export interface Operand {
+  readonly type: number;
+  readonly strides: readonly number[];
+}
+
+/** The structure Axes of kernels/common.cuh. Neighbouring axes are joined where every operand allows it. */
+export function packAxes(sizes: readonly number[], operands: readonly Operand[]): Uint8Array {
+  const joined = joinAxes(
+    sizes,
+    operands.map(({ strides }) => strides),
+  );
+  if (joined.sizes.length > maximumRank) {
+    throw new Error(`at most ${maximumRank} axes that cannot be joined are supported, got ${joined.sizes.length}`);
+  }
+  const bytes = new Uint8Array(320);
+  const view = new DataView(bytes.buffer);
+  view.setBigInt64(0, BigInt(joined.sizes.reduce((a, b) => a * b, 1)), true);
+  view.setInt32(8, joined.sizes.length, true);
+  operands.forEach(({ type }, index) => {
+    view.setInt32(12 + 4 * index, type, true);
+  });
+  joined.sizes.forEach((size, axis) => {
+    view.setUint32(28 + 4 * axis, size, true);
+  });
+  joined.strides.forEach((strides, operand) => {
+    strides.forEach((stride, axis) => {
+      view.setBigInt64(64 + 8 * (operand * maximumRank + axis), BigInt(stride), true);
+    });
+  });
+  return bytes;
+}
+
+/** The same elements with as few axes as possible, at least one. */
+export function joinAxes(
+  sizes: readonly number[],
+  strides: readonly (readonly number[])[],
+): { readonly sizes: readonly number[]; readonly strides: readonly (readonly number[])[] } {
+  const kept: { size: number; strides: number[] }[] = [];
+  sizes.forEach((size, axis) => {
+    if (size === 1) return;
+    const own = strides.map((list) => list[axis] ?? 0);
+    const last = kept.at(-1);
+    if (last?.strides.every((stride, operand) => stride === (own[operand] ?? 0) * size)) {
+      last.size *= size;
+      last.strides = own;
+    } else {
+      kept.push({ size, strides: own });
+    }
+  });
+  if (kept.length === 0) kept.push({ size: 1, strides: strides.map(() => 0) });
+  return {
+    sizes: kept.map(({ size }) => size),
+    strides: strides.map((_, operand) => kept.map((axis) => axis.strides[operand] ?? 0)),
+  };
+}
+
+/** Strides of a dense row-major tensor. */
+export function denseStrides(sizes: readonly number[]): number[] {
+  const strides = new Array<number>(sizes.length).fill(1);
+  for (let axis = sizes.length - 2; axis >= 0; axis--)
+    strides[axis] = (strides[axis + 1] ?? 1) * (sizes[axis + 1] ?? 1);
+  return strides;
+}
+
+/** Strides of a dense tensor that is broadcast to `target`: 0 along new axes and axes of size 1. */
+export function broadcastStrides(sizes: readonly number[], target: readonly number[]): number[] {
+  const dense = denseStrides(sizes);
+  const extra = target.length - sizes.length;
+  return target.map((_, axis) => (axis < extra || sizes[axis - extra] === 1 ? 0 : (dense[axis - extra] ?? 0)));
+}

@@ -1,0 +1,188 @@
+// Matrix products through cuBLASLt. A product is prepared once, with the algorithm its heuristics rank first, and run
+// often. cuBLASLt is column major, so C = A B is asked for as C^T = B^T A^T.
+
+import { DeviceError } from "@sisa/core";
+import type { Driver } from "./driver.ts";
+import type { HostMemory, Library, NativeFunction } from "./native.ts";
+
+/** Float types that products take and give. */
+export type ProductType = "float32" | "float64" | "float16" | "bfloat16";
+
+const dataType = { float32: 0, float64: 1, float16: 2, bfloat16: 14 } as const satisfies Record<ProductType, number>;
+/** CUBLAS_COMPUTE_32F: float32 is true float32, without TF32; narrow types have float32 sums. */
+const compute = { float32: 68, float64: 70 } as const;
+const descriptor = { transposeA: 3, transposeB: 4 } as const;
+const layout = { batchCount: 5, stridedBatchOffset: 6 } as const;
+const preference = { workspaceBytes: 1, alignment: [5, 6, 7, 8] } as const;
+
+/** sizeof(cublasLtMatmulHeuristicResult_t); the algorithm is its first 64 bytes, the workspace's size follows. */
+const heuristicBytes = 96;
+
+/** Scratch memory that products may use: what NVIDIA recommends for Hopper. */
+export const workspaceBytes = 32 * 2 ** 20;
+
+/** C [m,n] = op(A) op(B), all row major and dense, `batch` times. */
+export interface Product {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly transposeA: boolean;
+  readonly transposeB: boolean;
+  readonly type: ProductType;
+  readonly resultType: ProductType;
+  readonly batch: number;
+  /** Elements from one matrix of the batch to the next; 0 repeats it. */
+  readonly strideA: number;
+  readonly strideB: number;
+  readonly strideC: number;
+  /** Add to C instead of overwriting it. */
+  readonly accumulate: boolean;
+  /** Largest power of two, at most 16, that divides every address in bytes. */
+  readonly alignment: number;
+}
+
+export interface PreparedProduct {
+  run(a: number, b: number, c: number, stream: number): void;
+}
+
+const prototypes = {
+  create: "int cublasLtCreate(_Out_ uint64_t *handle)",
+  destroy: "int cublasLtDestroy(uint64_t handle)",
+  descCreate: "int cublasLtMatmulDescCreate(_Out_ uint64_t *descriptor, int compute, int scale)",
+  descSet: "int cublasLtMatmulDescSetAttribute(uint64_t descriptor, int attribute, const void *value, uint64_t bytes)",
+  descDestroy: "int cublasLtMatmulDescDestroy(uint64_t descriptor)",
+  layoutCreate:
+    "int cublasLtMatrixLayoutCreate(_Out_ uint64_t *layout, int type, uint64_t rows, uint64_t columns, int64_t stride)",
+  layoutSet: "int cublasLtMatrixLayoutSetAttribute(uint64_t layout, int attribute, const void *value, uint64_t bytes)",
+  layoutDestroy: "int cublasLtMatrixLayoutDestroy(uint64_t layout)",
+  preferenceCreate: "int cublasLtMatmulPreferenceCreate(_Out_ uint64_t *preference)",
+  preferenceSet:
+    "int cublasLtMatmulPreferenceSetAttribute(uint64_t preference, int attribute, const void *value, uint64_t bytes)",
+  preferenceDestroy: "int cublasLtMatmulPreferenceDestroy(uint64_t preference)",
+  heuristic:
+    "int cublasLtMatmulAlgoGetHeuristic(uint64_t handle, uint64_t descriptor, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t preference, int requested, void *results, _Out_ int *found)",
+  matmul:
+    "int cublasLtMatmul(uint64_t handle, uint64_t descriptor, uint64_t alpha, uint64_t a, uint64_t aLayout, uint64_t b, uint64_t bLayout, uint64_t beta, uint64_t c, uint64_t cLayout, uint64_t d, uint64_t dLayout, const void *algorithm, uint64_t workspace, uint64_t workspaceBytes, uint64_t stream)",
+  version: "uint64_t cublasLtGetVersion()",
+} as const;
+
+type Name = keyof typeof prototypes;
+
+export class CublasLt {
+  readonly version: number;
+  readonly path: string;
+  readonly #functions: { readonly [N in Name]: NativeFunction };
+  readonly #driver: Driver;
+  readonly #handle: number;
+  readonly #workspace: number;
+  readonly #scalars: HostMemory;
+  readonly #prepared = new Map<string, PreparedProduct>();
+  readonly #release: (() => void)[] = [];
+
+  constructor(driver: Driver, library: Library) {
+    this.#driver = driver;
+    this.path = library.path;
+    const load = ([name, prototype]: [string, string]) => [name, library.func(prototype)] as const;
+    this.#functions = Object.fromEntries(Object.entries(prototypes).map(load)) as { [N in Name]: NativeFunction };
+    this.version = Number(this.#functions.version());
+    this.#handle = this.#make("create");
+    this.#workspace = driver.handle("cuMemAlloc", workspaceBytes);
+    this.#scalars = driver.native.allocate(32);
+    new Float32Array(this.#scalars.buffer, 0, 2).set([1, 0]);
+    new Float64Array(this.#scalars.buffer, 8, 2).set([1, 0]);
+  }
+
+  /** @throws DeviceError where cuBLASLt has no algorithm for the product */
+  prepare(product: Product): PreparedProduct {
+    const key = JSON.stringify(product);
+    const known = this.#prepared.get(key);
+    if (known) return known;
+    const prepared = this.#prepare(product);
+    this.#prepared.set(key, prepared);
+    return prepared;
+  }
+
+  #prepare(product: Product): PreparedProduct {
+    const { m, n, k, transposeA, transposeB, batch, resultType } = product;
+    const wide = product.type === "float64";
+    const desc = this.#make(
+      "descCreate",
+      wide ? compute.float64 : compute.float32,
+      wide ? dataType.float64 : dataType.float32,
+    );
+    this.#set("descSet", desc, descriptor.transposeA, Int32Array.of(transposeB ? 1 : 0));
+    this.#set("descSet", desc, descriptor.transposeB, Int32Array.of(transposeA ? 1 : 0));
+    const layoutOf = (type: ProductType, rows: number, columns: number, stride: number) => {
+      const made = this.#make("layoutCreate", dataType[type], rows, columns, rows);
+      this.#set("layoutSet", made, layout.batchCount, Int32Array.of(batch));
+      this.#set("layoutSet", made, layout.stridedBatchOffset, BigInt64Array.of(BigInt(stride)));
+      return made;
+    };
+    const first = layoutOf(product.type, transposeB ? k : n, transposeB ? n : k, product.strideB);
+    const second = layoutOf(product.type, transposeA ? m : k, transposeA ? k : m, product.strideA);
+    const third = layoutOf(resultType, n, m, product.strideC);
+    const wish = this.#make("preferenceCreate");
+    this.#set("preferenceSet", wish, preference.workspaceBytes, BigUint64Array.of(BigInt(workspaceBytes)));
+    for (const which of preference.alignment) {
+      this.#set("preferenceSet", wish, which, Uint32Array.of(product.alignment));
+    }
+    const results = new Uint8Array(heuristicBytes);
+    const found = [0];
+    const code = this.#functions.heuristic(this.#handle, desc, first, second, third, third, wish, 1, results, found);
+    this.#functions.preferenceDestroy(wish);
+    this.#release.push(() => {
+      this.#functions.descDestroy(desc);
+      for (const made of [first, second, third]) this.#functions.layoutDestroy(made);
+    });
+    if (code !== 0 || found[0] === 0) {
+      throw new DeviceError(`matmul: cuBLASLt has no algorithm for ${JSON.stringify(product)} (status ${code})`);
+    }
+    const algorithm = results.slice(0, 64);
+    const scalars = this.#scalars.address;
+    const [one, zero] = wide ? [scalars + 8, scalars + 16] : [scalars, scalars + 4];
+    const beta = product.accumulate ? one : zero;
+    const matmul = this.#functions.matmul;
+    return {
+      run: (a, b, c, stream) => {
+        const status = matmul(
+          this.#handle,
+          desc,
+          one,
+          b,
+          first,
+          a,
+          second,
+          beta,
+          c,
+          third,
+          c,
+          third,
+          algorithm,
+          this.#workspace,
+          workspaceBytes,
+          stream,
+        );
+        if (status !== 0) throw new DeviceError(`matmul: cuBLASLt failed with status ${status}`);
+      },
+    };
+  }
+
+  #make(name: Name, ...args: readonly unknown[]): number {
+    const out = [0];
+    const code = this.#functions[name](out, ...args);
+    if (code !== 0) throw new DeviceError(`cuBLASLt: ${name} failed with status ${code}`);
+    return Number(out[0]);
+  }
+
+  #set(name: Name, target: number, attribute: number, value: ArrayBufferView): void {
+    const code = this.#functions[name](target, attribute, value, value.byteLength);
+    if (code !== 0) throw new DeviceError(`cuBLASLt: ${name} ${attribute} failed with status ${code}`);
+  }
+
+  close(): void {
+    for (const release of this.#release) release();
+    this.#functions.destroy(this.#handle);
+    this.#driver.call("cuMemFree", this.#workspace);
+    this.#scalars.free();
+  }
+}

@@ -1,0 +1,158 @@
+// One GPU in use: its context and stream, its memory, the kernels that were asked for, and cuBLASLt.
+
+import { BackendUnavailableError, DeviceError, type TypedArray } from "@sisa/core";
+import { CublasLt } from "./cublas-lt.ts";
+import { type DeviceInfo, Driver, versionText } from "./driver.ts";
+import { kernelEntry, kernelImages, targetFor } from "./kernels.ts";
+import { loadCublasLt, loadDriver } from "./libraries.ts";
+import { DeviceMemory, StagingPool } from "./memory.ts";
+import { host, Native } from "./native.ts";
+
+const functionAttribute = { maximumDynamicSharedBytes: 8 } as const;
+/** Shared memory that a kernel gets without asking. */
+const plainSharedBytes = 48 * 1024;
+
+/** How long to look again at once before sleeping between looks. */
+const eagerMilliseconds = 2;
+
+export async function openDriver(): Promise<Driver> {
+  const native = await Native.load();
+  return new Driver(native, loadDriver(native));
+}
+
+export class Device {
+  readonly driver: Driver;
+  readonly info: DeviceInfo;
+  readonly memory: DeviceMemory;
+  readonly cublasLt: CublasLt;
+  readonly stream: number;
+  readonly #staging: StagingPool;
+  readonly #target: ReturnType<typeof targetFor>;
+  readonly #ordinal: number;
+  readonly #modules = new Map<string, number>();
+  readonly #functions = new Map<string, { readonly handle: number; sharedBytes: number }>();
+
+  private constructor(driver: Driver, info: DeviceInfo) {
+    this.driver = driver;
+    this.info = info;
+    this.#target = targetFor(info.capability);
+    if (this.#target === undefined) {
+      throw new BackendUnavailableError(
+        `cuda: needs a GPU of compute capability 8.0 or newer (Ampere), got ${info.name} with ${(info.capability / 10).toFixed(1)}`,
+      );
+    }
+    this.#ordinal = driver.handle("cuDeviceGet", info.index);
+    driver.call("cuCtxSetCurrent", driver.handle("cuDevicePrimaryCtxRetain", this.#ordinal));
+    this.memory = new DeviceMemory(driver);
+    this.#staging = new StagingPool(driver);
+    this.stream = driver.handle("cuStreamCreate", 1);
+    this.cublasLt = new CublasLt(driver, loadCublasLt(driver.native));
+  }
+
+  /** @throws BackendUnavailableError, which says what is missing */
+  static async open(index: number): Promise<Device> {
+    const driver = await openDriver();
+    const devices = driver.devices();
+    const info = devices[index];
+    if (info === undefined) {
+      const found = devices.map(({ name }, place) => `${place}: ${name}`).join(", ");
+      throw new BackendUnavailableError(
+        `cuda: no device ${index}; this machine has ${found || "none that CUDA sees"} (CUDA_VISIBLE_DEVICES hides devices)`,
+      );
+    }
+    return new Device(driver, info);
+  }
+
+  /** One line for people: the device, its driver and its cuBLASLt. */
+  get description(): string {
+    const { name, memoryBytes } = this.info;
+    return `${name}, ${(memoryBytes / 2 ** 30).toFixed(0)} GiB, driver for CUDA ${versionText(this.driver.version)}, cuBLASLt ${this.cublasLt.version}`;
+  }
+
+  /** The handle of a kernel, which may use this much dynamic shared memory. */
+  kernel(name: string, sharedBytes: number): number {
+    let known = this.#functions.get(name);
+    if (known === undefined) {
+      known = {
+        handle: this.driver.handle("cuModuleGetFunction", this.#module(kernelEntry(name).file), name),
+        sharedBytes: plainSharedBytes,
+      };
+      this.#functions.set(name, known);
+    }
+    if (sharedBytes > known.sharedBytes) {
+      this.driver.call("cuFuncSetAttribute", known.handle, functionAttribute.maximumDynamicSharedBytes, sharedBytes);
+      known.sharedBytes = sharedBytes;
+    }
+    return known.handle;
+  }
+
+  #module(file: string): number {
+    const known = this.#modules.get(file);
+    if (known !== undefined) return known;
+    const image = kernelImages[file];
+    if (image === undefined || this.#target === undefined)
+      throw new DeviceError(`cuda: no kernels are named "${file}"`);
+    const code = host.decompress(image.images[this.#target]);
+    // PTX is text and must end with a zero.
+    const ended = new Uint8Array(code.length + 1);
+    ended.set(code);
+    const module = this.driver.handle("cuModuleLoadData", ended);
+    this.#modules.set(file, module);
+    return module;
+  }
+
+  /** Copies an array to the device after all that was enqueued before. The caller may change the array at once. */
+  write(address: number, data: TypedArray): void {
+    if (data.byteLength > 0) this.driver.call("cuMemcpyHtoDAsync", address, data, data.byteLength, this.stream);
+  }
+
+  /**
+   * Bytes of several places once all that was enqueued before is done.
+   * @throws DeviceError where it failed
+   */
+  async read(places: readonly { readonly address: number; readonly bytes: number }[]): Promise<Uint8Array[]> {
+    const total = places.reduce((sum, { bytes }) => sum + bytes, 0);
+    const staging = this.#staging.take(total);
+    let offset = 0;
+    for (const { address, bytes } of places) {
+      if (bytes > 0) this.driver.call("cuMemcpyDtoHAsync", staging.address + offset, address, bytes, this.stream);
+      offset += bytes;
+    }
+    await this.finished();
+    offset = 0;
+    const copies = places.map(({ bytes }) => {
+      const copy = new Uint8Array(staging.buffer, offset, bytes).slice();
+      offset += bytes;
+      return copy;
+    });
+    this.#staging.give(staging);
+    return copies;
+  }
+
+  /** Resolves once everything enqueued so far is done, without holding up the program. @throws DeviceError */
+  async finished(): Promise<void> {
+    const event = this.driver.handle("cuEventCreate", 2);
+    try {
+      this.driver.call("cuEventRecord", event, this.stream);
+      const start = performance.now();
+      while (!this.driver.isDone(event)) {
+        await new Promise<void>((resolve) => {
+          if (performance.now() - start < eagerMilliseconds) setImmediate(resolve);
+          else setTimeout(resolve, 1);
+        });
+      }
+    } finally {
+      this.driver.call("cuEventDestroy", event);
+    }
+  }
+
+  close(): void {
+    this.driver.call("cuStreamSynchronize", this.stream);
+    this.cublasLt.close();
+    this.#staging.close();
+    this.memory.close();
+    for (const module of this.#modules.values()) this.driver.call("cuModuleUnload", module);
+    this.driver.call("cuStreamDestroy", this.stream);
+    this.driver.call("cuDevicePrimaryCtxRelease", this.#ordinal);
+  }
+}

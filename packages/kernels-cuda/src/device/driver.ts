@@ -1,0 +1,187 @@
+// The CUDA driver API, as far as the backend uses it. Every call is checked; handles and device addresses are numbers.
+
+import { BackendUnavailableError, DeviceError } from "@sisa/core";
+import type { Library, Native, NativeFunction } from "./native.ts";
+
+/** Result codes that mean more than "the call failed". */
+const result = { success: 0, outOfMemory: 2, notReady: 600 } as const;
+
+/** Oldest driver that runs what nvcc 13 compiles: that of CUDA 13.0. */
+const oldestDriver = 13_000;
+
+const attribute = { multiprocessors: 16, major: 75, minor: 76, sharedBytesPerBlock: 97 } as const;
+
+export interface DeviceInfo {
+  readonly index: number;
+  readonly name: string;
+  /** Compute capability, such as 90 for 9.0. */
+  readonly capability: number;
+  readonly multiprocessors: number;
+  readonly memoryBytes: number;
+}
+
+const prototypes = {
+  cuInit: "int cuInit(uint flags)",
+  cuDriverGetVersion: "int cuDriverGetVersion(_Out_ int *version)",
+  cuDeviceGetCount: "int cuDeviceGetCount(_Out_ int *count)",
+  cuDeviceGet: "int cuDeviceGet(_Out_ int *device, int ordinal)",
+  cuDeviceGetName: "int cuDeviceGetName(void *name, int length, int device)",
+  cuDeviceGetAttribute: "int cuDeviceGetAttribute(_Out_ int *value, int attribute, int device)",
+  cuDeviceTotalMem: "int cuDeviceTotalMem_v2(_Out_ uint64_t *bytes, int device)",
+  cuDevicePrimaryCtxRetain: "int cuDevicePrimaryCtxRetain(_Out_ uint64_t *context, int device)",
+  cuDevicePrimaryCtxRelease: "int cuDevicePrimaryCtxRelease_v2(int device)",
+  cuCtxSetCurrent: "int cuCtxSetCurrent(uint64_t context)",
+  cuMemGetInfo: "int cuMemGetInfo_v2(_Out_ uint64_t *free, _Out_ uint64_t *total)",
+  cuMemAlloc: "int cuMemAlloc_v2(_Out_ uint64_t *address, uint64_t bytes)",
+  cuMemFree: "int cuMemFree_v2(uint64_t address)",
+  cuMemHostAlloc: "int cuMemHostAlloc(_Out_ uint64_t *address, uint64_t bytes, uint flags)",
+  cuMemFreeHost: "int cuMemFreeHost(uint64_t address)",
+  cuMemcpyHtoDAsync:
+    "int cuMemcpyHtoDAsync_v2(uint64_t destination, const void *source, uint64_t bytes, uint64_t stream)",
+  cuMemcpyDtoHAsync: "int cuMemcpyDtoHAsync_v2(uint64_t destination, uint64_t source, uint64_t bytes, uint64_t stream)",
+  cuMemcpyDtoDAsync: "int cuMemcpyDtoDAsync_v2(uint64_t destination, uint64_t source, uint64_t bytes, uint64_t stream)",
+  cuMemsetD8Async: "int cuMemsetD8Async(uint64_t address, uint8_t value, uint64_t count, uint64_t stream)",
+  cuModuleLoadData: "int cuModuleLoadData(_Out_ uint64_t *module, const void *image)",
+  cuModuleUnload: "int cuModuleUnload(uint64_t module)",
+  cuModuleGetFunction: "int cuModuleGetFunction(_Out_ uint64_t *function, uint64_t module, const char *name)",
+  cuFuncSetAttribute: "int cuFuncSetAttribute(uint64_t function, int attribute, int value)",
+  cuLaunchKernel:
+    "int cuLaunchKernel(uint64_t function, uint gridX, uint gridY, uint gridZ, uint blockX, uint blockY, uint blockZ, uint sharedBytes, uint64_t stream, uint64_t parameters, uint64_t extra)",
+  cuStreamCreate: "int cuStreamCreate(_Out_ uint64_t *stream, uint flags)",
+  cuStreamDestroy: "int cuStreamDestroy_v2(uint64_t stream)",
+  cuStreamSynchronize: "int cuStreamSynchronize(uint64_t stream)",
+  cuStreamBeginCapture: "int cuStreamBeginCapture_v2(uint64_t stream, int mode)",
+  cuStreamEndCapture: "int cuStreamEndCapture(uint64_t stream, _Out_ uint64_t *graph)",
+  cuGraphInstantiate: "int cuGraphInstantiateWithFlags(_Out_ uint64_t *executable, uint64_t graph, uint64_t flags)",
+  cuGraphLaunch: "int cuGraphLaunch(uint64_t executable, uint64_t stream)",
+  cuGraphDestroy: "int cuGraphDestroy(uint64_t graph)",
+  cuGraphExecDestroy: "int cuGraphExecDestroy(uint64_t executable)",
+  cuEventCreate: "int cuEventCreate(_Out_ uint64_t *event, uint flags)",
+  cuEventDestroy: "int cuEventDestroy_v2(uint64_t event)",
+  cuEventRecord: "int cuEventRecord(uint64_t event, uint64_t stream)",
+  cuEventQuery: "int cuEventQuery(uint64_t event)",
+  cuEventElapsedTime: "int cuEventElapsedTime_v2(_Out_ float *milliseconds, uint64_t start, uint64_t end)",
+  cuGetErrorName: "int cuGetErrorName(int error, _Out_ const char **text)",
+  cuGetErrorString: "int cuGetErrorString(int error, _Out_ const char **text)",
+} as const;
+
+type Name = keyof typeof prototypes;
+
+/** A call that failed, with the driver's own words. */
+export class DriverError extends DeviceError {
+  readonly result: number;
+
+  constructor(message: string, code: number) {
+    super(message);
+    this.result = code;
+  }
+
+  get outOfMemory(): boolean {
+    return this.result === result.outOfMemory;
+  }
+}
+
+export class Driver {
+  readonly native: Native;
+  readonly version: number;
+  readonly #library: Library;
+  readonly #functions = new Map<Name, NativeFunction>();
+
+  /** @throws BackendUnavailableError where the driver is too old or has no device */
+  constructor(native: Native, library: Library) {
+    this.native = native;
+    this.#library = library;
+    const code = this.#invoke("cuInit", 0);
+    if (code !== result.success) {
+      throw new BackendUnavailableError(
+        `cuda: the driver cannot start: ${this.#describe(code)}; check with nvidia-smi that it sees a GPU`,
+      );
+    }
+    this.version = this.#number("cuDriverGetVersion");
+    if (this.version < oldestDriver) {
+      throw new BackendUnavailableError(
+        `cuda: needs a driver for CUDA 13.0 (580) or newer, got one for CUDA ${versionText(this.version)}; update it from https://www.nvidia.com/drivers`,
+      );
+    }
+  }
+
+  devices(): readonly DeviceInfo[] {
+    return Array.from({ length: this.#number("cuDeviceGetCount") }, (_, index) => {
+      const device = this.#number("cuDeviceGet", index);
+      const text = new Uint8Array(256);
+      this.call("cuDeviceGetName", text, text.length, device);
+      const read = (which: number) => this.#number("cuDeviceGetAttribute", which, device);
+      return {
+        index,
+        name: new TextDecoder().decode(text.subarray(0, text.indexOf(0))),
+        capability: read(attribute.major) * 10 + read(attribute.minor),
+        multiprocessors: read(attribute.multiprocessors),
+        memoryBytes: this.#number("cuDeviceTotalMem", device),
+      };
+    });
+  }
+
+  /** @throws DriverError */
+  call(name: Name, ...args: readonly unknown[]): void {
+    const code = this.#invoke(name, ...args);
+    if (code !== result.success) throw new DriverError(`${name} failed: ${this.#describe(code)}`, code);
+  }
+
+  /** A call whose first argument is where its result goes. @throws DriverError */
+  handle(name: Name, ...args: readonly unknown[]): number {
+    const out = [0];
+    this.call(name, out, ...args);
+    return Number(out[0]);
+  }
+
+  #number(name: Name, ...args: readonly unknown[]): number {
+    return this.handle(name, ...args);
+  }
+
+  /** Free and total bytes of the current device. */
+  memory(): { readonly free: number; readonly total: number } {
+    const [free, total] = [[0], [0]];
+    this.call("cuMemGetInfo", free, total);
+    return { free: Number(free[0]), total: Number(total[0]) };
+  }
+
+  /** True once everything recorded before the event is done. @throws DriverError where it failed */
+  isDone(event: number): boolean {
+    const code = this.#invoke("cuEventQuery", event);
+    if (code === result.notReady) return false;
+    if (code !== result.success) throw new DriverError(this.#describe(code), code);
+    return true;
+  }
+
+  endCapture(stream: number): number {
+    const out = [0];
+    this.call("cuStreamEndCapture", stream, out);
+    return Number(out[0]);
+  }
+
+  #invoke(name: Name, ...args: readonly unknown[]): number {
+    let call = this.#functions.get(name);
+    if (call === undefined) {
+      try {
+        call = this.#library.func(prototypes[name]);
+      } catch (error) {
+        throw new BackendUnavailableError(`cuda: ${this.#library.path} has no ${name}; update the NVIDIA driver`, {
+          cause: error,
+        });
+      }
+      this.#functions.set(name, call);
+    }
+    return Number(call(...args));
+  }
+
+  #describe(code: number): string {
+    const [name, text] = [[""], [""]];
+    this.#invoke("cuGetErrorName", code, name);
+    this.#invoke("cuGetErrorString", code, text);
+    return name[0] ? `${name[0]} (${text[0]})` : `error ${code}`;
+  }
+}
+
+export function versionText(version: number): string {
+  return `${Math.floor(version / 1000)}.${Math.floor((version % 1000) / 10)}`;
+}

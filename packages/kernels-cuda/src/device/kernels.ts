@@ -1,0 +1,46 @@
+// The compiled kernels: which there are, what parameters they take, and the machine code for a device.
+
+import elementwise from "../images/elementwise.json" with { type: "json" };
+import movement from "../images/movement.json" with { type: "json" };
+import reduction from "../images/reduction.json" with { type: "json" };
+
+/** A type of PTX, or a structure passed by value. */
+export type Parameter = string | { readonly type: string; readonly size: number; readonly align: number };
+
+export interface KernelImage {
+  /** Hash of the sources that it was compiled from. */
+  readonly source: string;
+  readonly kernels: { readonly [name: string]: readonly Parameter[] };
+  /** Compressed code for each target. */
+  readonly images: { readonly sm_80: string; readonly sm_90a: string; readonly ptx: string };
+}
+
+export const kernelImages: { readonly [file: string]: KernelImage } = {
+  elementwise,
+  movement,
+  reduction,
+};
+
+/** The code that a device of a compute capability runs; undefined where there is none. */
+export function targetFor(capability: number): keyof KernelImage["images"] | undefined {
+  if (capability < 80) return undefined;
+  if (capability < 90) return "sm_80";
+  return capability === 90 ? "sm_90a" : "ptx";
+}
+
+export interface KernelEntry {
+  readonly file: string;
+  readonly parameters: readonly Parameter[];
+}
+
+const entries = new Map<string, KernelEntry>(
+  Object.entries(kernelImages).flatMap(([file, { kernels }]) =>
+    Object.entries(kernels).map(([name, parameters]) => [name, { file, parameters }] as const),
+  ),
+);
+
+export function kernelEntry(name: string): KernelEntry {
+  const entry = entries.get(name);
+  if (entry === undefined) throw new Error(`no kernel is named "${name}"`);
+  return entry;
+}

@@ -1,0 +1,157 @@
+// Runs the steps of a plan: one by one, or as one CUDA graph that was captured from them.
+
+import { DeviceError, SisaError } from "@sisa/core";
+import type { Device } from "./device/device.ts";
+import type { HostMemory } from "./device/native.ts";
+import type { Step, View } from "./plan.ts";
+
+/** Marks of the list that cuLaunchKernel takes instead of one pointer for each argument. */
+const extra = { buffer: 1n, size: 2n, end: 0n } as const;
+
+/** Graphs that are kept, each for other addresses of inputs and outputs. */
+const mostGraphs = 4;
+
+export class Launcher {
+  readonly #device: Device;
+  readonly #steps: readonly Step[];
+  readonly #memory: HostMemory;
+  readonly #view: DataView;
+  /** Where each kernel's arguments begin, and its list for cuLaunchKernel. */
+  readonly #places: readonly { readonly arguments: number; readonly list: number }[];
+  readonly #graphs = new Map<string, number>();
+  #lastKey: string | undefined;
+
+  constructor(device: Device, steps: readonly Step[]) {
+    this.#device = device;
+    this.#steps = steps;
+    let end = 0;
+    this.#places = steps.map((step) => {
+      const list = end;
+      const size = step.kind === "kernel" ? step.packed.bytes.length : 0;
+      end += 48 + Math.ceil(size / 16) * 16;
+      return { list, arguments: list + 48 };
+    });
+    this.#memory = device.driver.native.allocate(end);
+    this.#view = new DataView(this.#memory.buffer);
+    steps.forEach((step, index) => {
+      this.#writeList(step, index);
+    });
+  }
+
+  #writeList(step: Step, index: number): void {
+    const place = this.#places[index];
+    if (step.kind !== "kernel" || !place) return;
+    const { address } = this.#memory;
+    const at = BigInt(address + place.arguments);
+    // The size is told by address too: it stands in the sixth word.
+    const words = [
+      extra.buffer,
+      at,
+      extra.size,
+      BigInt(address + place.list + 40),
+      extra.end,
+      BigInt(step.packed.bytes.length),
+    ];
+    words.forEach((word, index) => {
+      this.#view.setBigUint64(place.list + 8 * index, word, true);
+    });
+    new Uint8Array(this.#memory.buffer, place.arguments, step.packed.bytes.length).set(step.packed.bytes);
+  }
+
+  /**
+   * Enqueues all steps. What runs twice in a row with the same addresses is captured, and launched as one from then on.
+   * @param key stands for the addresses of the storages
+   */
+  run(key: string): void {
+    const { driver, stream } = this.#device;
+    const known = this.#graphs.get(key);
+    if (known !== undefined) {
+      driver.call("cuGraphLaunch", known, stream);
+      return;
+    }
+    this.#writeAddresses();
+    if (this.#lastKey === key && this.#steps.length > 1) {
+      driver.call("cuGraphLaunch", this.#capture(key), stream);
+    } else {
+      this.#lastKey = key;
+      this.#enqueue();
+    }
+  }
+
+  #writeAddresses(): void {
+    this.#steps.forEach((step, index) => {
+      const place = this.#places[index];
+      if (step.kind !== "kernel" || !place) return;
+      for (const { at, argument } of step.packed.addresses) {
+        this.#view.setBigUint64(place.arguments + at, BigInt(addressOf(argument as View)), true);
+      }
+    });
+  }
+
+  #enqueue(): void {
+    this.#steps.forEach((step, index) => {
+      try {
+        this.#launch(step, index);
+      } catch (error) {
+        const message = SisaError.isInstance(error) ? error.message : String(error);
+        throw message.startsWith(`${step.op}: `) ? error : new DeviceError(`${step.op}: ${message}`, { cause: error });
+      }
+    });
+  }
+
+  #launch(step: Step, index: number): void {
+    const { driver, stream } = this.#device;
+    switch (step.kind) {
+      case "kernel": {
+        const list = this.#memory.address + (this.#places[index]?.list ?? 0);
+        const { kernel, grid, block, sharedBytes } = step;
+        const handle = this.#device.kernel(kernel, sharedBytes);
+        driver.call("cuLaunchKernel", handle, ...grid, block, 1, 1, sharedBytes, stream, 0, list);
+        break;
+      }
+      case "product":
+        step.product.run(addressOf(step.a), addressOf(step.b), addressOf(step.c), stream);
+        break;
+      case "zero":
+        driver.call("cuMemsetD8Async", addressOf(step.target), 0, step.bytes, stream);
+        break;
+      case "copy":
+        driver.call("cuMemcpyDtoDAsync", addressOf(step.target), addressOf(step.source), step.bytes, stream);
+        break;
+      default:
+        step satisfies never;
+    }
+  }
+
+  #capture(key: string): number {
+    const { driver, stream } = this.#device;
+    driver.call("cuStreamBeginCapture", stream, 1);
+    let graph: number;
+    try {
+      this.#enqueue();
+    } finally {
+      graph = driver.endCapture(stream);
+    }
+    const executable = driver.handle("cuGraphInstantiate", graph, 0);
+    driver.call("cuGraphDestroy", graph);
+    const [oldest] = this.#graphs.keys();
+    if (this.#graphs.size >= mostGraphs && oldest !== undefined) this.#forget(oldest);
+    this.#graphs.set(key, executable);
+    return executable;
+  }
+
+  #forget(key: string): void {
+    const graph = this.#graphs.get(key);
+    if (graph !== undefined) this.#device.driver.call("cuGraphExecDestroy", graph);
+    this.#graphs.delete(key);
+  }
+
+  close(): void {
+    for (const key of [...this.#graphs.keys()]) this.#forget(key);
+    this.#memory.free();
+  }
+}
+
+function addressOf({ storage, offset }: View): number {
+  return storage.address + offset;
+}

@@ -1,0 +1,80 @@
+// Operations on each element, with broadcasting.
+
+import { broadcastStrides, denseStrides, packAxes } from "../device/arguments.ts";
+import { elementType, suffixOf } from "../device/element-type.ts";
+import type { Context, LoweringRule, Value } from "../plan.ts";
+
+/** Blocks for work on `count` elements, each thread taking some. */
+export function blocksFor({ multiprocessors }: Context, count: number, threads = 256): number {
+  return Math.max(1, Math.min(Math.ceil(count / threads), multiprocessors * 32));
+}
+
+/** The axes of a result and of operands that broadcast to it. */
+export function axesOf(result: Value, operands: readonly Value[]): Uint8Array {
+  return packAxes(result.sizes, [
+    { type: elementType[result.spec.dtype], strides: denseStrides(result.sizes) },
+    ...operands.map(({ spec, sizes }) => ({
+      type: elementType[spec.dtype],
+      strides: broadcastStrides(sizes, result.sizes),
+    })),
+  ]);
+}
+
+function elementwise(kernel: string, names: readonly string[]): LoweringRule {
+  return (context) => {
+    const operands = names.map((name) => context.input(name));
+    const value = context.output("value", names);
+    if (value.count === 0) return;
+    // Conditions say nothing of the type in which the others are computed.
+    const suffix = suffixOf((operands.at(-1) ?? value).spec.dtype);
+    context.kernel(`${kernel}_${suffix}`, blocksFor(context, value.count), 256, [
+      ...operands,
+      value,
+      axesOf(value, operands),
+    ]);
+  };
+}
+
+const unary = (kernel: string) => elementwise(kernel, ["x"]);
+const binary = (kernel: string) => elementwise(kernel, ["a", "b"]);
+
+/** Whole numbers that floats of the other side may not hold go through double, as does float64. */
+export const cast: LoweringRule = (context) => {
+  const x = context.input("x");
+  const value = context.output("value", ["x"]);
+  if (value.count === 0) return;
+  const types = [x.spec.dtype, value.spec.dtype];
+  const whole = types.every((dtype) => dtype === "int32" || dtype === "bool");
+  const exact = types.includes("float64") || types.includes("int32");
+  const suffix = whole ? "i" : exact ? "d" : "f";
+  context.kernel(`cast_${suffix}`, blocksFor(context, value.count), 256, [x, value, axesOf(value, [x])]);
+};
+
+export const abs = unary("abs");
+export const add = binary("add");
+export const and = binary("and");
+export const cos = unary("cos");
+export const div = binary("div");
+export const equal = binary("equal");
+export const exp = unary("exp");
+export const finite = unary("finite");
+export const floor = unary("floor");
+export const floorDiv = binary("floorDiv");
+export const less = binary("less");
+export const lessEqual = binary("lessEqual");
+export const log = unary("log");
+export const log1p = unary("log1p");
+export const maximum = binary("maximum");
+export const minimum = binary("minimum");
+export const mul = binary("mul");
+export const neg = unary("neg");
+export const not = unary("not");
+export const or = binary("or");
+export const sigmoid = unary("sigmoid");
+export const silu = unary("silu");
+export const sin = unary("sin");
+export const softplus = unary("softplus");
+export const sqrt = unary("sqrt");
+export const sub = binary("sub");
+export const tanh = unary("tanh");
+export const where = elementwise("where", ["condition", "a", "b"]);

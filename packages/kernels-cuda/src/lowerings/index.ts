@@ -1,0 +1,99 @@
+// What becomes of each operation here. A new operation in @sisa/core is a type error in this table until it is decided.
+
+import type { Node, OpName } from "@sisa/core";
+import type { LoweringRule } from "../plan.ts";
+import * as elementwise from "./elementwise.ts";
+import { matmul } from "./matmul.ts";
+import * as movement from "./movement.ts";
+import * as reduction from "./reduction.ts";
+
+export interface Lowering {
+  readonly lower: LoweringRule;
+  /** Nodes for which the composition is taken instead. */
+  readonly declines?: (node: Node) => boolean;
+}
+
+const always = (lower: LoweringRule): Lowering => ({ lower });
+
+export const lowerings = {
+  abs: always(elementwise.abs),
+  adamw: "compose",
+  add: always(elementwise.add),
+  and: always(elementwise.and),
+  argmax: always(reduction.argmax),
+  attention: "compose",
+  attentionBackward: "compose",
+  blockCumulativeSum: always(reduction.blockCumulativeSum),
+  broadcastTo: always(movement.broadcastTo),
+  cacheWrite: always(movement.cacheWrite),
+  cast: always(elementwise.cast),
+  chunk: always(movement.chunk),
+  concat: always(movement.concat),
+  // The planner gives constants their memory.
+  constant: "constant",
+  cos: always(elementwise.cos),
+  crossEntropy: "compose",
+  cumulativePhase: always(reduction.cumulativePhase),
+  cumulativeSum: always(reduction.cumulativeSum),
+  decayAttention: "compose",
+  decayAttentionBackward: "compose",
+  // Sizes are bound, so that folding has made constants of them.
+  dimSize: "constant",
+  div: always(elementwise.div),
+  equal: always(elementwise.equal),
+  exp: always(elementwise.exp),
+  finite: always(elementwise.finite),
+  floor: always(elementwise.floor),
+  floorDiv: always(elementwise.floorDiv),
+  gather: always(movement.gather),
+  globalNorm: "compose",
+  iota: always(movement.iota),
+  less: always(elementwise.less),
+  lessEqual: always(elementwise.lessEqual),
+  linearCrossEntropy: "compose",
+  linearScan: always(reduction.linearScan),
+  log: always(elementwise.log),
+  log1p: always(elementwise.log1p),
+  logSoftmax: "compose",
+  logSumExp: "compose",
+  matmul: always(matmul),
+  max: always(reduction.max),
+  maximum: always(elementwise.maximum),
+  minimum: always(elementwise.minimum),
+  mul: always(elementwise.mul),
+  neg: always(elementwise.neg),
+  not: always(elementwise.not),
+  or: always(elementwise.or),
+  pad: always(movement.pad),
+  // An alias of its input.
+  reshape: "constant",
+  rmsNorm: "compose",
+  rmsNormBackward: "compose",
+  rope: "compose",
+  scatterAdd: always(movement.scatterAdd),
+  sigmoid: always(elementwise.sigmoid),
+  silu: always(elementwise.silu),
+  sin: always(elementwise.sin),
+  sisaAttention: "compose",
+  slice: always(movement.slice),
+  softmax: "compose",
+  softplus: always(elementwise.softplus),
+  sqrt: always(elementwise.sqrt),
+  ssmPrepare: "compose",
+  sub: always(elementwise.sub),
+  sum: always(reduction.sum),
+  swiglu: "compose",
+  swigluBackward: "compose",
+  takeRow: always(movement.takeRow),
+  tanh: always(elementwise.tanh),
+  transpose: always(movement.transpose),
+  unchunk: always(movement.unchunk),
+  where: always(elementwise.where),
+} as const satisfies { readonly [K in OpName]: Lowering | "compose" | "constant" };
+
+/** The lowering of a node; undefined where its composition is to be taken, or where it needs no step. */
+export function loweringOf(node: Node): Lowering | undefined {
+  const table: { readonly [name: string]: Lowering | "compose" | "constant" } = lowerings;
+  const found = Object.hasOwn(table, node.op.name) ? table[node.op.name] : undefined;
+  return typeof found === "object" && !found.declines?.(node) ? found : undefined;
+}

@@ -1,0 +1,203 @@
+// Operations that move elements. All but the indexed ones are strided copies.
+
+import { bytesOf, type Dim, type Node, sizesOf } from "@sisa/core";
+import { broadcastStrides, denseStrides, packAxes } from "../device/arguments.ts";
+import { elementType } from "../device/element-type.ts";
+import type { Alias, Context, LoweringRule, Value, View } from "../plan.ts";
+import { blocksFor } from "./elementwise.ts";
+
+/** A part of a dense tensor: sizes, and strides in elements from an offset in elements. */
+interface Region {
+  readonly view: View;
+  readonly offset: number;
+  readonly strides: readonly number[];
+}
+
+function copyRegion(context: Context, element: number, sizes: readonly number[], from: Region, to: Region): void {
+  const count = sizes.reduce((a, b) => a * b, 1);
+  if (count === 0) return;
+  const at = ({ view, offset }: Region) => ({ storage: view.storage, offset: view.offset + offset * element });
+  const axes = packAxes(sizes, [
+    { type: 0, strides: to.strides },
+    { type: 0, strides: from.strides },
+  ]);
+  context.kernel(`copy_${element}`, blocksFor(context, count), 256, [at(from), at(to), axes]);
+}
+
+const dense = (value: Value, offset = 0): Region => ({ view: value, offset, strides: denseStrides(value.sizes) });
+const elementOf = ({ spec }: Value) => bytesOf(spec.dtype);
+const product = (sizes: readonly number[]) => sizes.reduce((a, b) => a * b, 1);
+
+export const broadcastTo: LoweringRule = (context) => {
+  const x = context.input("x");
+  const value = context.output();
+  const from = { view: x, offset: 0, strides: broadcastStrides(x.sizes, value.sizes) };
+  copyRegion(context, elementOf(x), value.sizes, from, dense(value));
+};
+
+export const transpose: LoweringRule = (context) => {
+  const x = context.input("x");
+  const value = context.output();
+  const { permutation } = context.attributes<{ readonly permutation: readonly number[] }>();
+  const strides = denseStrides(x.sizes);
+  const from = { view: x, offset: 0, strides: permutation.map((axis) => strides[axis] ?? 0) };
+  copyRegion(context, elementOf(x), value.sizes, from, dense(value));
+};
+
+export const slice: LoweringRule = (context) => {
+  const x = context.input("x");
+  const value = context.output();
+  const { axis, start } = context.attributes<{ readonly axis: number; readonly start: Dim }>();
+  const strides = denseStrides(x.sizes);
+  const from = { view: x, offset: (start.value ?? 0) * (strides[axis] ?? 0), strides };
+  copyRegion(context, elementOf(x), value.sizes, from, dense(value));
+};
+
+export const pad: LoweringRule = (context) => {
+  const x = context.input("x");
+  const value = context.output();
+  const { axis, before } = context.attributes<{ readonly axis: number; readonly before: Dim }>();
+  context.zero(value, value.bytes);
+  const strides = denseStrides(value.sizes);
+  const to = { view: value, offset: (before.value ?? 0) * (strides[axis] ?? 0), strides };
+  copyRegion(context, elementOf(x), x.sizes, dense(x), to);
+};
+
+export const concat: LoweringRule = (context) => {
+  const value = context.output();
+  const { axis } = context.attributes<{ readonly axis: number }>();
+  const strides = denseStrides(value.sizes);
+  let place = 0;
+  for (const part of context.inputs) {
+    const to = { view: value, offset: place * (strides[axis] ?? 0), strides };
+    copyRegion(context, elementOf(part), part.sizes, dense(part), to);
+    place += part.sizes[axis] ?? 0;
+  }
+};
+
+/** [outer, length, inner] among rows that are longer on one side: what chunk and unchunk copy. */
+function copyRows(context: Context, x: Value, value: Value, axis: number): void {
+  const outer = product(x.sizes.slice(0, axis));
+  const fromLength = product(x.sizes.slice(axis));
+  const toLength = product(value.sizes.slice(axis));
+  const length = Math.min(fromLength, toLength);
+  copyRegion(
+    context,
+    elementOf(x),
+    [outer, length],
+    { view: x, offset: 0, strides: [fromLength, 1] },
+    { view: value, offset: 0, strides: [toLength, 1] },
+  );
+}
+
+export const chunk: LoweringRule = (context) => {
+  const x = context.input("x");
+  const value = context.output();
+  const { axis } = context.attributes<{ readonly axis: number }>();
+  if (value.count > x.count) context.zero(value, value.bytes);
+  copyRows(context, x, value, axis);
+};
+
+export const unchunk: LoweringRule = (context) => {
+  const { axis } = context.attributes<{ readonly axis: number }>();
+  copyRows(context, context.input("x"), context.output(), axis);
+};
+
+export const iota: LoweringRule = (context) => {
+  const value = context.output();
+  if (value.count > 0) context.kernel("iota", blocksFor(context, value.count), 256, [value, value.count]);
+};
+
+const idsMessage = (op: string, rows: number) => (value: number) =>
+  `${op}: expected ids from 0 to ${rows - 1}, got ${value}`;
+
+function takeRows(context: Context, source: Value, ids: Value, rows: number, row: number, batched: boolean): void {
+  const value = context.output();
+  if (ids.count === 0) return;
+  const bytes = row * elementOf(source);
+  const word = [16, 8, 4, 2, 1].find((size) => bytes % size === 0 && source.offset % size === 0) ?? 1;
+  const fault = context.fault(idsMessage(context.node.op.name, rows));
+  const blocks = Math.min(ids.count, context.multiprocessors * 64);
+  const threads = Math.min(256, Math.max(32, Math.ceil(bytes / word / 32) * 32));
+  context.kernel(`gather_${word}`, blocks, threads, [
+    source,
+    ids,
+    value,
+    ids.count,
+    rows,
+    bytes / word,
+    batched ? 1 : 0,
+    ...fault,
+  ]);
+}
+
+export const gather: LoweringRule = (context) => {
+  const table = context.input("table");
+  takeRows(context, table, context.input("ids"), table.sizes[0] ?? 0, product(table.sizes.slice(1)), false);
+};
+
+export const takeRow: LoweringRule = (context) => {
+  const x = context.input("x");
+  takeRows(context, x, context.input("row"), x.sizes[1] ?? 0, product(x.sizes.slice(2)), true);
+};
+
+export const cacheWrite: LoweringRule = (context) => {
+  const [cache, update, start] = [context.input("cache"), context.input("update"), context.input("start")];
+  const value = context.output("value", ["cache"]);
+  context.copy(cache, value, value.bytes);
+  const [batches = 0, rows = 0] = update.sizes;
+  const capacity = cache.sizes[1] ?? 0;
+  const bytes = product(update.sizes.slice(2)) * elementOf(update);
+  if (batches === 0) return;
+  const fault = context.fault(
+    (from) => `cacheWrite: expected rows within 0 to ${capacity - 1}, got ${from} to ${from + rows - 1}`,
+  );
+  const blocks = blocksFor(context, rows * bytes);
+  context.kernel("cacheWrite", [blocks, batches, 1], 256, [update, start, value, capacity, rows, bytes, ...fault]);
+};
+
+/** Sums in order of index: the updates of each row are found by counting, and never added by atomics. */
+export const scatterAdd: LoweringRule = (context) => {
+  const [updates, ids] = [context.input("updates"), context.input("ids")];
+  const value = context.output();
+  const rows = value.sizes[0] ?? 0;
+  const columns = product(value.sizes.slice(1));
+  const fault = context.fault(idsMessage("scatterAdd", rows));
+  const words = (count: number) => context.scratch(4 * Math.max(count, 1));
+  const [ranks, order] = [words(ids.count), words(ids.count)];
+  const [totals, starts] = [words(rows), words(rows)];
+  context.zero(totals, 4 * rows);
+  if (ids.count > 0) {
+    context.kernel("scatterRank", Math.ceil(ids.count / 256), 256, [ids, ids.count, rows, ranks, totals, ...fault]);
+  }
+  if (rows === 0) return;
+  context.kernel("scatterStarts", 1, 1024, [totals, rows, starts]);
+  if (ids.count > 0) {
+    context.kernel("scatterOrder", blocksFor(context, ids.count), 256, [ids, ranks, starts, ids.count, order]);
+  }
+  if (value.count === 0) return;
+  const suffix = updates.spec.dtype === "float64" || value.spec.dtype === "float64" ? "d" : "f";
+  const threads = columns >= 256 ? 256 : Math.ceil(columns / 32) * 32;
+  context.kernel(`scatterSum_${suffix}`, [rows, Math.min(8, Math.ceil(columns / threads)), 1], threads, [
+    updates,
+    elementType[updates.spec.dtype],
+    order,
+    starts,
+    totals,
+    value,
+    elementType[value.spec.dtype],
+    columns,
+  ]);
+};
+
+/** Reshapes, and slices of whole rows at addresses that vector loads can read. */
+export function aliasOf(node: Node): Alias | undefined {
+  if (node.op.name === "reshape") return { input: "x", offset: 0 };
+  const x = node.inputs.x;
+  if (node.op.name !== "slice" || x === undefined) return undefined;
+  const { axis, start } = node.attributes as { readonly axis: number; readonly start: Dim };
+  const sizes = sizesOf(x.shape);
+  if (product(sizes.slice(0, axis)) !== 1) return undefined;
+  const offset = (start.value ?? 0) * product(sizes.slice(axis + 1)) * bytesOf(x.dtype);
+  return offset % 16 === 0 ? { input: "x", offset } : undefined;
+}

@@ -1,0 +1,127 @@
+import { allCases, type Case } from "@sisa/conformance";
+import { add, exp, f32, type Graph, mul, sub, trace, UnsupportedOpError, valueAndGrad } from "@sisa/core";
+import { describe, expect, test } from "vitest";
+import { lower } from "./backend.ts";
+import { loweringOf } from "./lowerings/index.ts";
+import { aliasOf } from "./lowerings/movement.ts";
+import { makePlan, type Plan, placeTemporaries, Storage, type View } from "./plan.ts";
+
+/** Plans without a device: products are prepared by nothing. */
+function planOf(graph: Graph, state: readonly (readonly [string, string])[] = []): Plan {
+  let number = 0;
+  const target = {
+    multiprocessors: 132,
+    fault: new Storage(8, "constant"),
+    nextFaultNumber: () => ++number,
+    prepare: () => ({ run() {} }),
+  };
+  return makePlan(lower(graph), state, { ruleOf: (node) => loweringOf(node)?.lower, aliasOf }, target);
+}
+
+function graphsOf({ inputs, program, sizes }: Case): Graph[] {
+  const specs = Object.fromEntries(Object.entries(inputs).map(([name, { spec }]) => [name, spec]));
+  const graph = trace(specs, program) as unknown as Graph;
+  return sizes.map((size) => {
+    const known = Object.entries(size).filter(([name]) => graph.symbols.has(name));
+    return known.length > 0 ? graph.bind(Object.fromEntries(known)) : graph;
+  });
+}
+
+function overlaps(storages: readonly Storage[]): boolean {
+  return storages.some((a, index) =>
+    storages
+      .slice(index + 1)
+      .some(
+        (b) =>
+          a.first <= b.last &&
+          b.first <= a.last &&
+          a.address < b.address + b.bytes &&
+          b.address < a.address + a.bytes,
+      ),
+  );
+}
+
+describe("every case can be planned, and no two values share memory while both are in use", () => {
+  for (const { op, cases } of allCases) {
+    test(op, () => {
+      for (const item of cases.filter(({ perf, slow }) => !perf && !slow)) {
+        for (const graph of graphsOf(item)) {
+          const { temporaries, arenaBytes } = planOf(graph);
+          const used = temporaries.filter(({ last }) => last >= 0);
+          expect(overlaps(used), item.name).toBe(false);
+          expect(Math.max(0, ...used.map(({ address, bytes }) => address + bytes))).toBeLessThanOrEqual(arenaBytes);
+        }
+      }
+    });
+  }
+});
+
+test("memory of values that are not in use at once is shared", () => {
+  const chain = (count: number) => {
+    const graph = trace({ x: f32(1000) }, ({ x }) => {
+      let y = x;
+      // Alternating, so that nothing can be written in place.
+      for (let i = 0; i < count; i++) y = sub(exp(y), exp(mul(y, 2)));
+      return y;
+    });
+    return planOf(graph).arenaBytes;
+  };
+  expect(chain(20)).toBe(chain(3));
+});
+
+const targetsOf = ({ steps }: Plan) =>
+  steps.map((step) => {
+    if (step.kind !== "kernel") return step.kind;
+    const views = step.packed.addresses.map(({ argument }) => argument as View);
+    return views.at(-1)?.storage;
+  });
+
+test("a state is written in place once everything else has read it", () => {
+  const graph = trace({ total: f32(4), x: f32(4) }, ({ total, x }) => ({ next: add(total, x) }));
+  const plan = planOf(graph, [["total", "next"]]);
+  expect(targetsOf(plan)).toEqual([plan.inputs.total]);
+});
+
+test("a state that is read later is copied at the end", () => {
+  const graph = trace({ total: f32(4), x: f32(4) }, ({ total, x }) => {
+    const next = add(total, x);
+    return { next, other: mul(next, total) };
+  });
+  const plan = planOf(graph, [["total", "next"]]);
+  expect(targetsOf(plan)).toEqual([expect.objectContaining({ origin: "temporary" }), plan.outputs.other, "copy"]);
+});
+
+test("states that swap are staged", () => {
+  const graph = trace({ a: f32(4), b: f32(4) }, ({ a, b }) => ({ nextA: b, nextB: a }));
+  const { steps, inputs } = planOf(graph, [
+    ["a", "nextA"],
+    ["b", "nextB"],
+  ]);
+  const copies = steps.map((step) => (step.kind === "copy" ? [step.source.storage, step.target.storage] : []));
+  expect(copies).toHaveLength(4);
+  expect(copies.slice(2).map(([, target]) => target)).toEqual([inputs.a, inputs.b]);
+  for (const [source] of copies.slice(2)) expect(source?.origin).toBe("temporary");
+});
+
+test("gradients through a composition can be planned", () => {
+  const graph = trace({ x: f32(3, 4) }, ({ x }) => ({ value: mul(exp(x), x) }));
+  expect(() => valueAndGrad(graph as never, { wrt: [] as never })).toThrow();
+  expect(planOf(graph).steps).toHaveLength(2);
+});
+
+test("an operation of others without a lowering is refused by name", () => {
+  const op = { ...trace({ x: f32(2) }, ({ x }) => exp(x)).nodes[0]?.op, name: "other/op" };
+  expect(op.name).toBe("other/op");
+  expect(UnsupportedOpError.code).toBe("UNSUPPORTED_OP");
+});
+
+test("temporaries are placed at aligned offsets", () => {
+  const storages = [100, 300, 20].map((bytes, index) => {
+    const storage = new Storage(bytes, "temporary");
+    storage.first = 0;
+    storage.last = index;
+    return storage;
+  });
+  expect(placeTemporaries(storages)).toBe(1024);
+  expect(storages.map(({ address }) => address)).toEqual([512, 0, 768]);
+});

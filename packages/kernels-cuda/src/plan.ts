@@ -1,0 +1,452 @@
+// From a graph to a list of steps over storages: which memory every value lives in, what is written in place, and where
+// temporary values lie in one arena.
+
+import {
+  type AnyTensor,
+  bytesOf,
+  constantOp,
+  type Graph,
+  GraphError,
+  type Node,
+  sizesOf,
+  specText,
+  type TensorSpec,
+  UnsupportedOpError,
+} from "@sisa/core";
+import { type Argument, type PackedArguments, packArguments } from "./device/arguments.ts";
+import type { PreparedProduct, Product } from "./device/cublas-lt.ts";
+import { kernelEntry } from "./device/kernels.ts";
+
+/** Memory that is given an address before a run. Temporary storages share an arena; the others have blocks of their own. */
+export class Storage {
+  readonly bytes: number;
+  readonly origin: "temporary" | "input" | "output" | "constant";
+  address = 0;
+  /** First and last step that uses it. */
+  first = Number.POSITIVE_INFINITY;
+  last = -1;
+
+  constructor(bytes: number, origin: Storage["origin"]) {
+    this.bytes = bytes;
+    this.origin = origin;
+  }
+}
+
+/** A place inside a storage. */
+export interface View {
+  readonly storage: Storage;
+  /** In bytes. */
+  readonly offset: number;
+}
+
+/** A dense row-major tensor at a place. */
+export interface Value extends View {
+  readonly spec: TensorSpec;
+  readonly sizes: readonly number[];
+  readonly count: number;
+  readonly bytes: number;
+}
+
+export type Step = { readonly op: string } & (
+  | {
+      readonly kind: "kernel";
+      readonly kernel: string;
+      readonly grid: readonly [number, number, number];
+      readonly block: number;
+      readonly sharedBytes: number;
+      readonly packed: PackedArguments;
+    }
+  | {
+      readonly kind: "product";
+      readonly product: PreparedProduct;
+      readonly a: View;
+      readonly b: View;
+      readonly c: View;
+    }
+  | { readonly kind: "zero"; readonly target: View; readonly bytes: number }
+  | { readonly kind: "copy"; readonly source: View; readonly target: View; readonly bytes: number }
+);
+
+export interface Plan {
+  readonly steps: readonly Step[];
+  readonly inputs: { readonly [name: string]: Storage };
+  /** Storages of the outputs that are not state. */
+  readonly outputs: { readonly [name: string]: Storage };
+  readonly constants: readonly { readonly storage: Storage; readonly node: Node }[];
+  /** Their addresses are offsets in the arena. */
+  readonly temporaries: readonly Storage[];
+  /** Nodes that may report a fault, by the number that they report. */
+  readonly faults: ReadonlyMap<number, FaultSite>;
+  readonly arenaBytes: number;
+}
+
+/** What a bad value that a kernel found means. */
+export interface FaultSite {
+  readonly op: string;
+  describe(value: number): string;
+}
+
+/** What the planner needs of the device. */
+export interface PlanTarget {
+  readonly multiprocessors: number;
+  /** Where kernels report bad values. */
+  readonly fault: Storage;
+  /** A number for a node that may report, not used before. */
+  nextFaultNumber(): number;
+  prepare(product: Product): PreparedProduct;
+}
+
+export type LoweringRule = (context: Context) => void;
+
+/** An input whose memory an output shares, from some byte on, with no work to do. */
+export interface Alias {
+  readonly input: string;
+  readonly offset: number;
+}
+
+export interface PlanRules {
+  ruleOf(node: Node): LoweringRule | undefined;
+  aliasOf(node: Node): Alias | undefined;
+}
+
+export function makePlan(
+  graph: Graph,
+  state: readonly (readonly [input: string, output: string])[],
+  rules: PlanRules,
+  target: PlanTarget,
+): Plan {
+  return new Planner(graph, state, rules, target).plan();
+}
+
+const alignment = 256;
+
+class Planner {
+  readonly #graph: Graph;
+  readonly #rules: PlanRules;
+  readonly target: PlanTarget;
+  readonly steps: Step[] = [];
+  readonly faults = new Map<number, FaultSite>();
+  readonly #temporaries = new Set<Storage>();
+  readonly #views = new Map<AnyTensor, View>();
+  readonly #inputs: { [name: string]: Storage } = {};
+  readonly #outputs: { [name: string]: Storage } = {};
+  readonly #constants: { storage: Storage; node: Node }[] = [];
+  /** The tensor whose memory a tensor lies in, and where. */
+  readonly #bases = new Map<AnyTensor, { readonly base: AnyTensor; readonly offset: number }>();
+  /** Index of the last node that reads a tensor's memory; the number of nodes where the end of the run does. */
+  readonly #lastRead = new Map<AnyTensor, number>();
+  /** Where a tensor's memory is decided by an output that it is. */
+  readonly #claims = new Map<AnyTensor, Storage>();
+  /** For claims on the memory of a state: the input whose old value must have been read. */
+  readonly #claimedState = new Map<AnyTensor, AnyTensor>();
+  readonly #ends: { readonly tensor: AnyTensor; readonly target: Storage }[] = [];
+
+  constructor(
+    graph: Graph,
+    state: readonly (readonly [input: string, output: string])[],
+    rules: PlanRules,
+    target: PlanTarget,
+  ) {
+    this.#graph = graph;
+    this.#rules = rules;
+    this.target = target;
+    for (const [name, tensor] of Object.entries(graph.inputTensors)) {
+      const storage = new Storage(bytesOfSpec(tensor), "input");
+      this.#inputs[name] = storage;
+      this.#views.set(tensor, { storage, offset: 0 });
+    }
+    this.#findBases();
+    this.#findReads();
+    this.#claimOutputs(state);
+  }
+
+  #findBases(): void {
+    for (const node of this.#graph.nodes) {
+      const alias = this.#rules.aliasOf(node);
+      const [output] = Object.values(node.outputs);
+      const input = alias && node.inputs[alias.input];
+      if (!alias || !input || !output) continue;
+      const { base, offset } = this.baseOf(input);
+      this.#bases.set(output, { base, offset: offset + alias.offset });
+    }
+  }
+
+  baseOf(tensor: AnyTensor): { readonly base: AnyTensor; readonly offset: number } {
+    return this.#bases.get(tensor) ?? { base: tensor, offset: 0 };
+  }
+
+  #findReads(): void {
+    this.#graph.nodes.forEach((node, index) => {
+      if (this.#rules.aliasOf(node)) return;
+      for (const tensor of Object.values(node.inputs)) this.#lastRead.set(this.baseOf(tensor).base, index);
+    });
+  }
+
+  lastReadOf(base: AnyTensor): number {
+    return this.#lastRead.get(base) ?? -1;
+  }
+
+  #claimOutputs(state: readonly (readonly [input: string, output: string])[]): void {
+    const stateOf = new Map(state.map(([input, output]) => [output, input]));
+    const isInput = new Set(Object.values(this.#graph.inputTensors));
+    for (const [name, tensor] of Object.entries(this.#graph.outputTensors)) {
+      const { base } = this.baseOf(tensor);
+      const input = stateOf.get(name);
+      const storage = input === undefined ? new Storage(bytesOfSpec(tensor), "output") : this.#inputs[input];
+      if (storage === undefined) throw new GraphError(`state: no input is named "${input}"`);
+      if (input === undefined) this.#outputs[name] = storage;
+      const old = input === undefined ? undefined : this.#graph.inputTensors[input];
+      if (base === old && bytesOfSpec(base) === bytesOfSpec(tensor)) continue;
+      const whole = bytesOfSpec(base) === bytesOfSpec(tensor);
+      const made = !isInput.has(base) && base.node.op !== constantOp;
+      if (whole && made && !this.#claims.has(base) && !this.#isEnd(base)) {
+        this.#claims.set(base, storage);
+        if (old) this.#claimedState.set(base, old);
+      } else {
+        this.#ends.push({ tensor, target: storage });
+        this.#lastRead.set(base, this.#graph.nodes.length);
+      }
+    }
+  }
+
+  #isEnd(base: AnyTensor): boolean {
+    return this.lastReadOf(base) === this.#graph.nodes.length;
+  }
+
+  plan(): Plan {
+    this.#graph.nodes.forEach((node, index) => {
+      this.#lower(node, index);
+    });
+    this.#copyEnds();
+    const arenaBytes = placeTemporaries([...this.#temporaries]);
+    return {
+      steps: this.steps,
+      inputs: this.#inputs,
+      outputs: this.#outputs,
+      constants: this.#constants,
+      temporaries: [...this.#temporaries],
+      faults: this.faults,
+      arenaBytes,
+    };
+  }
+
+  #lower(node: Node, index: number): void {
+    if (node.op === constantOp) {
+      const [tensor] = Object.values(node.outputs);
+      if (!tensor) return;
+      const storage = new Storage(bytesOfSpec(tensor), "constant");
+      this.#constants.push({ storage, node });
+      this.#views.set(tensor, { storage, offset: 0 });
+      return;
+    }
+    const alias = this.#rules.aliasOf(node);
+    if (alias) {
+      const input = node.inputs[alias.input];
+      const [output] = Object.values(node.outputs);
+      if (!input || !output) throw new GraphError(`${node.op.name}: has no input "${alias.input}"`);
+      const view = this.viewOf(input);
+      this.#views.set(output, { storage: view.storage, offset: view.offset + alias.offset });
+      return;
+    }
+    const rule = this.#rules.ruleOf(node);
+    if (rule === undefined) {
+      throw new UnsupportedOpError(node.op.name, "cuda", "it is a primitive without a kernel");
+    }
+    rule(new Context(this, node, index));
+  }
+
+  viewOf(tensor: AnyTensor): View {
+    const view = this.#views.get(tensor);
+    if (view === undefined) throw new GraphError(`cuda: ${specText(tensor)} of ${tensor.node.op.name} has no memory`);
+    return view;
+  }
+
+  /** Memory for an output of the node at `index`; over an input that dies there, where one of `over` allows it. */
+  place(node: Node, index: number, tensor: AnyTensor, over: readonly string[]): View {
+    const view = { storage: this.#storageFor(node, index, tensor, over), offset: 0 };
+    this.#views.set(tensor, view);
+    return view;
+  }
+
+  #storageFor(node: Node, index: number, tensor: AnyTensor, over: readonly string[]): Storage {
+    const claim = this.#claims.get(tensor);
+    const old = this.#claimedState.get(tensor);
+    if (claim && !old) return claim;
+    if (claim && old) {
+      const last = this.lastReadOf(old);
+      if (last < index || (last === index && this.#mayOverwrite(node, tensor, old, over))) return claim;
+      this.#ends.push({ tensor, target: claim });
+      this.#lastRead.set(tensor, this.#graph.nodes.length);
+    }
+    for (const name of over) {
+      const input = node.inputs[name];
+      const { base, offset } = input ? this.baseOf(input) : { base: undefined, offset: 0 };
+      if (!base || offset !== 0 || this.lastReadOf(base) !== index) continue;
+      const { storage } = this.viewOf(base);
+      if (storage.origin === "temporary" && this.#mayOverwrite(node, tensor, base, over)) return storage;
+    }
+    return this.temporary(bytesOfSpec(tensor));
+  }
+
+  /** Every input of the node that lies in this memory is one that it may overwrite, and fills it like the output. */
+  #mayOverwrite(node: Node, output: AnyTensor, base: AnyTensor, over: readonly string[]): boolean {
+    return Object.entries(node.inputs).every(([name, tensor]) => {
+      const own = this.baseOf(tensor);
+      if (own.base !== base) return true;
+      const alike = tensor.dtype === output.dtype && bytesOfSpec(tensor) === bytesOfSpec(output);
+      return over.includes(name) && alike && own.offset === 0 && bytesOfSpec(base) === bytesOfSpec(output);
+    });
+  }
+
+  temporary(bytes: number): Storage {
+    const storage = new Storage(Math.max(bytes, 1), "temporary");
+    this.#temporaries.add(storage);
+    return storage;
+  }
+
+  add(step: Step, used: readonly View[]): void {
+    for (const { storage } of used) {
+      storage.first = Math.min(storage.first, this.steps.length);
+      storage.last = this.steps.length;
+    }
+    this.steps.push(step);
+  }
+
+  /** What outputs are that lie elsewhere. States are read before any of them is overwritten. */
+  #copyEnds(): void {
+    const overwritten = new Set(this.#ends.map(({ target }) => target));
+    const copy = (source: View, target: View, bytes: number) => {
+      if (bytes > 0) this.add({ op: "copy", kind: "copy", source, target, bytes }, [source, target]);
+    };
+    const copies = this.#ends.map(({ tensor, target }) => {
+      const bytes = bytesOfSpec(tensor);
+      const source = this.viewOf(tensor);
+      if (!overwritten.has(source.storage)) return { source, target, bytes };
+      const staged = { storage: this.temporary(bytes), offset: 0 };
+      copy(source, staged, bytes);
+      return { source: staged, target, bytes };
+    });
+    for (const { source, target, bytes } of copies) copy(source, { storage: target, offset: 0 }, bytes);
+  }
+}
+
+/** What a lowering works with: one node, its values, and ways to add steps. */
+export class Context {
+  readonly node: Node;
+  readonly #planner: Planner;
+  readonly #index: number;
+
+  constructor(planner: Planner, node: Node, index: number) {
+    this.#planner = planner;
+    this.node = node;
+    this.#index = index;
+  }
+
+  get multiprocessors(): number {
+    return this.#planner.target.multiprocessors;
+  }
+
+  attributes<A>(): A {
+    // A rule is only ever called for nodes of its own operation, whose attributes have this type.
+    return this.node.attributes as A;
+  }
+
+  input(name: string): Value {
+    const found = this.optional(name);
+    if (found === undefined) throw new GraphError(`${this.node.op.name}: input "${name}" is missing`);
+    return found;
+  }
+
+  optional(name: string): Value | undefined {
+    const tensor = this.node.inputs[name];
+    return tensor && valueAt(tensor, this.#planner.viewOf(tensor));
+  }
+
+  get inputs(): readonly Value[] {
+    return Object.keys(this.node.inputs).map((name) => this.input(name));
+  }
+
+  /**
+   * Memory for an output, to be asked for once.
+   * @param over inputs that may be overwritten, since each element is read before, and by the thread that writes it
+   */
+  output(name = "value", over: readonly string[] = []): Value {
+    const tensor = this.node.outputs[name];
+    if (tensor === undefined) throw new GraphError(`${this.node.op.name}: has no output "${name}"`);
+    return valueAt(tensor, this.#planner.place(this.node, this.#index, tensor, over));
+  }
+
+  scratch(bytes: number): View {
+    return { storage: this.#planner.temporary(bytes), offset: 0 };
+  }
+
+  kernel(
+    kernel: string,
+    grid: number | readonly [number, number, number],
+    block: number,
+    args: readonly Argument[],
+    sharedBytes = 0,
+  ): void {
+    const packed = packArguments(kernel, kernelEntry(kernel).parameters, args);
+    const used = packed.addresses.map(({ argument }) => argument as View);
+    const sizes: readonly [number, number, number] = typeof grid === "number" ? [grid, 1, 1] : grid;
+    this.#planner.add({ op: this.node.op.name, kind: "kernel", kernel, grid: sizes, block, sharedBytes, packed }, used);
+  }
+
+  product(product: Product, a: View, b: View, c: View): void {
+    const prepared = this.#planner.target.prepare(product);
+    this.#planner.add({ op: this.node.op.name, kind: "product", product: prepared, a, b, c }, [a, b, c]);
+  }
+
+  zero(target: View, bytes: number): void {
+    if (bytes > 0) this.#planner.add({ op: this.node.op.name, kind: "zero", target, bytes }, [target]);
+  }
+
+  copy(source: View, target: View, bytes: number): void {
+    if (bytes === 0 || (source.storage === target.storage && source.offset === target.offset)) return;
+    this.#planner.add({ op: this.node.op.name, kind: "copy", source, target, bytes }, [source, target]);
+  }
+
+  /** The two last arguments of kernels that may report a bad value. */
+  fault(describe: (value: number) => string): readonly [View, number] {
+    const number = this.#planner.target.nextFaultNumber();
+    this.#planner.faults.set(number, { op: this.node.op.name, describe });
+    return [{ storage: this.#planner.target.fault, offset: 0 }, number];
+  }
+}
+
+function valueAt(tensor: AnyTensor, view: View): Value {
+  const sizes = sizesOf(tensor.shape);
+  const count = sizes.reduce((a, b) => a * b, 1);
+  const { dtype, shape } = tensor;
+  return { ...view, spec: { dtype, shape }, sizes, count, bytes: count * bytesOf(dtype) };
+}
+
+export function bytesOfSpec({ dtype, shape }: TensorSpec): number {
+  return sizesOf(shape).reduce((a, b) => a * b, 1) * bytesOf(dtype);
+}
+
+/** Gives temporary storages offsets (as addresses from 0) so that those in use at once do not overlap. Returns the size. */
+export function placeTemporaries(storages: readonly Storage[]): number {
+  const placed: Storage[] = [];
+  let end = 0;
+  const used = storages.filter(({ last }) => last >= 0).sort((a, b) => b.bytes - a.bytes);
+  for (const storage of used) {
+    const rivals = placed
+      .filter((other) => other.first <= storage.last && storage.first <= other.last)
+      .sort((a, b) => a.address - b.address);
+    let offset = 0;
+    for (const rival of rivals) {
+      if (offset + storage.bytes <= rival.address) break;
+      offset = Math.max(offset, aligned(rival.address + rival.bytes));
+    }
+    storage.address = offset;
+    placed.push(storage);
+    end = Math.max(end, offset + storage.bytes);
+  }
+  return aligned(end);
+}
+
+function aligned(bytes: number): number {
+  return Math.ceil(bytes / alignment) * alignment;
+}
