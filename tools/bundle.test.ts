@@ -7,8 +7,8 @@ import { describe, expect, test } from "vitest";
 import { entries, publicPackages, type WorkspacePackage, workspacePackages } from "./packages.ts";
 import { root } from "./run.mjs";
 
-/** Loaded with `import()` when a backend starts; whoever wants that backend installs it. */
-const optionalPeers = ["onnxruntime-node", "onnxruntime-web"];
+/** Loaded with `import()` when a backend starts: what whoever wants that backend installs, and what only Node can load. */
+const optionalPeers = ["onnxruntime-node", "onnxruntime-web", "koffi"];
 
 /** Keeps modules of Node as imports, in both spellings, and lists them as `node:x`. */
 const nodeModules: Plugin = {

@@ -1,5 +1,6 @@
 // Runs src/main.ts, which Node 20 cannot read by itself: bundled by esbuild into the cache, with packages left outside.
 // `node packages/conformance/run.mjs --help` lists the options.
+import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "esbuild";
@@ -15,8 +16,18 @@ const entry = `
   process.exitCode = await main({
     reference: async () => reference(),
     onnxruntime: async () => (await import("../onnx/src/index.ts")).onnxruntime(),
+    cuda: async () => (await import("../kernels-cuda/src/index.ts")).cuda(),
   });
 `;
+
+/** Calls into the driver's library; it finds its own binary beside itself. */
+const koffi = {
+  name: "koffi",
+  setup({ onResolve }) {
+    const { resolve } = createRequire(path.join(folder, "..", "kernels-cuda", "package.json"));
+    onResolve({ filter: /^koffi$/ }, () => ({ path: pathToFileURL(resolve("koffi")).href, external: true }));
+  },
+};
 
 await build({
   stdin: { contents: entry, resolveDir: folder, loader: "ts" },
@@ -27,6 +38,7 @@ await build({
   target: "node20",
   conditions: ["@sisa/source"],
   external: ["onnxruntime-node", "onnxruntime-web", "@bufbuild/protobuf", "onnx-buf", "vitest"],
+  plugins: [koffi],
   logLevel: "error",
 });
 await import(pathToFileURL(outfile).href);

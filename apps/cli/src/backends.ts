@@ -26,7 +26,14 @@ export const backendChoices: readonly Choice[] = [
     description: "GPUs of all makers, in browsers and Node",
     open: () => notBuilt("webgpu", "@sisa/kernels-webgpu"),
   },
-  { name: "cuda", description: "NVIDIA GPUs", open: () => notBuilt("cuda", "@sisa/kernels-cuda") },
+  {
+    name: "cuda",
+    description: "NVIDIA GPUs",
+    async open() {
+      const { cuda } = await import("@sisa/kernels-cuda");
+      return cuda();
+    },
+  },
 ];
 
 export const defaultBackend = "onnxruntime";

@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto";
 import { cp, mkdir, readdir, readFile, readlink, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { beforeAll, describe, expect, it } from "vitest";
+import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { exitCode } from "./exit-codes.ts";
 import { run, temporaryFolder, tinyConfig, tinyText } from "./testing.ts";
 
@@ -183,9 +183,15 @@ describe("training that cannot begin", () => {
   });
 });
 
+afterEach(() => void vi.unstubAllEnvs());
+
 describe("a backend", () => {
-  it.each(["webgpu", "cuda"])("that is not built, %s, is told by every command, with one that is", async (name) => {
-    const message = `backend "${name}": @sisa/kernels-${name} is not built yet; use --backend onnxruntime`;
+  it.each([
+    ["webgpu", 'backend "webgpu": @sisa/kernels-webgpu is not built yet; use --backend onnxruntime'],
+    ["cuda", "cuda: no "],
+  ])("that is not there, %s, is told by every command", async (name, message) => {
+    // Where there is a GPU, it is hidden.
+    vi.stubEnv("CUDA_VISIBLE_DEVICES", "");
     const backend = ["--backend", name];
     await refused(["generate", "model", "Once", ...backend], exitCode.failed, message);
     await refused(["eval", "model", "--text", "corpus.txt", ...backend], exitCode.failed, message);

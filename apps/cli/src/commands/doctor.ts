@@ -62,7 +62,12 @@ async function tryBackend(name: string, open: () => Promise<Backend>): Promise<B
     await using backend = await open();
     const right = await runsSmallGraph(backend);
     const time = `${(performance.now() - startMs).toFixed(0)} ms`;
-    return { name, works: right, detail: right ? `small graph right in ${time}` : "a small graph gave wrong numbers" };
+    const found = "description" in backend ? `${backend.description}; ` : "";
+    return {
+      name,
+      works: right,
+      detail: right ? `${found}small graph right in ${time}` : `${found}a small graph gave wrong numbers`,
+    };
   } catch (error) {
     if (!SisaError.isInstance(error)) return { name, works: false, detail: errorLine(error) };
     return { name, works: false, detail: error.message };

@@ -234,8 +234,8 @@ describe("sisa train refuses, in one line and without leaving a folder,", () => 
   });
 
   it("a backend that is not built yet", async () => {
-    const { code, error } = await train(["--backend", "cuda"]);
-    expect(error).toContain('backend "cuda": @sisa/kernels-cuda is not built yet');
+    const { code, error } = await train(["--backend", "webgpu"]);
+    expect(error).toContain('backend "webgpu": @sisa/kernels-webgpu is not built yet');
     expect(code).toBe(1);
   });
 });

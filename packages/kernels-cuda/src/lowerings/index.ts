@@ -27,6 +27,7 @@ export const lowerings = {
   broadcastTo: always(movement.broadcastTo),
   cacheWrite: always(movement.cacheWrite),
   cast: always(elementwise.cast),
+  causalConv: "compose",
   chunk: always(movement.chunk),
   concat: always(movement.concat),
   // The planner gives constants their memory.
@@ -79,6 +80,8 @@ export const lowerings = {
   softmax: "compose",
   softplus: always(elementwise.softplus),
   sqrt: always(elementwise.sqrt),
+  ssdScan: "compose",
+  ssdScanBackward: "compose",
   ssmPrepare: "compose",
   sub: always(elementwise.sub),
   sum: always(reduction.sum),

@@ -26,7 +26,7 @@ function reduce(context: Context, name: "sum" | "max", x: Value, value: Value, a
   const kept = all.filter((axis) => !axes.includes(axis));
   const sizesAt = (which: readonly number[]) => which.map((axis) => x.sizes[axis] ?? 1);
   const stridesAt = (which: readonly number[]) => which.map((axis) => strides[axis] ?? 0);
-  const suffix = suffixOf(x.spec.dtype);
+  const suffix = value.spec.dtype === "float64" ? "d" : suffixOf(x.spec.dtype);
   const input = { type: elementType[x.spec.dtype], strides: stridesAt(kept) };
   const ownStrides = denseStrides(sizesAt(kept));
   const reducedAxes = packAxes(sizesAt(axes), [
@@ -62,7 +62,7 @@ function reduce(context: Context, name: "sum" | "max", x: Value, value: Value, a
     context.kernel(`${name}Columns_${suffix}`, [columns, 1, 1], 256, args(value, elementType[value.spec.dtype]));
     return;
   }
-  const wide = suffix === "f" ? elementType.float32 : elementType[x.spec.dtype];
+  const wide = suffix === "f" ? elementType.float32 : suffix === "d" ? elementType.float64 : elementType.int32;
   const partial = context.scratch(parts * value.count * (suffix === "d" ? 8 : 4));
   context.kernel(`${name}Columns_${suffix}`, [columns, parts, 1], 256, args(partial, wide));
   const joinedKept = packAxes(

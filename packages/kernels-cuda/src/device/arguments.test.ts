@@ -1,0 +1,59 @@
+import { expect, test } from "vitest";
+import { broadcastStrides, denseStrides, joinAxes, maximumRank, packArguments, packAxes } from "./arguments.ts";
+import { kernelEntry, kernelImages } from "./kernels.ts";
+
+test("arguments lie at multiples of their size, addresses are left open", () => {
+  const structure = { type: "bytes", size: 12, align: 4 };
+  const storage = {};
+  const { bytes, addresses } = packArguments(
+    "k",
+    ["u32", "u64", "f32", structure, "u64"],
+    [7, { storage, offset: 4 }, 0.5, new Uint8Array(12).fill(9), -1],
+  );
+  const view = new DataView(bytes.buffer);
+  expect(bytes.length).toBe(40);
+  expect([view.getInt32(0, true), view.getFloat32(16, true), view.getBigInt64(32, true)]).toEqual([7, 0.5, -1n]);
+  expect([...bytes.subarray(20, 32)]).toEqual(new Array(12).fill(9));
+  expect(addresses).toEqual([{ at: 8, argument: { storage, offset: 4 } }]);
+});
+
+test("arguments that a kernel does not take are a fault of the lowering", () => {
+  expect(() => packArguments("k", ["u32"], [])).toThrow("takes 1 arguments, got 0");
+  expect(() => packArguments("k", ["u32"], [0.5])).toThrow("does not fit");
+  expect(() => packArguments("k", ["u32"], [{ storage: {}, offset: 0 }])).toThrow("does not fit");
+  expect(() => packArguments("k", [{ type: "bytes", size: 8, align: 4 }], [new Uint8Array(4)])).toThrow("does not fit");
+});
+
+test("axes are joined where every operand lies densely along them", () => {
+  const dense = denseStrides([2, 3, 4]);
+  expect(joinAxes([2, 3, 4], [dense, dense])).toEqual({ sizes: [24], strides: [[1], [1]] });
+  const column = broadcastStrides([3, 1], [2, 3, 4]);
+  expect(column).toEqual([0, 1, 0]);
+  expect(joinAxes([2, 3, 4], [dense, column])).toEqual({
+    sizes: [2, 3, 4],
+    strides: [
+      [12, 4, 1],
+      [0, 1, 0],
+    ],
+  });
+  expect(joinAxes([1, 1], [[1, 1]])).toEqual({ sizes: [1], strides: [[0]] });
+});
+
+test("the structure Axes has the size that kernels expect, and no more axes than they take", () => {
+  const axes = kernelEntry("add_f").parameters.at(-1);
+  const packed = packAxes([2, 3], [{ type: 0, strides: [3, 1] }]);
+  expect(axes).toMatchObject({ type: "bytes", size: packed.length });
+  const sizes = new Array<number>(maximumRank + 1).fill(2);
+  // Every other axis is broadcast, so that none can be joined.
+  const strides = sizes.map((_, axis) => (axis % 2 ? 0 : 1));
+  expect(() => packAxes(sizes, [{ type: 0, strides }])).toThrow("at most 8 axes");
+});
+
+test("every kernel has parameters that can be packed", () => {
+  for (const { kernels } of Object.values(kernelImages)) {
+    for (const [name, parameters] of Object.entries(kernels)) {
+      const args = parameters.map((parameter) => (typeof parameter === "string" ? 0 : new Uint8Array(parameter.size)));
+      expect(packArguments(name, parameters, args).bytes.length, name).toBeGreaterThan(0);
+    }
+  }
+});

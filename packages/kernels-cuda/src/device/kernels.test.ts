@@ -1,0 +1,39 @@
+import { expect, test } from "vitest";
+import { sourceHash, sources } from "../../kernel-sources.mjs";
+import { kernelImages, targetFor } from "./kernels.ts";
+import { host } from "./native.ts";
+
+test.each(sources())(
+  "the code of %s was compiled from the source that is here; `npm run kernels` compiles it",
+  (name) => {
+    expect(kernelImages[name]?.source).toBe(sourceHash(name));
+  },
+);
+
+test("there is code for every kernel file and no other, for every target", () => {
+  expect(Object.keys(kernelImages).sort()).toEqual(sources());
+  for (const { kernels, images } of Object.values(kernelImages)) {
+    const ptx = new TextDecoder().decode(host.decompress(images.ptx));
+    for (const name of Object.keys(kernels)) expect(ptx).toContain(`.entry ${name}(`);
+    for (const target of ["sm_80", "sm_90a"] as const) {
+      expect(new TextDecoder().decode(host.decompress(images[target]).subarray(1, 4))).toBe("ELF");
+    }
+  }
+});
+
+test("a device runs machine code of its own generation, what is newer runs PTX", () => {
+  expect([75, 80, 86, 89, 90, 100, 120].map(targetFor)).toEqual([
+    undefined,
+    "sm_80",
+    "sm_80",
+    "sm_80",
+    "sm_90a",
+    "ptx",
+    "ptx",
+  ]);
+});
+
+test("all code together stays far below what a package may weigh", () => {
+  const bytes = Object.values(kernelImages).flatMap(({ images }) => Object.values(images).map((text) => text.length));
+  expect(bytes.reduce((a, b) => a + b)).toBeLessThan(30e6);
+});
