@@ -23,7 +23,7 @@ export function sources() {
 }
 
 /** Hash of a kernel file, the headers that kernel files share, and the compiler's options. */
-export function sourceHash(name) {
+export function sourceHash(/** @type {string} */ name) {
   const hash = createHash("sha256").update(JSON.stringify(flags));
   const headers = readdirSync(kernels).filter((file) => file.endsWith(".cuh"));
   for (const file of [...headers.sort(), `${name}.cu`])
