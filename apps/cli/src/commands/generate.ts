@@ -1,12 +1,12 @@
 // sisa generate: text from a model, as it comes.
 import { ConfigError, type GenerateOptions, generate } from "@sisa/core";
+import { StopMatcher } from "@sisa/serve";
 import { type Command, Option } from "commander";
 import { openBackend } from "../backends.ts";
 import { backendOption, type Context, command, jsonOption, numberWithin } from "../context.ts";
 import { InterruptedError } from "../exit-codes.ts";
 import { note, printLine } from "../io.ts";
 import { addModelOptions, loadSource, type ModelOptions } from "../model-source.ts";
-import { StopMatcher } from "../stop-matcher.ts";
 
 interface Options extends ModelOptions {
   readonly maxTokens?: number;

@@ -1,0 +1,361 @@
+// The engine: takes requests, keeps them in slots, and computes a token of each, step by step, until they end.
+//
+//   request -> admission -> waiting -> slot: prompt, in chunks -> slot: one token a step, all slots together -> end
+//
+// Every step begins anew with whoever is there: sequences join and leave between steps, and a chunk of one prompt comes
+// between two steps of the others. A slot keeps its tokens when its sequence has ended, and whoever comes next with the
+// same beginning goes on from there, at any token.
+
+import { type Backend, DataError, type LanguageModel, sdpaClamp } from "@sisa/core";
+import type { Tokenizer } from "@sisa/hub";
+import { Generation } from "./generation.ts";
+import {
+  checkRequest,
+  type GenerationEvent,
+  type GenerationRequest,
+  QueueFullError,
+  ShuttingDownError,
+} from "./request.ts";
+import { scoreOf, type TokenScore } from "./scores.ts";
+import { Slots } from "./slots.ts";
+
+export interface EngineOptions {
+  readonly model: LanguageModel;
+  readonly parameters: { readonly [name: string]: Float32Array };
+  readonly tokenizer: Tokenizer;
+  readonly backend: Backend;
+  /** Sequences that are computed at once. Default 8. */
+  readonly slots?: number;
+  /** Sequences that may wait for a slot, or for their reader, beyond those. Default 128. */
+  readonly queueLength?: number;
+  /** Tokens of a sequence, prompt included. Default: the model's maximum length. */
+  readonly contextLength?: number;
+  /** Is told what happens; for metrics. */
+  readonly observer?: EngineObserver;
+}
+
+export interface EngineObserver {
+  /** A prompt found its slot, with `cachedTokens` of it there already. */
+  promptStarted?(promptTokens: number, cachedTokens: number): void;
+  /** A run ended. */
+  stepDone?(step: { readonly promptTokens: number; readonly generatedTokens: number }): void;
+  /** Time since the request came, or since the token before. */
+  tokenDone?(seconds: number, isFirst: boolean): void;
+  /** An answer ended, failed or was cancelled. */
+  ended?(generation: Generation, outcome: "stop" | "length" | "cancelled" | "error"): void;
+}
+
+/** Tokens of a prompt that are computed between two steps of the others. */
+const promptChunk = 64;
+
+interface Running {
+  readonly generation: Generation;
+  readonly slot: number;
+  /** Tokens of the prompt that are computed. */
+  computed: number;
+  readonly cachedTokens: number;
+  readonly promptScores: TokenScore[];
+}
+
+export class Engine implements AsyncDisposable {
+  readonly tokenizer: Tokenizer;
+  readonly slotCount: number;
+  readonly contextLength: number;
+  readonly vocabularySize: number;
+  readonly #slots: Slots;
+  readonly #observer: EngineObserver;
+  readonly #mostAdmitted: number;
+  readonly #waiting: Generation[] = [];
+  readonly #running: Running[] = [];
+  /** When each slot was last used, in steps. */
+  readonly #lastUse: number[];
+  #steps = 0;
+  #admitted = 0;
+  #draining = false;
+  #closed = false;
+  #healthy = true;
+  #wake: (() => void) | undefined;
+  #idle: (() => void)[] = [];
+  readonly #loop: Promise<void>;
+
+  private constructor(options: EngineOptions, slots: Slots) {
+    this.tokenizer = options.tokenizer;
+    this.slotCount = slots.count;
+    this.contextLength = slots.contextLength;
+    this.vocabularySize = options.model.config.vocabularySize;
+    this.#slots = slots;
+    this.#observer = options.observer ?? {};
+    this.#mostAdmitted = slots.count + (options.queueLength ?? 128);
+    this.#lastUse = new Array<number>(slots.count).fill(0);
+    this.#loop = this.#work();
+  }
+
+  /** @throws ConfigError */
+  static async create(options: EngineOptions): Promise<Engine> {
+    const { slots = 8, contextLength = options.model.config.maximumLength } = options;
+    return new Engine(options, await Slots.create({ ...options, slots, contextLength }));
+  }
+
+  /** How many sequences one request may ask for. */
+  get mostAdmitted(): number {
+    return this.#mostAdmitted;
+  }
+
+  /** False while no requests are taken, or where the last run failed. */
+  get ready(): boolean {
+    return !this.#draining && this.#healthy;
+  }
+
+  get counts(): {
+    readonly running: number;
+    readonly waiting: number;
+    readonly admitted: number;
+    readonly cachedTokens: number;
+  } {
+    const lengths = Array.from({ length: this.slotCount }, (_, slot) => this.#slots.length(slot));
+    return {
+      running: this.#running.length,
+      waiting: this.#waiting.length,
+      admitted: this.#admitted,
+      cachedTokens: lengths.reduce((a, b) => a + b, 0),
+    };
+  }
+
+  /**
+   * Makes room for sequences before any work is done for them. Room is taken until it is given back.
+   * @throws QueueFullError, ShuttingDownError
+   */
+  admit(count = 1): Admission {
+    if (this.#draining) throw new ShuttingDownError("the server is shutting down");
+    if (this.#admitted + count > this.#mostAdmitted) {
+      throw new QueueFullError(
+        `the queue is full: ${this.#admitted} of ${this.#mostAdmitted} places are taken, ${count} were asked for`,
+      );
+    }
+    this.#admitted += count;
+    return new Admission(
+      (request) => this.#submit(request),
+      () => {
+        this.#admitted -= count;
+        this.#settle();
+      },
+    );
+  }
+
+  /**
+   * An answer to one request, from the next step on in which a slot is free.
+   * @throws QueueFullError, ShuttingDownError; ConfigError, DataError, ContextLengthError for impossible requests
+   */
+  async *generate(request: GenerationRequest): AsyncGenerator<GenerationEvent, void, void> {
+    using admission = this.admit();
+    yield* admission.submit(request);
+  }
+
+  #submit(request: GenerationRequest): Generation {
+    checkRequest(request, this.vocabularySize, this.contextLength);
+    const generation = new Generation(request, this.tokenizer, this.contextLength);
+    this.#waiting.push(generation);
+    this.#wake?.();
+    return generation;
+  }
+
+  async #work(): Promise<void> {
+    while (!this.#closed) {
+      this.#release();
+      await this.#fillSlots();
+      const decoding = this.#running.filter(({ generation }) => generation.generated > 0);
+      const prompt = this.#running.find(({ generation }) => generation.generated === 0);
+      if (decoding.length === 0 && prompt === undefined) {
+        this.#settle();
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+        this.#wake = undefined;
+        continue;
+      }
+      if (decoding.length > 0) await this.#attempt(decoding, () => this.#decode(decoding));
+      if (prompt !== undefined && !prompt.generation.isOver) {
+        await this.#attempt([prompt], () => this.#computePrompt(prompt));
+      }
+      this.#steps += 1;
+      await pause();
+    }
+    this.#release();
+  }
+
+  /** A run that fails ends the answers in it, not the engine. */
+  async #attempt(sequences: readonly Running[], run: () => Promise<void>): Promise<void> {
+    try {
+      await run();
+      this.#healthy = true;
+    } catch (error) {
+      this.#healthy = false;
+      for (const { generation } of sequences) generation.fail(error);
+    }
+  }
+
+  /** Takes what has ended, or what nobody waits for any more, out of slots and queue. */
+  #release(): void {
+    for (const list of [this.#running, this.#waiting] as const) {
+      for (let index = list.length - 1; index >= 0; index--) {
+        const entry = list[index];
+        const generation = entry instanceof Generation ? entry : entry?.generation;
+        if (!generation?.isOver) continue;
+        list.splice(index, 1);
+        const outcome = generation.finish ?? (generation.isCancelled ? "cancelled" : "error");
+        this.#observer.ended?.(generation, outcome);
+      }
+    }
+  }
+
+  async #fillSlots(): Promise<void> {
+    while (this.#waiting.length > 0) {
+      const busy = new Set(this.#running.map(({ slot }) => slot));
+      const idle = this.#lastUse.map((_, slot) => slot).filter((slot) => !busy.has(slot));
+      if (idle.length === 0) return;
+      const generation = this.#waiting.shift();
+      if (generation) await this.#place(generation, idle);
+    }
+  }
+
+  /** Gives a request the slot from which the least is lost, and the beginning that it shares with any other. */
+  async #place(generation: Generation, idle: readonly number[]): Promise<void> {
+    const { tokens, promptLogprobs } = generation.request;
+    // Logits after the last token are wanted in any case, and those of all tokens where the prompt is scored.
+    const usable = promptLogprobs ? [] : tokens.slice(0, -1);
+    const shared = this.#lastUse.map((_, slot) => this.#slots.commonPrefix(slot, usable));
+    const sharedBy = (slot: number) => shared[slot] ?? 0;
+    const losesNothing = (slot: number) => this.#slots.length(slot) === sharedBy(slot);
+    const better = (a: number, b: number) =>
+      Number(losesNothing(b)) - Number(losesNothing(a)) ||
+      (losesNothing(a) ? sharedBy(b) - sharedBy(a) : 0) ||
+      (this.#lastUse[a] ?? 0) - (this.#lastUse[b] ?? 0);
+    const slot = [...idle].sort(better)[0] ?? 0;
+    const source = shared.indexOf(Math.max(...shared));
+    const cachedTokens = sharedBy(source);
+    if (sharedBy(slot) < cachedTokens) await this.#slots.copy(source, slot, cachedTokens);
+    this.#lastUse[slot] = this.#steps;
+    generation.startedMs = performance.now();
+    this.#observer.promptStarted?.(tokens.length, cachedTokens);
+    this.#running.push({ generation, slot, computed: cachedTokens, cachedTokens, promptScores: [] });
+  }
+
+  async #computePrompt(running: Running): Promise<void> {
+    const { generation, slot, computed } = running;
+    const { tokens, promptLogprobs, logprobs } = generation.request;
+    const end = Math.min(tokens.length, computed + promptChunk);
+    const count = end - computed;
+    const lane = { slot, tokens: tokens.slice(0, end), count };
+    const { logits, decaySpans } = await this.#slots.run([lane], promptLogprobs ? "all" : "last");
+    const V = this.vocabularySize;
+    if (promptLogprobs) {
+      for (let index = 0; index < count; index++) {
+        const next = tokens[computed + index + 1];
+        if (next === undefined) break;
+        running.promptScores.push(scoreOf(logits.subarray(index * V, (index + 1) * V), next, logprobs ?? 0));
+      }
+    }
+    running.computed = end;
+    this.#observer.stepDone?.({ promptTokens: count, generatedTokens: end === tokens.length ? 1 : 0 });
+    if (this.#isClamped(generation, decaySpans?.[0]) || end < tokens.length) return;
+    generation.promptDone({ cachedTokens: running.cachedTokens, scores: running.promptScores });
+    if (!generation.isOver) this.#add(generation, logits.subarray(-V));
+  }
+
+  async #decode(sequences: readonly Running[]): Promise<void> {
+    const lanes = sequences.map(({ generation, slot }) => ({ slot, tokens: generation.tokens, count: 1 }));
+    const { logits, decaySpans } = await this.#slots.run(lanes);
+    const V = this.vocabularySize;
+    this.#observer.stepDone?.({ promptTokens: 0, generatedTokens: sequences.length });
+    sequences.forEach((running, index) => {
+      const { generation } = running;
+      this.#lastUse[running.slot] = this.#steps;
+      if (generation.isOver || this.#isClamped(generation, decaySpans?.[index])) return;
+      this.#add(generation, logits.subarray(index * V, (index + 1) * V));
+    });
+  }
+
+  #add(generation: Generation, logits: Float32Array): void {
+    const now = performance.now();
+    const isFirst = generation.firstTokenMs === undefined;
+    this.#observer.tokenDone?.((now - (generation.lastTokenMs ?? generation.queuedMs)) / 1000, isFirst);
+    generation.firstTokenMs ??= now;
+    generation.lastTokenMs = now;
+    generation.add(logits);
+  }
+
+  /** Form `sdpa` differs from the full pass from some decay on; such an answer ends with an error. */
+  #isClamped(generation: Generation, span: number | undefined): boolean {
+    if (span === undefined || span <= 2 * sdpaClamp) return false;
+    generation.fail(
+      new DataError(
+        `decay has reached ${span.toFixed(1)}, and form "sdpa" clamps above ${2 * sdpaClamp}: serve the model in form "exact"`,
+      ),
+    );
+    return true;
+  }
+
+  #settle(): void {
+    if (this.#admitted > 0 || this.#running.length > 0 || this.#waiting.length > 0) return;
+    for (const resolve of this.#idle) resolve();
+    this.#idle = [];
+  }
+
+  /** Takes no more requests; resolves when all that were taken are answered and given back. */
+  async drain(): Promise<void> {
+    this.#draining = true;
+    await new Promise<void>((resolve) => {
+      this.#idle.push(resolve);
+      this.#settle();
+    });
+  }
+
+  /** Ends at once: what is still running fails. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#draining = true;
+    this.#closed = true;
+    const ended = new ShuttingDownError("the server was shut down before the answer was complete");
+    for (const generation of [...this.#waiting, ...this.#running.map((running) => running.generation)]) {
+      generation.fail(ended);
+    }
+    this.#wake?.();
+    await this.#loop;
+    await this.#slots.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/** Lets others work: runs on some backends do not wait for a device. */
+function pause(): Promise<void> {
+  return new Promise((resolve) => {
+    if (typeof setImmediate === "function") setImmediate(resolve);
+    else setTimeout(resolve, 0);
+  });
+}
+
+/** Room for sequences in the engine. */
+export class Admission implements Disposable {
+  readonly submit: (request: GenerationRequest) => Generation;
+  readonly #giveBack: () => void;
+  #isOver = false;
+
+  constructor(submit: (request: GenerationRequest) => Generation, giveBack: () => void) {
+    this.submit = submit;
+    this.#giveBack = giveBack;
+  }
+
+  /** Gives the room back. */
+  release(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#giveBack();
+  }
+
+  [Symbol.dispose](): void {
+    this.release();
+  }
+}

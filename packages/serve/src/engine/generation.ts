@@ -1,0 +1,171 @@
+// One answer on its way: tokens become text here, and wait, put together, until somebody takes them.
+
+import { RandomStream, sampleToken } from "@sisa/core";
+import type { StreamDecoder, Tokenizer } from "@sisa/hub";
+import type { FinishReason, GenerationEvent, GenerationRequest, PromptResult } from "./request.ts";
+import { scoreOf, type TokenScore } from "./scores.ts";
+import { StopMatcher } from "./stop-matcher.ts";
+
+/** What the engine hands out. Iterating to the end, or leaving the loop, gives up the answer. */
+export class Generation implements AsyncIterable<GenerationEvent> {
+  readonly request: GenerationRequest;
+  /** Prompt, then what was generated. */
+  readonly tokens: number[];
+  /** Moments in ms, as `performance.now` gives them. */
+  readonly queuedMs = performance.now();
+  startedMs: number | undefined;
+  firstTokenMs: number | undefined;
+  lastTokenMs: number | undefined;
+  endedMs: number | undefined;
+  readonly #maxTokens: number;
+  readonly #endOfText: number | undefined;
+  readonly #random: RandomStream;
+  readonly #decoder: StreamDecoder;
+  readonly #matcher: StopMatcher;
+  readonly #tokenizerSize: number;
+  readonly #counts = new Map<number, number>();
+  #text = "";
+  #newTokens: number[] = [];
+  #scores: TokenScore[] = [];
+  #prompt: PromptResult | undefined;
+  #finish: FinishReason | undefined;
+  #error: unknown;
+  #abandoned = false;
+  #taken = false;
+  #wake: (() => void) | undefined;
+
+  constructor(request: GenerationRequest, tokenizer: Tokenizer, contextLength: number) {
+    this.request = request;
+    this.tokens = [...request.tokens];
+    this.#maxTokens = request.maxTokens ?? contextLength - request.tokens.length;
+    this.#endOfText = request.ignoreEndOfText ? undefined : tokenizer.endOfText;
+    this.#random = new RandomStream(request.seed ?? 0, "sample");
+    this.#matcher = new StopMatcher(request.stop ?? []);
+    // The text of a token may depend on those before it: spaces at its beginning, the rest of a character.
+    this.#decoder = tokenizer.streamDecoder();
+    for (const id of request.tokens) if (id < tokenizer.size) this.#decoder.push(id);
+    this.#tokenizerSize = tokenizer.size;
+  }
+
+  get generated(): number {
+    return this.tokens.length - this.request.tokens.length;
+  }
+
+  /** True once nothing more is to be computed: it has ended, failed, or nobody wants it. */
+  get isOver(): boolean {
+    return this.#finish !== undefined || this.#error !== undefined || this.isCancelled;
+  }
+
+  get isCancelled(): boolean {
+    return this.#abandoned || this.request.signal?.aborted === true;
+  }
+
+  get finish(): FinishReason | undefined {
+    return this.#finish;
+  }
+
+  /** The prompt was computed. */
+  promptDone(prompt: PromptResult): void {
+    this.#prompt = prompt;
+    if (this.#maxTokens === 0) this.#end("length");
+    this.#notify();
+  }
+
+  /** Chooses the next token by the logits [V] after the last one. */
+  add(logits: Float32Array): void {
+    const { request } = this;
+    const token = sampleToken(this.#adjusted(logits), this.#random.uniform(this.generated), request);
+    this.tokens.push(token);
+    this.#counts.set(token, (this.#counts.get(token) ?? 0) + 1);
+    this.#newTokens.push(token);
+    if (request.logprobs !== undefined) this.#scores.push(scoreOf(logits, token, request.logprobs));
+
+    const ends = token === this.#endOfText;
+    // Rows that only fill up the vocabulary have no text.
+    if (!ends && token < this.#tokenizerSize) this.#text += this.#matcher.push(this.#decoder.push(token));
+    if (ends || this.#matcher.stopped) this.#end("stop");
+    else if (this.generated >= this.#maxTokens) this.#end("length");
+    this.#notify();
+  }
+
+  #adjusted(logits: Float32Array): Float32Array {
+    const { logitBias, presencePenalty = 0, frequencyPenalty = 0 } = this.request;
+    const isPenalised = presencePenalty !== 0 || frequencyPenalty !== 0;
+    if (!isPenalised && !logitBias?.size) return logits;
+    const adjusted = logits.slice();
+    for (const [id, bias] of logitBias ?? []) adjusted[id] = (adjusted[id] ?? 0) + bias;
+    if (isPenalised) {
+      for (const [id, count] of this.#counts) {
+        adjusted[id] = (adjusted[id] ?? 0) - presencePenalty - frequencyPenalty * count;
+      }
+    }
+    return adjusted;
+  }
+
+  #end(reason: FinishReason): void {
+    if (!this.#matcher.stopped) this.#text += this.#matcher.push(this.#decoder.flush());
+    this.#text += this.#matcher.flush();
+    // The last bytes may have completed a stop.
+    this.#finish = this.#matcher.stopped ? "stop" : reason;
+    this.endedMs = performance.now();
+  }
+
+  fail(error: unknown): void {
+    if (this.isOver) return;
+    this.#error = error;
+    this.#notify();
+  }
+
+  /** Nobody wants the rest. */
+  cancel(): void {
+    this.#abandoned = true;
+    this.#notify();
+  }
+
+  #notify(): void {
+    this.#wake?.();
+    this.#wake = undefined;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<GenerationEvent, void, void> {
+    const { signal } = this.request;
+    const onAbort = () => this.#notify();
+    signal?.addEventListener("abort", onAbort, { once: true });
+    try {
+      while (true) {
+        const event = this.#take();
+        if (event) yield event;
+        if (this.#taken) return;
+        if (this.#error !== undefined) throw this.#error;
+        signal?.throwIfAborted();
+        if (this.#abandoned) return;
+        if (!this.#hasNews()) {
+          await new Promise<void>((resolve) => {
+            this.#wake = resolve;
+          });
+        }
+      }
+    } finally {
+      signal?.removeEventListener("abort", onAbort);
+      if (!this.isOver) this.cancel();
+    }
+  }
+
+  #hasNews(): boolean {
+    return this.#newTokens.length > 0 || this.#prompt !== undefined || this.isOver;
+  }
+
+  #take(): GenerationEvent | undefined {
+    if (this.#newTokens.length === 0 && this.#prompt === undefined && this.#finish === undefined) return undefined;
+    const event = {
+      text: this.#text,
+      tokens: this.#newTokens,
+      scores: this.#scores,
+      ...(this.#prompt === undefined ? {} : { prompt: this.#prompt }),
+      ...(this.#finish === undefined ? {} : { finish: this.#finish }),
+    };
+    this.#taken = this.#finish !== undefined;
+    [this.#text, this.#newTokens, this.#scores, this.#prompt] = ["", [], [], undefined];
+    return event;
+  }
+}

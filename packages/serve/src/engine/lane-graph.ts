@@ -1,0 +1,131 @@
+// One step of several sequences at once, each with caches of its own: what all tokens go through alike is computed for
+// all lanes together, what looks at a cache lane by lane, where that cache lies.
+//
+// A cache of all lanes in one tensor would have to be brought into another order for every product with it; caches of
+// their own are read in place, and a sequence can join or leave without any being moved.
+
+import {
+  type AnyTensor,
+  applyOp,
+  bindAttributes,
+  concat,
+  constantOp,
+  Graph,
+  inputTensor,
+  type LanguageModel,
+  type Node,
+  simplify,
+  slice,
+  type Tensor,
+  type TensorSpec,
+  verify,
+} from "@sisa/core";
+
+/** Name of a lane's cache among the inputs and outputs. */
+export function laneCache(lane: number, name: string): string {
+  return `lane${lane}.${name}`;
+}
+
+/** A tensor of all lanes together, or one for each lane. */
+type Placed = AnyTensor | readonly AnyTensor[];
+
+/**
+ * `model.stepGraph()` for a number of lanes.
+ *
+ * Inputs: `ids` int32 [lanes,T], `start` int32 [lanes], `places` int32 [R], and for each lane its caches [1,C,...] by
+ * `laneCache`; the parameters. Outputs: `logits` [R,V], where form `sdpa` is used `decaySpan` [lanes], and the caches.
+ */
+export function laneGraph(model: LanguageModel, lanes: number, capacity: number): Graph {
+  const graph = model.stepGraph();
+  const caches = new Set(Object.keys(model.cacheSpecs()));
+  const together = { B: lanes, C: capacity };
+  const alone = { B: 1, C: capacity };
+  const placed = new Map<AnyTensor, Placed>();
+  const inputs: Record<string, AnyTensor> = {};
+
+  for (const [name, tensor] of Object.entries(graph.inputTensors)) {
+    if (!caches.has(name)) {
+      inputs[name] = inputTensor(name, bound(tensor, together));
+      placed.set(tensor, inputs[name]);
+      continue;
+    }
+    const own = Array.from({ length: lanes }, (_, lane) => {
+      const full = laneCache(lane, name);
+      const input = inputTensor(full, bound(tensor, alone));
+      inputs[full] = input;
+      return input;
+    });
+    placed.set(tensor, own);
+  }
+
+  for (const node of graph.nodes) {
+    const results = isApart(node, placed) ? byLane(node) : whole(node);
+    for (const [name, tensor] of Object.entries(node.outputs)) {
+      const result = results[name];
+      if (result !== undefined) placed.set(tensor, result);
+    }
+  }
+
+  const outputs: Record<string, AnyTensor> = {};
+  for (const [name, tensor] of Object.entries(graph.outputTensors)) {
+    const result = placed.get(tensor);
+    if (result === undefined) continue;
+    if (!caches.has(name)) outputs[name] = joined(result);
+    else for (let lane = 0; lane < lanes; lane++) outputs[laneCache(lane, name)] = partOf(result, lane);
+  }
+  const result = new Graph(inputs, outputs);
+  verify(result);
+  return simplify(result);
+
+  function whole(node: Node): Record<string, Placed> {
+    const operands = Object.entries(node.inputs).map(([name, tensor]) => [name, joined(placed.get(tensor) ?? tensor)]);
+    return { ...applyOp(node.op, Object.fromEntries(operands), bindAttributes(node.attributes, together), node.tag) };
+  }
+
+  /** The node once for each lane. What it gives stays apart where it is as long as a cache. */
+  function byLane(node: Node): Record<string, Placed> {
+    const attributes = bindAttributes(node.attributes, alone);
+    const results = Array.from({ length: lanes }, (_, lane) => {
+      const operands = Object.entries(node.inputs).map(([name, tensor]) => {
+        const value = placed.get(tensor) ?? tensor;
+        return [name, hasLanes(tensor) ? partOf(value, lane) : joined(value)];
+      });
+      return applyOp(node.op, Object.fromEntries(operands), attributes, node.tag);
+    });
+    return Object.fromEntries(
+      Object.entries(node.outputs).map(([name, tensor]) => {
+        const parts = results.flatMap((result) => result[name] ?? []);
+        return [name, isLong(tensor) ? parts : joined(parts)];
+      }),
+    );
+  }
+}
+
+/** True for a node that reads a value which each lane has for itself. */
+function isApart(node: Node, placed: ReadonlyMap<AnyTensor, Placed>): boolean {
+  return node.op !== constantOp && Object.values(node.inputs).some((tensor) => Array.isArray(placed.get(tensor)));
+}
+
+function hasLanes({ shape }: TensorSpec): boolean {
+  return shape[0]?.text === "B";
+}
+
+/** True for what has a row for every token of a sequence. */
+export function isLong({ shape }: TensorSpec): boolean {
+  return shape.some((size) => size.symbols.has("C"));
+}
+
+function bound({ dtype, shape }: TensorSpec, symbols: Readonly<Record<string, number>>): TensorSpec {
+  return { dtype, shape: shape.map((size) => size.bind(symbols)) };
+}
+
+function joined(value: Placed): AnyTensor {
+  if (!Array.isArray(value)) return value as AnyTensor;
+  const parts = value as readonly Tensor[];
+  return parts.length === 1 && parts[0] ? parts[0] : concat(parts, { axis: 0 });
+}
+
+function partOf(value: Placed, lane: number): AnyTensor {
+  if (Array.isArray(value)) return value[lane] as AnyTensor;
+  return slice(value as Tensor, { axis: 0, start: lane, end: lane + 1 });
+}

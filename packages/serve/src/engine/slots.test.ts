@@ -1,0 +1,125 @@
+// What all promises of the engine rest on: a token's logits have the same bits whatever is computed with it.
+import { type Backend, ConfigError, RandomStream, reference } from "@sisa/core";
+import { onnxruntime } from "@sisa/onnx";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { tinyModel } from "../../test/tiny.ts";
+import { Slots } from "./slots.ts";
+
+const length = 200;
+const random = new RandomStream(3, "tokens");
+const tokens = Array.from({ length }, (_, index) => random.below(257, index));
+const others = Array.from({ length }, (_, index) => random.below(257, 1000 + index));
+
+let backend: Backend;
+beforeAll(async () => {
+  backend = await onnxruntime();
+});
+afterAll(() => backend.close());
+
+describe.each<[string, Parameters<typeof tinyModel>[0]]>([
+  ["sisa", { mixers: ["sisa", "sisa"] }],
+  ["sisa with an odd number of heads", { mixers: ["sisa"], width: 18, heads: 3, stateWidth: 2 }],
+  ["attention", { mixers: ["attention", "attention"] }],
+])("logits of %s", (_name, change) => {
+  const own = tinyModel(change);
+  const V = own.model.config.vocabularySize;
+  const open = (slots: number, contextLength = 256) => Slots.create({ ...own, backend, slots, contextLength });
+
+  /** Logits after every token, from runs of 64. */
+  async function expected(): Promise<Float32Array[]> {
+    await using slots = await open(1);
+    const rows: Float32Array[] = [];
+    for (let end = 64; rows.length < length; end += 64) {
+      const until = tokens.slice(0, end);
+      const { logits } = await slots.run([{ slot: 0, tokens: until, count: until.length - rows.length }], "all");
+      for (let at = 0; at < logits.length; at += V) rows.push(logits.slice(at, at + V));
+    }
+    return rows;
+  }
+
+  test.each([1, 2, 5, 37, 63, 200])("in runs of %i tokens, in a cache of another size", async (size) => {
+    const rows = await expected();
+    await using slots = await open(1, 203);
+    for (let done = 0; done < length; ) {
+      const end = Math.min(length, done + size);
+      const { logits } = await slots.run([{ slot: 0, tokens: tokens.slice(0, end), count: end - done }]);
+      expect(logits).toEqual(rows[end - 1]);
+      done = end;
+    }
+  });
+
+  test("together with any other sequences", async () => {
+    const rows = await expected();
+    await using slots = await open(5);
+    const places = [150, 1, 64, 30];
+    const sequence = (slot: number, end: number) => (slot === 3 ? others : tokens).slice(0, end);
+    for (const [slot, end] of places.entries()) {
+      await slots.run([{ slot, tokens: sequence(slot, end), count: end }]);
+    }
+    for (let step = 1; step <= 40; step++) {
+      // Some take part in some steps only; the fifth slot never.
+      const taking = [0, 1, 2, 3].filter((slot) => (step + slot) % 3 > 0 || slot === 1);
+      const lanes = taking.map((slot) => ({ slot, tokens: sequence(slot, slots.length(slot) + 1), count: 1 }));
+      const { logits } = await slots.run(lanes);
+      lanes.forEach(({ slot, tokens: { length: end } }, lane) => {
+        if (slot !== 3) expect(logits.slice(lane * V, (lane + 1) * V)).toEqual(rows[end - 1]);
+      });
+    }
+  });
+
+  test("behind a beginning that was copied, at any token", async () => {
+    const rows = await expected();
+    await using slots = await open(3);
+    await slots.run([{ slot: 0, tokens, count: length }]);
+    await slots.run([{ slot: 1, tokens: others, count: length }]);
+    for (const shared of [199, 129, 128, 64, 63, 2, 1]) {
+      expect(slots.commonPrefix(0, tokens.slice(0, shared))).toBe(shared);
+      await slots.copy(0, 1, shared);
+      expect(slots.length(1)).toBe(shared);
+      const { logits } = await slots.run([{ slot: 1, tokens, count: length - shared }]);
+      expect(logits).toEqual(rows[length - 1]);
+    }
+  });
+});
+
+/** The reference, saying that it takes bound graphs only, as GPU backends do. */
+function boundOnly(): Backend {
+  return new Proxy(reference(), {
+    get(target, name) {
+      if (name === "limits") return { ...target.limits, symbolicDims: false };
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+}
+
+test("backends of fixed sizes give the same logits", async () => {
+  const own = tinyModel({ mixers: ["sisa"] });
+  const results: Float32Array[][] = [];
+  for (const make of [reference, boundOnly]) {
+    await using other = make();
+    await using slots = await Slots.create({ ...own, backend: other, slots: 2, contextLength: 128 });
+    const some = tokens.slice(0, 90);
+    const first = await slots.run([{ slot: 0, tokens: some.slice(0, 30), count: 30 }], "all");
+    const second = await slots.run([{ slot: 0, tokens: some.slice(0, 80), count: 50 }]);
+    await slots.copy(0, 1, 70);
+    const third = await slots.run([
+      { slot: 0, tokens: some.slice(0, 81), count: 1 },
+      { slot: 1, tokens: some.slice(0, 71), count: 1 },
+    ]);
+    results.push([first.logits.slice(), second.logits.slice(), third.logits.slice()]);
+  }
+  // The reference rounds where a run begins.
+  results[0]?.forEach((logits, index) => {
+    const worst = Math.max(...logits.map((value, at) => Math.abs(value - (results[1]?.[index]?.[at] ?? Number.NaN))));
+    expect(worst).toBeLessThan(1e-5);
+  });
+});
+
+test("refuses sizes that cannot be", async () => {
+  const own = tinyModel({ maximumLength: 64 });
+  await expect(Slots.create({ ...own, backend, slots: 0, contextLength: 64 })).rejects.toThrow(ConfigError);
+  await expect(Slots.create({ ...own, backend, slots: 1, contextLength: 65 })).rejects.toThrow(
+    "the context length must be 2 to the model's maximumLength 64, got 65",
+  );
+});

@@ -1,0 +1,277 @@
+// Places for sequences on a backend: each slot has the caches of one sequence, and knows the tokens that they hold.
+
+import {
+  type Backend,
+  ConfigError,
+  cacheWrite,
+  type DeviceTensor,
+  type Executable,
+  type Graph,
+  GraphError,
+  type GraphInputs,
+  type GraphOutputs,
+  i32,
+  type LanguageModel,
+  slice,
+  type Tensor,
+  type TensorSpec,
+  type TypedArray,
+  trace,
+} from "@sisa/core";
+import { isLong, laneCache, laneGraph } from "./lane-graph.ts";
+
+export interface SlotsOptions {
+  readonly model: LanguageModel;
+  readonly parameters: { readonly [name: string]: Float32Array };
+  readonly backend: Backend;
+  /** Sequences that are in memory at once. */
+  readonly slots: number;
+  /** Tokens of one sequence, prompt included. */
+  readonly contextLength: number;
+}
+
+/** What one sequence does in a run: the last `count` of its tokens are computed, those before them are in its slot. */
+export interface Lane {
+  readonly slot: number;
+  readonly tokens: readonly number[];
+  readonly count: number;
+}
+
+export interface RunResult {
+  /** [R,V]: of each lane's last token, or of all computed tokens of the only lane. */
+  readonly logits: Float32Array;
+  /** By how much the decay of each lane has fallen, where the model's form is only exact up to a limit. */
+  readonly decaySpans?: Float32Array;
+}
+
+/** Tokens in one run on backends that need a fixed count; and the unit of a cache's size. */
+const fixedLength = 64;
+
+/**
+ * Runs of several tokens are a multiple of this long. Vectors of numbers are computed four at a time and what is left
+ * over in another way, by threads that cut them into parts: of lengths like this nothing is left over.
+ */
+const unit = 16;
+
+type Caches = { readonly [name: string]: DeviceTensor };
+
+export class Slots implements AsyncDisposable {
+  readonly count: number;
+  readonly contextLength: number;
+  readonly #options: SlotsOptions;
+  readonly #capacity: number;
+  /**
+   * No run computes a single token of a sequence: products of one row add in another order than those of several. The
+   * tokens before it are computed again, with the same result, so that a token's logits have the same bits in any run.
+   */
+  readonly #shortest: number;
+  readonly #caches: readonly Caches[];
+  /** Tokens whose rows each slot holds. */
+  readonly #contents: number[][];
+  readonly #steps = new Map<string, Promise<Executable<GraphInputs, GraphOutputs>>>();
+  #copier: Promise<Executable<GraphInputs, GraphOutputs>> | undefined;
+
+  private constructor(options: SlotsOptions, capacity: number, caches: readonly Caches[]) {
+    this.#options = options;
+    this.#capacity = capacity;
+    this.#shortest = shortestRun(options.model);
+    this.#caches = caches;
+    this.#contents = caches.map(() => []);
+    this.count = options.slots;
+    this.contextLength = options.contextLength;
+  }
+
+  /** @throws ConfigError for sizes that cannot be, and for models whose caches cannot be resumed at any token */
+  static async create(options: SlotsOptions): Promise<Slots> {
+    const { model, backend, slots, contextLength } = options;
+    const { maximumLength } = model.config;
+    if (!Number.isInteger(slots) || slots < 1)
+      throw new ConfigError(`serve: slots must be a whole number >= 1, got ${slots}`);
+    if (!Number.isInteger(contextLength) || contextLength < 2 || contextLength > maximumLength) {
+      throw new ConfigError(
+        `serve: the context length must be 2 to the model's maximumLength ${maximumLength}, got ${contextLength}`,
+      );
+    }
+    const recurrent = Object.entries(model.cacheSpecs()).find(([, spec]) => !isLong(spec));
+    if (recurrent) {
+      throw new ConfigError(
+        `serve: "${recurrent[0]}" is the state of a recurrence, which cannot go back to an earlier token; models with such layers are not served yet`,
+      );
+    }
+    // Whole blocks need no filling up.
+    const capacity = Math.ceil(contextLength / fixedLength) * fixedLength;
+    const specs = Object.entries(model.cacheSpecs(1, capacity));
+    const caches = Array.from({ length: slots }, () =>
+      Object.fromEntries(specs.map(([name, spec]) => [name, backend.tensor(spec)])),
+    );
+    const created = new Slots(options, capacity, caches);
+    if (backend.limits.symbolicDims) {
+      await created.#step(1, 0, 0);
+      if (slots > 1) await created.#step(slots, 0, 0);
+    }
+    return created;
+  }
+
+  /** How many tokens from the first on are in a slot already. */
+  commonPrefix(slot: number, tokens: readonly number[]): number {
+    const content = this.#contents[slot] ?? [];
+    const end = Math.min(content.length, tokens.length);
+    let length = 0;
+    while (length < end && content[length] === tokens[length]) length++;
+    return length;
+  }
+
+  /** Number of tokens in a slot. */
+  length(slot: number): number {
+    return this.#contents[slot]?.length ?? 0;
+  }
+
+  /** Puts the first tokens of one slot into another. */
+  async copy(from: number, to: number, count: number): Promise<void> {
+    const { backend } = this.#options;
+    const source = this.#caches[from] ?? {};
+    const target = this.#caches[to] ?? {};
+    this.#copier ??= this.#compileCopier();
+    const copier = await this.#copier;
+    const rows = backend.tensor(i32(backend.limits.symbolicDims ? count : this.#capacity));
+    const start = backend.tensor(i32(1));
+    copier.run({ rows, start, ...prefixed("from.", source), ...prefixed("to.", target) });
+    rows.dispose();
+    start.dispose();
+    this.#contents[to] = (this.#contents[from] ?? []).slice(0, count);
+  }
+
+  /** Computes tokens of one sequence, or one token of each of several. */
+  async run(lanes: readonly Lane[], logitsOf: "last" | "all" = "last"): Promise<RunResult> {
+    const { backend } = this.#options;
+    const width = lanes.length === 1 ? 1 : this.count;
+    const length = this.#runLength(Math.max(...lanes.map(({ count }) => count)));
+    const all = [...lanes, ...this.#fillers(width, lanes)];
+
+    const starts = all.map(({ tokens }) => Math.max(0, tokens.length - length));
+    const ids = new Int32Array(width * length);
+    all.forEach(({ tokens }, lane) => {
+      ids.set(tokens.slice(starts[lane]), lane * length);
+    });
+    const places = lanes.flatMap(({ tokens, count }, lane) => {
+      const last = lane * length + tokens.length - (starts[lane] ?? 0) - 1;
+      return logitsOf === "last" ? [last] : Array.from({ length: count }, (_, index) => last - count + 1 + index);
+    });
+    const used = places.length;
+    const asked = backend.limits.symbolicDims ? used : logitsOf === "all" ? length : width;
+    while (places.length < asked) places.push(places[0] ?? 0);
+
+    const inputs = {
+      ids: backend.tensor(i32(width, length), ids),
+      start: backend.tensor(i32(width), Int32Array.from(starts)),
+      places: backend.tensor(i32(asked), Int32Array.from(places)),
+    };
+    try {
+      const step = await this.#step(width, length, asked);
+      const caches = all.flatMap(({ slot }, lane) =>
+        Object.entries(this.#caches[slot] ?? {}).map(([name, tensor]) => [laneCache(lane, name), tensor] as const),
+      );
+      // Until the run has ended, what is written is not known.
+      for (const { slot, tokens, count } of lanes) this.#contents[slot] = tokens.slice(0, tokens.length - count);
+      const outputs = step.run({ ...inputs, ...Object.fromEntries(caches) });
+      if (outputs.logits === undefined) throw new GraphError("slots: the step graph gave no logits");
+      const spans = outputs.decaySpan?.read();
+      const logits = floats(await outputs.logits.read());
+      for (const { slot, tokens } of lanes) this.#contents[slot] = tokens.slice();
+      const { vocabularySize } = this.#options.model.config;
+      return {
+        logits: logits.subarray(0, used * vocabularySize),
+        ...(spans === undefined ? {} : { decaySpans: floats(await spans) }),
+      };
+    } finally {
+      for (const tensor of Object.values(inputs)) tensor.dispose();
+    }
+  }
+
+  #runLength(count: number): number {
+    if (count <= this.#shortest) return this.#shortest;
+    return this.#options.backend.limits.symbolicDims ? Math.ceil(count / unit) * unit : fixedLength;
+  }
+
+  /** Lanes that nobody asked for compute the first tokens of other slots again, which leaves these as they are. */
+  #fillers(width: number, lanes: readonly Lane[]): Lane[] {
+    const used = new Set(lanes.map(({ slot }) => slot));
+    return Array.from({ length: this.count }, (_, slot) => slot)
+      .filter((slot) => !used.has(slot))
+      .slice(0, width - lanes.length)
+      .map((slot) => {
+        const content = this.#contents[slot] ?? [];
+        const tokens = Array.from({ length: this.#shortest }, (_, index) => content[index] ?? 0);
+        return { slot, tokens, count: this.#shortest };
+      });
+  }
+
+  /** The program of a step. One serves all lengths where sizes may stay open. */
+  #step(width: number, length: number, places: number): Promise<Executable<GraphInputs, GraphOutputs>> {
+    const { model, backend, parameters } = this.#options;
+    const key = backend.limits.symbolicDims ? String(width) : `${width} ${length} ${places}`;
+    const known = this.#steps.get(key);
+    if (known) return known;
+    const open = laneGraph(model, width, this.#capacity);
+    const graph: Graph = backend.limits.symbolicDims ? open : open.bind({ T: length, R: places });
+    const names = Object.keys(model.cacheSpecs());
+    const states = Array.from({ length: width }, (_, lane) => names.map((name) => laneCache(lane, name))).flat();
+    const compiled = backend.compile(graph, {
+      state: Object.fromEntries(states.map((name) => [name, name])),
+      constants: parameters,
+    });
+    this.#steps.set(key, compiled);
+    return compiled;
+  }
+
+  #compileCopier(): Promise<Executable<GraphInputs, GraphOutputs>> {
+    const { model, backend } = this.#options;
+    const specs = model.cacheSpecs(1, this.#capacity);
+    const inputs: { readonly [name: string]: TensorSpec } = {
+      // Only its length counts.
+      rows: i32("P"),
+      start: i32(1),
+      ...prefixed("from.", specs),
+      ...prefixed("to.", specs),
+    };
+    const open = trace(inputs, (tensors) => {
+      const end = tensors.rows?.shape[0] ?? 0;
+      const names = Object.keys(specs);
+      return Object.fromEntries(
+        names.map((name) => {
+          const kept = slice(tensors[`from.${name}`] as Tensor, { axis: 1, end });
+          return [
+            `to.${name}`,
+            cacheWrite(tensors[`to.${name}`] as Tensor, kept, tensors.start as unknown as Tensor<"int">),
+          ];
+        }),
+      );
+    }) as Graph;
+    const graph = backend.limits.symbolicDims ? open : open.bind({ P: this.#capacity });
+    return backend.compile(graph, {
+      state: Object.fromEntries(Object.keys(specs).map((name) => [`to.${name}`, `to.${name}`])),
+    });
+  }
+
+  async close(): Promise<void> {
+    for (const step of [...this.#steps.values(), ...(this.#copier ? [this.#copier] : [])]) (await step).close();
+    for (const caches of this.#caches) for (const tensor of Object.values(caches)) tensor.dispose();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/** Four numbers in every vector: those with one number for each head and token are the shortest. */
+function shortestRun({ config: { heads } }: LanguageModel): number {
+  return heads % 2 === 0 ? 2 : 4;
+}
+
+function prefixed<T>(prefix: string, entries: { readonly [name: string]: T }): { [name: string]: T } {
+  return Object.fromEntries(Object.entries(entries).map(([name, value]) => [prefix + name, value]));
+}
+
+function floats(data: TypedArray): Float32Array {
+  return data as Float32Array;
+}
