@@ -48,6 +48,8 @@ beforeAll(async () => {
   await flipBit(inFolder("flipped-checkpoint/training.safetensors"), -100);
   await cp(inFolder("shards"), inFolder("cut-shards"), { recursive: true });
   await truncate(inFolder("cut-shards/train-00000.bin"), 1000);
+  await cp(inFolder("shards"), inFolder("flipped-shards"), { recursive: true });
+  await flipBit(inFolder("flipped-shards/train-00000.bin"), -100);
 
   await mkdir(inFolder("empty"));
   await mkdir(inFolder("pointers"));
@@ -139,6 +141,12 @@ describe("training that cannot begin", () => {
     [["--model.stateWidth", "5"], "stateWidth must be even"],
     [["--batch-tokens", "64", "--gradient-accumulation", "2"], "batchTokens and gradientAccumulation contradict"],
     [["--data.shards", "shards"], "data.text and data.shards contradict each other"],
+    [["--model.layers", "1e9"], "layers must be a whole number from 1 to 10000, got 1000000000"],
+    [["--model.layers", "many"], "layers must be a whole number from 1 to 10000, got many"],
+    [["--model.mixers", "5"], "mixers must be a list, got 5"],
+    [["--model.width", "1e8", "--model.heads", "4"], "parameters needs at least"],
+    [["--model.maximumLength", "1e12"], "maximumLength must be a whole number from 1 to 16777216"],
+    [["--micro-batch-size", "1e12"], "choose a smaller model, microBatchSize or sequenceLength"],
     [["--name", ""], "--name: expected the name of a folder"],
     [["--name", "a/b"], "--name: expected the name of a folder"],
     [["--output", "corpus.txt"], "output: expected a folder, or a name that is free, got "],
@@ -184,6 +192,27 @@ describe("training that cannot begin", () => {
 });
 
 afterEach(() => void vi.unstubAllEnvs());
+
+it("a bit of a shard that was turned around ends the run before anything is learned from it", async () => {
+  const words = ["train", "no-data.json", "--data.shards", "flipped-shards", "--data.sequence-length", "16"];
+  const { code, error } = await run(folder, [...words, "--output", "flipped-runs"]);
+  expect(error).toContain("flipped-shards: train-00000.bin does not match its checksum; prepare the data again");
+  expect(code).toBe(exitCode.badInput);
+  const metrics = await readFile(join(folder, "flipped-runs/no-data/metrics.jsonl"), "utf8");
+  expect(metrics).toBe("");
+});
+
+it("a folder that cannot be written is refused before anything is computed", async () => {
+  const startMs = performance.now();
+  // /proc is a folder that takes no files, not even from the superuser; where there is none, nobody may make it.
+  await refused(["train", "tiny.json", "--output", "/proc/runs"], exitCode.failed, "output: /proc/runs/tiny cannot be");
+  expect(performance.now() - startMs).toBeLessThan(5000);
+});
+
+it("an export to a file is a mistake of the command line", async () => {
+  const message = "--to: expected a folder, or a name that is free, got ";
+  await refused(["export", "model", "--to", "corpus.txt"], exitCode.usage, message);
+});
 
 describe("a backend", () => {
   it.each([

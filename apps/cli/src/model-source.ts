@@ -143,5 +143,6 @@ async function tokenizerOfTorch(path: string): Promise<{ tokenizer?: Tokenizer }
       `${path}: has no tokenizer; pass --tokenizer FILE, or put its tokenizer.json beside the checkpoint`,
     );
   };
-  return { tokenizer: { size, endOfText: undefined, encode: refuse, decode: refuse, streamDecoder: refuse } };
+  const text = { encode: refuse, decode: refuse, byteLength: refuse, streamDecoder: refuse };
+  return { tokenizer: { size, endOfText: undefined, ...text } };
 }

@@ -1,7 +1,7 @@
 // The program as a process of its own: streams, signals and exit codes as a shell sees them.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -44,6 +44,10 @@ interface Ended {
 
 function start(words: readonly string[]): { child: ChildProcess; ended: Promise<Ended> } {
   const child = spawn(process.execPath, [program, ...words], { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });
+  return { child, ended: endOf(child) };
+}
+
+function endOf(child: ChildProcess): Promise<Ended> {
   const written = { stdout: "", stderr: "" };
   child.stdout?.on("data", (part) => {
     written.stdout += part;
@@ -51,7 +55,7 @@ function start(words: readonly string[]): { child: ChildProcess; ended: Promise<
   child.stderr?.on("data", (part) => {
     written.stderr += part;
   });
-  return { child, ended: once(child, "close").then(([code]) => ({ code, ...written })) };
+  return once(child, "close").then(([code]) => ({ code, ...written }));
 }
 
 /** Resolves once the process has written a text to the standard error. */
@@ -92,6 +96,27 @@ describe("the sisa program", () => {
     await delay(1);
     child.kill("SIGINT");
     expect((await ended).code).toBe(130);
+  });
+
+  it("ends with one line where the disk is full, and keeps the checkpoints that are there", async () => {
+    // A limit on the size of files stands for the full disk: the parameters still fit, the optimizer's state does not.
+    const words = ["train", "tiny.config.json", "--steps", "4", "--save-every", "2", "--name", "full"];
+    expect((await start(words).ended).code).toBe(0);
+    const checkpoints = join(folder, "runs/full/checkpoints");
+    const last = join(checkpoints, "step-00000004");
+    const blocks = Math.floor((await stat(join(last, "training.safetensors"))).size / 512) - 1;
+    await rm(last, { recursive: true });
+    const before = (await readdir(checkpoints)).sort();
+    const again = [...words, "--resume"].map((word) => `'${word}'`).join(" ");
+    const command = `trap '' XFSZ; ulimit -f ${blocks}; exec '${process.execPath}' '${program}' ${again}`;
+    const child = spawn("sh", ["-c", command], { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });
+    const { code, stderr } = await endOf(child);
+    expect(code).toBe(1);
+    expect(stderr.trimEnd().split("\n").at(-1)).toMatch(
+      /^error: .*training.safetensors: the disk is full; free some space/,
+    );
+    expect((await readdir(checkpoints)).sort()).toEqual(before);
+    expect((await start(["generate", "runs/full", "Once", "--max-tokens", "3"]).ended).code).toBe(0);
   });
 
   it("is quiet where nobody reads on, as in `sisa --help | head`", async () => {

@@ -2,6 +2,8 @@
 import { mkdir, open, readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { CheckpointError, ConfigError } from "@sisa/core";
+import { StorageError } from "@sisa/hub";
+import { directory } from "@sisa/hub/node";
 
 /** What was trained on what, as JSON. */
 export const runFile = "run.json";
@@ -45,6 +47,28 @@ export async function requireFolder(path: string, field: string): Promise<void> 
   throw new ConfigError(
     `${field}: expected a folder, or a name that is free, got ${path}, which is a file or below one`,
   );
+}
+
+/**
+ * Tries whether files can be written into a folder, or where the folder would be made. Leaves nothing behind.
+ * @throws StorageError where they cannot
+ */
+export async function requireWritable(folder: string, field: string): Promise<void> {
+  let existing = folder;
+  while ((await stat(existing).catch(() => undefined)) === undefined && existing !== dirname(existing)) {
+    existing = dirname(existing);
+  }
+  const storage = directory(existing);
+  const name = `.sisa-${process.pid}`;
+  try {
+    await storage.write(name, new Uint8Array(1));
+    await storage.remove(name);
+  } catch (error) {
+    if (!StorageError.isInstance(error)) throw error;
+    throw new StorageError(error.reason, `${field}: ${folder} cannot be written to: ${error.message}`, {
+      cause: error,
+    });
+  }
 }
 
 /** Writes what a run is, and lets `latest` lead to it. */

@@ -31,7 +31,7 @@ export function shortNumber(value: number): string {
 
 /** A size: 512 B, 1.5 kB, 20.3 MB. */
 export function byteText(bytes: number): string {
-  const units = ["B", "kB", "MB", "GB"];
+  const units = ["B", "kB", "MB", "GB", "TB"];
   let size = bytes;
   let unit = 0;
   while (size >= 1000 && unit < units.length - 1) {

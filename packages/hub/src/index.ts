@@ -49,3 +49,4 @@ export { loadTokenizer, tokenizerFromFiles } from "./tokenizers/json-tokenizer.t
 export { type StreamDecoder, type Tokenizer, tokenizerFingerprint } from "./tokenizers/tokenizer.ts";
 export { type ConfigHints, inferModelConfig } from "./torch/infer-config.ts";
 export { openTorchCheckpoint, type TorchCheckpoint } from "./torch/torch-checkpoint.ts";
+export { decodeUtf8, firstInvalidUtf8, withoutByteOrderMark } from "./utf8.ts";

@@ -9,27 +9,27 @@ export function decodeUtf8(bytes: Uint8Array): string | undefined {
   }
 }
 
-/** Offset of the first byte that cannot be UTF-8 after those before it; the length where the end is cut off. */
+/**
+ * Offset of the first byte that no well-formed sequence explains; the length where the last character is cut off or all is
+ * well. Source: Unicode 15, table 3-7.
+ */
 export function firstInvalidUtf8(bytes: Uint8Array): number {
-  // The prefix of `valid` bytes can be UTF-8, the one of `invalid` bytes cannot.
-  let valid = 0;
-  let invalid = bytes.length + 1;
-  while (invalid - valid > 1) {
-    const middle = (valid + invalid) >> 1;
-    if (canBeUtf8(bytes.subarray(0, middle))) valid = middle;
-    else invalid = middle;
+  let at = 0;
+  while (at < bytes.length) {
+    const lead = bytes[at] ?? 0;
+    const following = lead < 0x80 ? 0 : lead < 0xc2 ? -1 : lead < 0xe0 ? 1 : lead < 0xf0 ? 2 : lead < 0xf5 ? 3 : -1;
+    if (following < 0) return at;
+    for (let index = 1; index <= following; index++) {
+      if (at + index >= bytes.length) return bytes.length;
+      const byte = bytes[at + index] ?? 0;
+      // The second byte of some leads is narrower: no overlong forms, no surrogates, nothing past U+10FFFF.
+      const low = index > 1 ? 0x80 : lead === 0xe0 ? 0xa0 : lead === 0xf0 ? 0x90 : 0x80;
+      const high = index > 1 ? 0xbf : lead === 0xed ? 0x9f : lead === 0xf4 ? 0x8f : 0xbf;
+      if (byte < low || byte > high) return at;
+    }
+    at += following + 1;
   }
-  return valid;
-}
-
-/** True for UTF-8, and for UTF-8 that ends inside a character. */
-function canBeUtf8(bytes: Uint8Array): boolean {
-  try {
-    new TextDecoder("utf-8", { fatal: true }).decode(bytes, { stream: true });
-    return true;
-  } catch {
-    return false;
-  }
+  return bytes.length;
 }
 
 /** The bytes without a byte order mark at the start. */

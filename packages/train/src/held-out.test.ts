@@ -1,4 +1,3 @@
-import type { Tokenizer } from "@sisa/hub";
 import { byteTokenizer } from "@sisa/hub";
 import { describe, expect, it } from "vitest";
 import { textDocuments } from "./data/text-documents.ts";
@@ -12,14 +11,13 @@ describe("textBytes", () => {
     expect(textBytes(bytes, Int32Array.of(256, 256))).toBe(0);
   });
 
-  it("counts one byte for what is left of a character that was cut", () => {
-    expect(textBytes(bytes, Int32Array.from(bytes.encode("€a").slice(1)))).toBe(3);
-    expect(textBytes(bytes, Int32Array.from(bytes.encode("a€").slice(0, 3)))).toBe(2);
-  });
-
-  it("counts what tokens of several bytes stand for", () => {
-    const words: Tokenizer = { ...bytes, decode: (ids) => "word ".repeat(ids.length) };
-    expect(textBytes(words, Int32Array.of(1, 2, 3))).toBe(15);
+  it("counts every byte of a text once, wherever it is cut into windows", () => {
+    const ids = Int32Array.from(bytes.encode("a€😀é\ufffd".repeat(7)));
+    for (let length = 1; length < 20; length++) {
+      let sum = 0;
+      for (let at = 0; at < ids.length; at += length) sum += textBytes(bytes, ids.subarray(at, at + length));
+      expect(sum, `windows of ${length}`).toBe(ids.length);
+    }
   });
 });
 

@@ -50,24 +50,9 @@ export async function readHeldOut(
   return { rows, sequenceLength, batches, bytesPerToken: bytes / (batches.length * rows * sequenceLength) };
 }
 
-/**
- * Bytes of UTF-8 that ids stand for; end-of-text stands for none. A character that the ids only begin or end decodes to
- * U+FFFD, which counts one byte.
- */
+/** Bytes of UTF-8 that ids stand for; end-of-text stands for none. */
 export function textBytes(tokenizer: Tokenizer, ids: Int32Array): number {
-  let bytes = 0;
-  let part: number[] = [];
-  const count = (): void => {
-    const text = tokenizer.decode(part);
-    bytes += new TextEncoder().encode(text.replaceAll("\ufffd", "?")).length;
-    part = [];
-  };
-  for (const id of ids) {
-    if (id === tokenizer.endOfText) count();
-    else part.push(id);
-  }
-  count();
-  return bytes;
+  return tokenizer.byteLength(ids.filter((id) => id !== tokenizer.endOfText));
 }
 
 type LossExecutable = Executable<LossGraph["inputs"], LossGraph["outputs"]>;

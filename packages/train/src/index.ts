@@ -30,7 +30,6 @@ export {
 export { type TextDocument, type TextOptions, textDocuments } from "./data/text-documents.ts";
 export { tokenShards } from "./data/token-shards.ts";
 export { arraySource, type DataDescription, type TokenSource, type TrainingData } from "./data/training-data.ts";
-export { decodeUtf8 } from "./data/utf8.ts";
 export {
   type EvaluateOptions,
   type EvaluationLog,
@@ -50,6 +49,7 @@ export {
   tasks,
 } from "./evaluation/tasks.ts";
 export { type HeldOutBatches, type HeldOutLoss, readHeldOut, textBytes } from "./held-out.ts";
+export { leastTrainingBytes } from "./memory.ts";
 export {
   type EvaluationRecord,
   type MetricsRecord,

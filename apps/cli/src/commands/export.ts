@@ -7,6 +7,7 @@ import { type Context, command, jsonOption } from "../context.ts";
 import { printLine } from "../io.ts";
 import { addModelOptions, loadSource, type ModelOptions } from "../model-source.ts";
 import { shownPath } from "../next-steps.ts";
+import { requireFolder } from "../run-folder.ts";
 import { byteText } from "../table.ts";
 
 interface Options extends ModelOptions {
@@ -26,8 +27,9 @@ export function exportCommand({ io }: Context): Command {
   return addModelOptions(created)
     .addOption(jsonOption())
     .action(async (place: string, options: Options) => {
-      const source = await loadSource(place, io.cwd, options);
       const folder = resolve(io.cwd, options.to);
+      await requireFolder(folder, "--to");
+      const source = await loadSource(place, io.cwd, options);
       const storage = directory(folder);
       const files = await exportOnnx(source);
       for (const [name, bytes] of Object.entries(files)) {

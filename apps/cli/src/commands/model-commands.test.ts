@@ -364,6 +364,13 @@ describe("sisa prepare", () => {
     });
   });
 
+  it("does not suggest training where nothing is held out", async () => {
+    const { code, stdout, stderr } = await run(folder, ["prepare", "texts", "--to", "no-held-out", "--held-out", "0"]);
+    expect(code).toBe(0);
+    expect(stdout).not.toContain("sisa train");
+    expect(stderr).toContain("Nothing is held out");
+  });
+
   it("refuses text that is not UTF-8, unless told to skip it, and writes nothing then", async () => {
     await writeFile(join(folder, "bad.txt"), Uint8Array.of(0x63, 0xe9, 0x61));
     const { code, error } = await run(folder, ["prepare", "bad.txt", "--to", "bad-shards"]);

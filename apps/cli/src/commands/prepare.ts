@@ -24,6 +24,9 @@ interface Options {
   readonly json?: boolean;
 }
 
+/** Tokens of held-out text that a loss can be measured on: one that is read, and one that follows. */
+const leastHeldOut = 2;
+
 /** What of a folder is taken. */
 const textFile = /\.(txt|jsonl|ndjson)(\.gz|\.zst)?$|\.parquet$/;
 
@@ -83,9 +86,16 @@ export function prepareCommand({ io }: Context): Command {
         if (skippedDocuments > 0)
           printLine(io, `skipped   ${countText(skippedDocuments)} documents that are not UTF-8`);
         const folder = shellWord(shownPath(io, to));
-        printNextSteps(io, [
-          [`train --data.shards ${folder} --model.preset sisa --model.size 5m --steps 1000`, "train on the shards"],
-        ]);
+        if (heldOut.tokens < leastHeldOut) {
+          note(
+            io,
+            "Nothing is held out, and training measures its loss there: prepare with a larger --held-out to train.",
+          );
+        } else {
+          printNextSteps(io, [
+            [`train --data.shards ${folder} --model.preset sisa --model.size 5m --steps 1000`, "train on the shards"],
+          ]);
+        }
         if (options.json) {
           const counts = ({ tokens, documents, bytes }: typeof train) => ({ tokens, documents, bytes });
           const result = { to, train: counts(train), heldOut: counts(heldOut) };

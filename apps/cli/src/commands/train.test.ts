@@ -156,7 +156,7 @@ describe("sisa train refuses, in one line and without leaving a folder,", () => 
     [["--steps"], "--steps: expected a value after it"],
     [["--model.width", "9"], "heads must divide width"],
     [["--model.stateWidth", "3"], "stateWidth must be even"],
-    [["--model.heads", "0"], "heads must be a whole number >= 1"],
+    [["--model.heads", "0"], "heads must be a whole number from 1 to"],
     [["--model.depth", "3"], '"model.depth" is not a field of the configuration'],
     [["--model.vocabularySize", "50277"], "model.vocabularySize: expected that of the tokenizer, 257, got 50277"],
     [["--data.sequence-length", "128"], "sequenceLength: expected at most the model's maximumLength (64), got 128"],

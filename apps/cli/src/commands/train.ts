@@ -1,15 +1,25 @@
 // sisa train: a run from its configuration to its report.
 import { realpath, stat } from "node:fs/promises";
+import { totalmem } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { CheckpointError, ConfigError, languageModel, type ModelConfig, parameterCount } from "@sisa/core";
+import {
+  CheckpointError,
+  ConfigError,
+  type LanguageModel,
+  languageModel,
+  type ModelConfig,
+  parameterCount,
+} from "@sisa/core";
 import { checkTokenizer } from "@sisa/hub";
 import {
   configHelp,
   htmlReport,
+  leastTrainingBytes,
   type MetricsSink,
   modelConfigOf,
   parseTrainingConfig,
   progressLine,
+  resolveSettings,
   settingsOf,
   type TrainingConfig,
   type TrainingData,
@@ -36,10 +46,12 @@ import {
   replaceFile,
   reportFile,
   requireFolder,
+  requireWritable,
   runFile,
   runFolderFor,
   tensorboardFolderName,
 } from "../run-folder.ts";
+import { byteText } from "../table.ts";
 
 interface Options {
   readonly name?: string;
@@ -109,7 +121,9 @@ class TrainingSession {
       const modelConfig = modelConfigOf(config.model, data.vocabularySize);
       requireTokenizer(data, modelConfig);
       const model = languageModel(modelConfig);
+      requireMemory(model, config);
       const { folder, resume } = await this.#place();
+      await requireWritable(folder, "output");
       this.#folder = folder;
       await using backend = await openBackend(config.backend);
       if (stoppedBy !== undefined) throw new InterruptedError(stoppedBy, "stopped before the first step");
@@ -218,6 +232,20 @@ class TrainingSession {
     const result = { run: this.#folder, step, skipped, elapsedSeconds, heldOutLoss, bitsPerByte };
     printLine(io, JSON.stringify({ ...result, parameters: parameterCount(run.model) }));
   }
+}
+
+/** @throws ConfigError where the model and its batches can never fit this machine */
+function requireMemory(model: LanguageModel, config: TrainingConfig): void {
+  const parameters = parameterCount(model);
+  const needed = leastTrainingBytes(model, resolveSettings(settingsOf(config), { parameterCount: parameters }));
+  // 0 or more than there is where nothing limits the process.
+  const limit = process.constrainedMemory() || Number.POSITIVE_INFINITY;
+  const available = Math.min(limit, totalmem());
+  if (needed <= available) return;
+  throw new ConfigError(
+    `training ${count(parameters)} parameters needs at least ${byteText(needed)} of memory, there is ` +
+      `${byteText(available)}; choose a smaller model, microBatchSize or sequenceLength`,
+  );
 }
 
 function describe(io: Io, data: TrainingData, config: ModelConfig, parameters: number, folder: string): void {

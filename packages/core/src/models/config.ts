@@ -28,20 +28,31 @@ export interface ModelConfig {
   readonly normEpsilon: number;
 }
 
+/** Sizes above these fit no memory, and would take down a program that tries. */
+const most = { size: 2 ** 31 - 1, layers: 10_000, positions: 2 ** 24 };
+
+/** @throws ConfigError unless it is a number of layers that a model can have */
+export function checkLayerCount(layers: number): void {
+  if (Number.isInteger(layers) && layers >= 1 && layers <= most.layers) return;
+  throw new ConfigError(`model: layers must be a whole number from 1 to ${most.layers}, got ${layers}`);
+}
+
 /** @throws ConfigError naming the first field that cannot be */
 export function checkModelConfig(config: ModelConfig): ModelConfig {
   const { mixers, width, heads, stateWidth, form } = config;
   const counts = ["vocabularySize", "width", "heads", "feedForwardWidth", "stateWidth", "maximumLength"] as const;
   for (const name of counts) {
     const value = config[name];
-    if (!Number.isSafeInteger(value) || value < 1) {
-      throw new ConfigError(`model: ${name} must be a whole number >= 1, got ${value}`);
+    const largest = name === "maximumLength" ? most.positions : most.size;
+    if (!Number.isInteger(value) || value < 1 || value > largest) {
+      throw new ConfigError(`model: ${name} must be a whole number from 1 to ${largest}, got ${value}`);
     }
   }
   for (const name of ["ropeBase", "normEpsilon"] as const) {
     if (!(config[name] > 0)) throw new ConfigError(`model: ${name} must be > 0, got ${config[name]}`);
   }
-  if (mixers.length === 0) throw new ConfigError("model: mixers must name at least one layer, got none");
+  if (!Array.isArray(mixers)) throw new ConfigError(`model: mixers must be a list, got ${JSON.stringify(mixers)}`);
+  checkLayerCount(mixers.length);
   for (const mixer of mixers) {
     if (mixer !== "sisa" && mixer !== "attention") {
       throw new ConfigError(`model: a mixer must be "sisa" or "attention", got "${mixer}"`);

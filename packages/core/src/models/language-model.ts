@@ -75,7 +75,7 @@ export class LanguageModel implements Layer {
   readonly parameters: Parameters;
   readonly #ends: { readonly parameters: Record<"embed.weight" | "final_norm.weight", Parameter> };
   readonly #blocks: readonly Block[];
-  readonly #rope: { readonly cos: Float32Array; readonly sin: Float32Array };
+  #ropeTable: RopeTable | undefined;
 
   /** @throws ConfigError */
   constructor(config: ModelConfig) {
@@ -86,7 +86,6 @@ export class LanguageModel implements Layer {
       mixer: kind === "sisa" ? new SisaMixer(config) : new AttentionMixer(config),
       feedForward: new GatedFeedForward(config),
     }));
-    this.#rope = ropeTable(config);
     this.#ends = {
       parameters: { "embed.weight": normal([vocabularySize, width], 0.02), "final_norm.weight": filled([width], 1) },
     };
@@ -130,7 +129,9 @@ export class LanguageModel implements Layer {
       const positions = add<"int">(iota(T), reshape(start, [B, 1]));
       return reshape(gather(table, positions), [B, T, 1, half]);
     };
-    return { cos: at(this.#rope.cos), sin: at(this.#rope.sin) };
+    // Counting parameters needs no table, and a long one is large.
+    this.#ropeTable ??= ropeTable(this.config);
+    return { cos: at(this.#ropeTable.cos), sin: at(this.#ropeTable.sin) };
   }
 
   /** Logits [B,T,V] of every position. */
@@ -240,8 +241,13 @@ function entriesUnder(entries: Tensors, prefix: string): Tensors {
   );
 }
 
+interface RopeTable {
+  readonly cos: Float32Array;
+  readonly sin: Float32Array;
+}
+
 /** Cosines and sines of position * base^(-2 i / D), from float64. Source: Su et al. 2021, arXiv:2104.09864. */
-function ropeTable({ maximumLength, width, heads, ropeBase }: ModelConfig) {
+function ropeTable({ maximumLength, width, heads, ropeBase }: ModelConfig): RopeTable {
   const half = width / heads / 2;
   const angle = (index: number) => Math.floor(index / half) * ropeBase ** (-(index % half) / half);
   const length = maximumLength * half;

@@ -2,7 +2,7 @@
 
 import { ConfigError } from "../errors.ts";
 import { parameterCount } from "../layers/layer.ts";
-import { checkModelConfig, type MixerKind, type ModelConfig } from "./config.ts";
+import { checkLayerCount, checkModelConfig, type MixerKind, type ModelConfig } from "./config.ts";
 import { LanguageModel } from "./language-model.ts";
 
 export type Family = "sisa" | "transformer";
@@ -39,6 +39,7 @@ export function preset(family: Family, size: PresetSize, overrides: PresetOverri
     throw new ConfigError(`preset: expected a family of ${Object.keys(familyMixers).join(", ")}, got "${family}"`);
   }
   const { layers = sizes.layers, ...changed } = overrides;
+  checkLayerCount(layers);
   const base: ModelConfig = {
     mixers: new Array<MixerKind>(layers).fill(mixer),
     vocabularySize: 50_277,

@@ -39,7 +39,8 @@ export interface TokenShards {
 const verifiedBytes = 4 * 1024 * 1024;
 
 /**
- * Opens a folder of token shards. Files and their sizes are checked, their content when it is read.
+ * Opens a folder of token shards. Files and their sizes are checked here, a shard's checksum before its first ids are
+ * given out: one pass over it, in pieces of 4 MiB, then never again.
  * @throws DataError where there are none, or where files are missing or cut short
  */
 export async function openTokenShards(storage: Storage): Promise<TokenShards> {
@@ -88,6 +89,14 @@ async function readIndex(storage: Storage): Promise<ShardIndex> {
 
 function splitReader(split: SplitIndex, index: ShardIndex, storage: Storage): TokenSplit {
   const { location } = storage;
+  const verified = new Map<ShardFile, Promise<void>>();
+  const verifiedOnce = (shard: ShardFile): Promise<void> => {
+    const known = verified.get(shard) ?? verifyShard(storage, shard);
+    verified.set(shard, known);
+    // What could not be read may be read another time.
+    known.catch(() => verified.delete(shard));
+    return known;
+  };
   const starts: number[] = [];
   let end = 0;
   for (const { tokens } of split.shards) {
@@ -114,6 +123,7 @@ function splitReader(split: SplitIndex, index: ShardIndex, storage: Storage): To
         const shardStart = starts[position];
         if (shard === undefined || shardStart === undefined) break;
         const stop = Math.min(start + count, shardStart + shard.tokens);
+        await verifiedOnce(shard);
         const part = await readIds(storage, shard.file, index.dtype, at - shardStart, stop - shardStart);
         copyIds(part, ids, at - start, index.tokenizer.size, `${location}: ${shard.file}`);
         at = stop;

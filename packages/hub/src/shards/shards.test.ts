@@ -1,11 +1,13 @@
 import { DataError } from "@sisa/core";
 import { describe, expect, it } from "vitest";
+import { crc32, hex32 } from "../crc32.ts";
 import { jsonBytes } from "../json.ts";
 import { memoryStorage } from "../storage/memory-storage.ts";
 import { readBytes, type Storage } from "../storage/storage.ts";
 import { seededRandom } from "../testing.ts";
 import { byteTokenizer } from "../tokenizers/byte-tokenizer.ts";
 import { type Tokenizer, tokenizerFingerprint } from "../tokenizers/tokenizer.ts";
+import type { ShardIndex } from "./index-file.ts";
 import { openTokenShards } from "./read-shards.ts";
 import { tokenShardWriter } from "./write-shards.ts";
 
@@ -181,17 +183,51 @@ describe("damaged token shards are refused", () => {
   });
 
   it("with ids that the tokenizer does not have, when they are read", async () => {
-    const storage = await written();
-    await storage.write("train-00001.bin", Uint8Array.of(1, 0, 1, 1, 0, 0, 0, 0));
+    const ids = Uint8Array.of(1, 0, 1, 1, 0, 0, 0, 0);
+    const storage = await changed(({ splits, ...index }) => {
+      const { train, heldOut } = splits as ShardIndex["splits"];
+      const shards = train.shards.map((shard, at) => (at === 1 ? { ...shard, crc32: hex32(crc32(ids)) } : shard));
+      return { ...index, splits: { heldOut, train: { ...train, shards } } };
+    });
+    await storage.write("train-00001.bin", ids);
     const shards = await openTokenShards(storage);
     await expect(shards.train.read(0, 11)).rejects.toThrow(/train-00001.bin is damaged: it holds id 257/);
     expect(await shards.train.read(0, 4)).toHaveLength(4);
   });
 
-  it("with changed content, when they are verified", async () => {
+  it("with one bit turned around, when they are verified or read, but no sooner", async () => {
     const storage = await written();
-    await storage.write("train-00001.bin", new Uint8Array(8));
+    const bytes = (await readBytes(storage, "train-00001.bin")).slice();
+    bytes[6] = (bytes[6] ?? 0) ^ 1;
+    await storage.write("train-00001.bin", bytes);
     const shards = await openTokenShards(storage);
     await expect(shards.verify()).rejects.toThrow(/train-00001.bin does not match its checksum/);
+    expect(await shards.train.read(0, 4)).toHaveLength(4);
+    // Also where only sound ids of the shard are asked for.
+    const read = shards.train.read(3, 2);
+    await expect(read).rejects.toThrow(/train-00001.bin does not match its checksum; prepare the data again/);
+    await expect(read).rejects.toBeInstanceOf(DataError);
+  });
+
+  it("by one pass over each shard, however often it is read", async () => {
+    const storage = await written();
+    const reads: string[] = [];
+    const counting: Storage = {
+      ...storage,
+      async open(name) {
+        const file = await storage.open(name);
+        const read: typeof file.read = (start, end) => {
+          if (name.endsWith(".bin")) reads.push(`${name} ${start}-${end}`);
+          return file.read(start, end);
+        };
+        return { ...file, size: file.size, read, [Symbol.asyncDispose]: () => file[Symbol.asyncDispose]() };
+      },
+    };
+    const { train } = await openTokenShards(counting);
+    await Promise.all([train.read(0, 2), train.read(1, 2)]);
+    await train.read(2, 2);
+    const whole = reads.filter((read) => read === "train-00000.bin 0-8");
+    expect(whole).toHaveLength(1);
+    expect(reads).toHaveLength(4);
   });
 });

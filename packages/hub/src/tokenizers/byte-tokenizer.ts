@@ -3,7 +3,7 @@
 import { jsonBytes } from "../json.ts";
 import { byteCharacters } from "./byte-level.ts";
 import { byteStreamDecoder, type TokenContent } from "./byte-stream-decoder.ts";
-import { checkId, decodeAll, type StreamDecoder, type Tokenizer } from "./tokenizer.ts";
+import { bytesOfAll, checkId, decodeAll, type StreamDecoder, type Tokenizer } from "./tokenizer.ts";
 
 const endOfTextToken = "<|endoftext|>";
 const endOfTextId = 256;
@@ -12,11 +12,11 @@ const endOfTextId = 256;
 export function byteTokenizer(): Tokenizer {
   const contents: TokenContent[] = Array.from({ length: 256 }, (_, byte) => Uint8Array.of(byte));
   contents.push(endOfTextToken);
-  const streamDecoder = (): StreamDecoder =>
-    byteStreamDecoder((id) => {
-      checkId(id, contents.length);
-      return contents[id] ?? "";
-    });
+  const contentOf = (id: number): TokenContent => {
+    checkId(id, contents.length);
+    return contents[id] ?? "";
+  };
+  const streamDecoder = (): StreamDecoder => byteStreamDecoder(contentOf);
   return {
     size: contents.length,
     endOfText: endOfTextId,
@@ -32,6 +32,7 @@ export function byteTokenizer(): Tokenizer {
       return ids;
     },
     decode: (ids) => decodeAll(streamDecoder(), ids),
+    byteLength: (ids) => bytesOfAll(contentOf, ids),
     streamDecoder,
   };
 }

@@ -9,7 +9,14 @@ import { bytesOfToken } from "./byte-level.ts";
 import { byteStreamDecoder, type TokenContent } from "./byte-stream-decoder.ts";
 import { byteTokenizer } from "./byte-tokenizer.ts";
 import { textDifferenceDecoder } from "./text-difference-decoder.ts";
-import { checkId, decodeAll, type StreamDecoder, type Tokenizer, tokenizerFingerprint } from "./tokenizer.ts";
+import {
+  bytesOfAll,
+  checkId,
+  decodeAll,
+  type StreamDecoder,
+  type Tokenizer,
+  tokenizerFingerprint,
+} from "./tokenizer.ts";
 import { wordEncoder } from "./word-encoder.ts";
 
 /** Names that end-of-text tokens have, for a tokenizer.json that comes without tokenizer_config.json. */
@@ -61,24 +68,26 @@ function libraryTokenizer(
 
   const isByteLevel = isObject(json.decoder) && json.decoder.type === "ByteLevel";
   const contents = isByteLevel ? byteLevelContents(library, size) : undefined;
+  const contentOf = (id: number): TokenContent => {
+    checkId(id, size);
+    return contents?.[id] ?? "";
+  };
   const streamDecoder = (): StreamDecoder =>
-    contents === undefined
-      ? textDifferenceDecoder(decodeByLibrary, size)
-      : byteStreamDecoder((id) => {
-          checkId(id, size);
-          return contents[id] ?? "";
-        });
+    contents === undefined ? textDifferenceDecoder(decodeByLibrary, size) : byteStreamDecoder(contentOf);
+  const decode = (ids: ArrayLike<number>): string => {
+    if (contents !== undefined) return decodeAll(streamDecoder(), ids);
+    const list = Array.from(ids);
+    for (const id of list) checkId(id, size);
+    return decodeByLibrary(list);
+  };
   return {
     size,
     endOfText: endOfTextId(library, config),
     files,
     encode: wordEncoder(json, config, encodeByLibrary) ?? encodeByLibrary,
-    decode(ids) {
-      if (contents !== undefined) return decodeAll(streamDecoder(), ids);
-      const list = Array.from(ids);
-      for (const id of list) checkId(id, size);
-      return decodeByLibrary(list);
-    },
+    decode,
+    byteLength: (ids) =>
+      contents === undefined ? new TextEncoder().encode(decode(ids)).length : bytesOfAll(contentOf, ids),
     streamDecoder,
   };
 }

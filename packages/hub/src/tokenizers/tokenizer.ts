@@ -2,6 +2,7 @@
 
 import { DataError } from "@sisa/core";
 import { crc32, hex32 } from "../crc32.ts";
+import type { TokenContent } from "./byte-stream-decoder.ts";
 
 export interface Tokenizer {
   /** One more than the largest id. */
@@ -20,6 +21,8 @@ export interface Tokenizer {
    * @throws DataError for an id that is not below `size`
    */
   decode(ids: ArrayLike<number>): string;
+  /** Bytes of UTF-8 that ids stand for, special tokens spelled out. A token that is part of a character counts its own. */
+  byteLength(ids: ArrayLike<number>): number;
   /** Decodes ids one by one. What `push` and then `flush` return, put together, is what `decode` returns. */
   streamDecoder(): StreamDecoder;
 }
@@ -37,6 +40,16 @@ export function decodeAll(decoder: StreamDecoder, ids: ArrayLike<number>): strin
   for (const id of Array.from(ids)) parts.push(decoder.push(id));
   parts.push(decoder.flush());
   return parts.join("");
+}
+
+/** Bytes of ids whose tokens are runs of bytes. */
+export function bytesOfAll(contentOf: (id: number) => TokenContent, ids: ArrayLike<number>): number {
+  let bytes = 0;
+  for (let at = 0; at < ids.length; at++) {
+    const content = contentOf(ids[at] ?? -1);
+    bytes += typeof content === "string" ? new TextEncoder().encode(content).length : content.length;
+  }
+  return bytes;
 }
 
 /** @throws DataError for ids that the tokenizer does not have */

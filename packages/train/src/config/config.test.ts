@@ -100,6 +100,18 @@ describe("withOverrides", () => {
     expect(file.optimizer.learningRate).toBe(1);
   });
 
+  it("takes the fields of a model in any spelling", () => {
+    const words = [
+      ["model.state-width", "16"],
+      ["model.maximum_length", "64"],
+      ["model.rope-base", "1e4"],
+      ["model.preset", "sisa"],
+    ] as const;
+    expect(withOverrides({}, words)).toEqual({
+      model: { stateWidth: 16, maximumLength: 64, ropeBase: 1e4, preset: "sisa" },
+    });
+  });
+
   it("passes any address below model on, to be checked by the model", () => {
     expect(withOverrides({ model: { preset: "sisa" } }, [["model.stateWidth", "16"]])).toEqual({
       model: { preset: "sisa", stateWidth: 16 },

@@ -93,7 +93,10 @@ export function parseTrainingConfig(value: unknown): TrainingConfig {
  * @throws ConfigError for a word that is no field
  */
 export function withOverrides(config: unknown, words: readonly (readonly [name: string, text: string])[]): unknown {
-  return mergeConfig(config, overridesFromText(configFields, words, { model: jsonOrWord }));
+  return mergeConfig(
+    config,
+    overridesFromText(configFields, words, { model: { fields: presetFields, fromText: jsonOrWord } }),
+  );
 }
 
 /** Fields of a complete model; a preset takes them as overrides. */
@@ -110,6 +113,8 @@ const modelFields: { readonly [N in keyof Required<ModelConfig>]: true } = {
   normEpsilon: true,
 };
 
+const presetFields = [...Object.keys(modelFields), "preset", "size", "layers"];
+
 /**
  * The model that a configuration names.
  *
@@ -118,7 +123,7 @@ const modelFields: { readonly [N in keyof Required<ModelConfig>]: true } = {
  */
 export function modelConfigOf(choice: ModelConfig | PresetChoice, vocabularySize: number): ModelConfig {
   const isPreset = "preset" in choice || "size" in choice;
-  const allowed = [...Object.keys(modelFields), ...(isPreset ? ["preset", "size", "layers"] : [])];
+  const allowed = isPreset ? presetFields : Object.keys(modelFields);
   for (const name of Object.keys(choice)) {
     if (allowed.includes(name)) continue;
     const nearest = nearestPath(name, allowed);

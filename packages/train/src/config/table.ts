@@ -125,21 +125,24 @@ function editDistance(a: string, b: string): number {
  * Values from the command line as a nested object, ready to be merged over a configuration file.
  *
  * @param words pairs of a name and its text: `["optimizer.learning-rate", "1e-3"]`, or the flat `["learning-rate", "1e-3"]`
- * @param open names under which any address is taken, such as "model": their fields are checked by their owner
+ * @param open tables that are checked by their owner, such as "model": their fields, and how a value is read; other
+ *   names below them are passed on as they are, for the owner to refuse
  * @throws ConfigError for a name that is no field, or that several fields share
  */
 export function overridesFromText(
   table: FieldTable,
   words: readonly (readonly [name: string, text: string])[],
-  open: Readonly<Record<string, (text: string) => unknown>> = {},
+  open: Readonly<Record<string, { readonly fields: readonly string[]; fromText(text: string): unknown }>> = {},
 ): Record<string, unknown> {
   const fields = fieldsOf(table);
   const result: Record<string, unknown> = {};
   for (const [name, word] of words) {
     const [head = "", ...rest] = name.split(".");
-    const openText = open[head];
-    if (openText !== undefined && rest.length > 0) {
-      setPath(result, name, openText(word));
+    const owner = open[head];
+    if (owner !== undefined && rest.length > 0) {
+      const own = rest.join(".");
+      const field = owner.fields.find((known) => plain(known) === plain(own)) ?? own;
+      setPath(result, `${head}.${field}`, owner.fromText(word));
       continue;
     }
     const found = findField(name, fields);

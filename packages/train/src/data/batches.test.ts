@@ -63,6 +63,12 @@ describe("trainingBatch", () => {
     expect([...first.ids, ...second.ids]).toEqual([...whole.ids]);
   });
 
+  it("refuses data that are shorter than a sequence, which hold no piece", async () => {
+    await expect(trainingBatch(counting(4), plan, 0, 0)).rejects.toThrow("expected at least 5 tokens");
+    expect(() => shuffled(0, 0, 7, 0)).toThrow(DataError);
+    expect(() => shuffled(Number.NaN, Number.NaN, 7, Number.NaN)).toThrow(DataError);
+  });
+
   it("works on data of exactly one sequence", async () => {
     const { ids } = await trainingBatch(counting(5), plan, 5, 1);
     expect([...ids]).toEqual([0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]);

@@ -37,6 +37,7 @@ export function requireLength(source: TokenSource, sequenceLength: number, part:
  *
  * @param step from 0
  * @param microBatch from 0
+ * @throws DataError where the source is shorter than one sequence
  */
 export async function trainingBatch(
   source: TokenSource,
@@ -45,6 +46,7 @@ export async function trainingBatch(
   microBatch: number,
 ): Promise<Batch> {
   const { seed, sequenceLength, microBatchSize, gradientAccumulation } = plan;
+  requireLength(source, sequenceLength, "training data");
   const pieces = Math.floor((source.length - 1) / sequenceLength);
   const firstRow = (step * gradientAccumulation + microBatch) * microBatchSize;
   const starts = Array.from({ length: microBatchSize }, (_, row) => {
@@ -111,8 +113,11 @@ export async function readBatch(
 /**
  * Place of `index` in a random order of 0 ... length - 1, without making the order: a Feistel network over the next power
  * of four, walked until it lands inside (Black & Rogaway 2002, "Ciphers with arbitrary finite domains").
+ *
+ * @throws DataError unless 0 <= index < length: no walk would end
  */
 export function shuffled(index: number, length: number, seed: number, pass: number): number {
+  if (!(index >= 0 && index < length)) throw new DataError(`shuffled: expected a place below ${length}, got ${index}`);
   let halfBits = 1;
   while (4 ** halfBits < length) halfBits++;
   const half = 2 ** halfBits;

@@ -10,6 +10,7 @@ const letters: Tokenizer = {
   endOfText: 0,
   encode: (text) => Array.from(text, (letter) => letter.charCodeAt(0)),
   decode: (ids) => String.fromCharCode(...Array.from(ids)),
+  byteLength: (ids) => ids.length,
   streamDecoder: () => ({ push: (id) => String.fromCharCode(id), flush: () => "" }),
 };
 

@@ -51,6 +51,7 @@ const tokenizer: Tokenizer = {
       return ids;
     }),
   decode: () => "",
+  byteLength: () => 0,
   streamDecoder: () => ({ push: () => "", flush: () => "" }),
 };
 

@@ -13,6 +13,7 @@ const bytes: Tokenizer = {
   endOfText: 256,
   encode: (text) => [...new TextEncoder().encode(text)],
   decode: (ids) => new TextDecoder().decode(Uint8Array.from(ids)),
+  byteLength: (ids) => ids.length,
   streamDecoder: () => ({ push: () => "", flush: () => "" }),
 };
 

@@ -3,10 +3,9 @@ import { type Dirent, statSync } from "node:fs";
 import { open, readdir, readFile, realpath } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { DataError } from "@sisa/core";
-import type { Tokenizer } from "@sisa/hub";
+import { decodeUtf8, firstInvalidUtf8, type Tokenizer, withoutByteOrderMark } from "@sisa/hub";
 import { DocumentCollector, type TextDocument, type TextOptions } from "../data/text-documents.ts";
 import type { TrainingData } from "../data/training-data.ts";
-import { decodeUtf8 } from "../data/utf8.ts";
 
 /** A file is taken for binary where a NUL is among its first bytes, as git does. */
 const sniffedBytes = 8192;
@@ -56,9 +55,21 @@ async function* documentsOf(
   for (const root of roots) {
     for await (const { path, fromFolder } of filesOf(root, include)) {
       if (fromFolder && (await isBinary(path))) yield undefined;
-      else yield { name: path, text: decodeUtf8(await readFile(path), path) };
+      else yield { name: path, text: textOf(await readFile(path), path) };
     }
   }
+}
+
+/** @throws DataError that names the file, the byte and its offset */
+function textOf(bytes: Uint8Array, path: string): string {
+  const text = decodeUtf8(withoutByteOrderMark(bytes));
+  if (text !== undefined) return text;
+  const offset = firstInvalidUtf8(bytes);
+  const byte = bytes[offset];
+  const found = byte === undefined ? "the end of a cut-off character" : `byte 0x${byte.toString(16).padStart(2, "0")}`;
+  throw new DataError(
+    `${path}: expected UTF-8 text, got ${found} at offset ${offset}; convert the file to UTF-8 or leave it out`,
+  );
 }
 
 interface FoundFile {
