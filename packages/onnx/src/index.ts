@@ -1,8 +1,9 @@
 // Everything @sisa/onnx offers: graphs as ONNX models, and the backend that runs them on ONNX Runtime.
 
 export { type OnnxruntimeOptions, onnxruntime } from "./backend.ts";
-export { exportOnnx, type ModelToExport } from "./export/export-onnx.ts";
+export { type ExportedFiles, type ExportOptions, exportOnnx, type ModelToExport } from "./export/export-onnx.ts";
 export { type GraphToOnnxOptions, graphToOnnx } from "./export/graph-to-onnx.ts";
+export type { WeightType } from "./export/weights.ts";
 export type { Lowerings } from "./lower.ts";
 export {
   type Dialect,

@@ -27,7 +27,7 @@ function lowered(graph: Parameters<typeof lower>[0], dialect: "onnxruntime" | "s
     nameOfInput: (name) => `in ${name}`,
     nameOfOutput: (name) => `out ${name}`,
   });
-  const { graph: proto } = fromBinary(ModelProtoSchema, modelBytes(builder, { name: "g", opset: 24 }).model);
+  const { graph: proto } = fromBinary(ModelProtoSchema, modelBytes(builder, { name: "g", opset: 24 }));
   if (proto === undefined) throw new Error("the model has no graph");
   return { proto, inPlace };
 }

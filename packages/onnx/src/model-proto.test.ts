@@ -1,16 +1,10 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { AttributeProto_AttributeType, ModelProtoSchema, TensorProto_DataLocation } from "onnx-buf";
 import { describe, expect, test } from "vitest";
-import { GraphBuilder, modelBytes } from "./model-proto.ts";
+import { GraphBuilder, modelBytes, type PlaceConstant } from "./model-proto.ts";
 
-const decoded = (graph: GraphBuilder, inlineBytes?: number) => {
-  const { model, external } = modelBytes(graph, {
-    name: "g",
-    opset: 23,
-    ...(inlineBytes !== undefined && { inlineBytes }),
-  });
-  return { message: fromBinary(ModelProtoSchema, model), external };
-};
+const decoded = (graph: GraphBuilder, place?: PlaceConstant) =>
+  fromBinary(ModelProtoSchema, modelBytes(graph, { name: "g", opset: 23, place }));
 
 describe("a graph under construction", () => {
   test("has inputs, nodes with attributes of every kind, and outputs", () => {
@@ -25,7 +19,7 @@ describe("a graph under construction", () => {
       { name: "thing", domain: "acme" },
     );
     graph.namedOutput(y, "y", "float32", ["T", 4]);
-    const { message } = decoded(graph);
+    const message = decoded(graph);
     expect(message.opsetImport.map(({ domain, version }) => [domain, version])).toEqual([
       ["", 23n],
       ["acme", 1n],
@@ -50,7 +44,7 @@ describe("a graph under construction", () => {
     const y = graph.node("Neg", [x]);
     for (const name of ["a", "b"]) graph.namedOutput(y, name, "float32", [1]);
     graph.namedOutput(x, "c", "float32", [1]);
-    const { message } = decoded(graph);
+    const message = decoded(graph);
     const nodes = message.graph?.node.map(({ opType, input, output }) => [opType, ...input, ...output]);
     expect(nodes).toEqual([
       ["Neg", "x", "a"],
@@ -70,17 +64,25 @@ describe("a graph under construction", () => {
     expect(graph.constantBytes).toBe(4 * 4 + 2 * 8 + 4);
   });
 
-  test("hands large constants over beside the model", () => {
+  test("leaves constants outside where it is told to", () => {
     const graph = new GraphBuilder();
     const data = Float32Array.from({ length: 300 }, (_, index) => index);
     graph.namedConstant("w", data, [300], "float32");
     graph.namedConstant("b", Float32Array.of(1), [1], "float32");
-    const { message, external } = decoded(graph, 1024);
-    expect(external.map(({ path, data: bytes }) => [path, bytes.byteLength, bytes.buffer === data.buffer])).toEqual([
-      ["w", 1200, true],
-    ]);
+    const outside: Uint8Array[] = [];
+    const message = decoded(graph, (_name, bytes) => {
+      if (bytes.length < 1024) return undefined;
+      outside.push(bytes);
+      return { location: "model.onnx_data", offset: 4096 };
+    });
+    expect(outside.map(({ byteLength, buffer }) => [byteLength, buffer === data.buffer])).toEqual([[1200, true]]);
     const [w, b] = message.graph?.initializer ?? [];
     expect(w?.dataLocation).toBe(TensorProto_DataLocation.EXTERNAL);
+    expect(w?.externalData.map(({ key, value }) => [key, value])).toEqual([
+      ["location", "model.onnx_data"],
+      ["offset", "4096"],
+      ["length", "1200"],
+    ]);
     expect(w?.rawData.length).toBe(0);
     expect(b?.rawData.length).toBe(4);
   });

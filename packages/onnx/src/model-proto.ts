@@ -17,16 +17,19 @@ import {
 /** Name of a value inside a model. */
 export type Value = string;
 
-export type ElementType = "float32" | "float64" | "int32" | "int64" | "bool" | "uint8";
+export type ElementType = "float32" | "float64" | "float16" | "int32" | "int64" | "bool" | "uint8" | "int8" | "int4";
 
 /** Element type codes of ONNX, also the `to` attribute of Cast. */
 export const elementTypeCode = {
   float32: DataType.FLOAT,
   float64: DataType.DOUBLE,
+  float16: DataType.FLOAT16,
   int32: DataType.INT32,
   int64: DataType.INT64,
   bool: DataType.BOOL,
   uint8: DataType.UINT8,
+  int8: DataType.INT8,
+  int4: DataType.INT4,
 } as const satisfies Record<ElementType, DataType>;
 
 /** A whole number, whole numbers, a string, or, marked as such, a float or a subgraph. */
@@ -60,11 +63,16 @@ interface Initializer {
   readonly bytes: Uint8Array;
 }
 
-/** An initialiser that is kept outside the protobuf, to be handed over beside it. */
-export interface ExternalData {
-  readonly path: string;
-  readonly data: Uint8Array;
+/** Where a constant lies that is kept outside the protobuf. */
+export interface ExternalPlace {
+  /** File, by its path from the model's. */
+  readonly location: string;
+  /** Bytes in front of it. */
+  readonly offset: number;
 }
+
+/** Finds a place outside for a constant, or undefined for one that stays inside. */
+export type PlaceConstant = (name: Value, bytes: Uint8Array) => ExternalPlace | undefined;
 
 /** Axes of inputs and outputs: a size, or the name of a size that may differ from run to run. */
 export type Axes = readonly (number | string)[];
@@ -242,13 +250,14 @@ export class GraphBuilder {
     return this.#initializers.reduce((sum, { bytes }) => sum + bytes.length, 0);
   }
 
-  /** The graph as a message. Constants larger than `inlineBytes` go into `external` instead. */
-  toProto(name: string, inlineBytes = Number.POSITIVE_INFINITY, external: ExternalData[] = []): GraphProto {
+  /** The graph as a message. */
+  toProto(name: string, place: PlaceConstant = () => undefined): GraphProto {
     const initializer = this.#initializers.map(({ name: tensor, type, dims, bytes }) => {
       const common = { name: tensor, dataType: elementTypeCode[type], dims: dims.map(BigInt) };
-      if (bytes.length <= inlineBytes) return { ...common, rawData: bytes as Uint8Array<ArrayBuffer> };
-      external.push({ path: tensor, data: bytes });
-      const entries = { location: tensor, offset: "0", length: String(bytes.length) };
+      const outside = place(tensor, bytes);
+      if (outside === undefined) return { ...common, rawData: bytes as Uint8Array<ArrayBuffer> };
+      const { location, offset } = outside;
+      const entries = { location, offset: String(offset), length: String(bytes.length) };
       const externalData = Object.entries(entries).map(([key, value]) => ({ key, value }));
       return { ...common, dataLocation: DataLocation.EXTERNAL, externalData };
     });
@@ -280,8 +289,8 @@ export interface ModelOptions {
   readonly name: string;
   /** Version of the ONNX operator set. */
   readonly opset: number;
-  /** Constants larger than this are handed over beside the model; default all are inside. */
-  readonly inlineBytes?: number;
+  /** Default: all constants are inside. */
+  readonly place?: PlaceConstant | undefined;
 }
 
 /** IR version that came with an operator set: https://onnx.ai/onnx/repo-docs/Versioning.html */
@@ -289,20 +298,16 @@ function irVersion(opset: number): bigint {
   return BigInt(opset - 12);
 }
 
-/** The bytes of a model, and the constants that are not among them. */
-export function modelBytes(
-  graph: GraphBuilder,
-  { name, opset, inlineBytes }: ModelOptions,
-): { readonly model: Uint8Array; readonly external: readonly ExternalData[] } {
-  const external: ExternalData[] = [];
+/** The bytes of a model. */
+export function modelBytes(graph: GraphBuilder, { name, opset, place }: ModelOptions): Uint8Array {
   const domains = new Set(["", ...graph.domains]);
   const message = create(ModelProtoSchema, {
     irVersion: irVersion(opset),
     producerName: "@sisa/onnx",
     opsetImport: [...domains].map((domain) => ({ domain, version: BigInt(domain === "" ? opset : 1) })),
-    graph: graph.toProto(name, inlineBytes, external),
+    graph: graph.toProto(name, place),
   });
-  return { model: toBinary(ModelProtoSchema, message), external };
+  return toBinary(ModelProtoSchema, message);
 }
 
 function valueInfo(name: string, type: ElementType, axes: Axes): MessageInitShape<typeof ValueInfoProtoSchema> {

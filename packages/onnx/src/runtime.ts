@@ -120,7 +120,16 @@ export class Runtime {
   }
 
   async #create(graph: GraphBuilder): Promise<InferenceSession> {
-    const { model, external } = modelBytes(graph, { name: "graph", opset, inlineBytes });
+    const external: { readonly path: string; readonly data: Uint8Array }[] = [];
+    const model = modelBytes(graph, {
+      name: "graph",
+      opset,
+      place(name, data) {
+        if (data.length <= inlineBytes) return undefined;
+        external.push({ path: name, data });
+        return { location: name, offset: 0 };
+      },
+    });
     const { threads } = this.#options;
     const options: InferenceSession.SessionOptions = {
       executionProviders: [isNode() ? "cpu" : "wasm"],

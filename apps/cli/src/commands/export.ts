@@ -1,7 +1,7 @@
 // sisa export: a model as files for other runtimes.
 import { join, resolve } from "node:path";
 import { directory } from "@sisa/hub/node";
-import { exportOnnx } from "@sisa/onnx";
+import { exportOnnx, type WeightType } from "@sisa/onnx";
 import { type Command, Option } from "commander";
 import { type Context, command, jsonOption } from "../context.ts";
 import { printLine } from "../io.ts";
@@ -12,18 +12,23 @@ import { byteText } from "../table.ts";
 
 interface Options extends ModelOptions {
   readonly to: string;
-  readonly dtype: "float32";
+  readonly dtype: readonly WeightType[];
   readonly json?: boolean;
 }
 
 export function exportCommand({ io }: Context): Command {
   const created = command("export", "write a model as ONNX, with its configuration and tokenizer beside it", [
     "sisa export runs/latest --to export/",
+    "sisa export my-model --to export/ --dtype float32,int8",
     "sisa export checkpoint.pt --tokenizer tokenizer.json --to export/ --form sdpa",
   ])
     .argument("<model>", "model folder, run, checkpoint, .pt file or URL")
     .requiredOption("--to <folder>", "where the files go; files of the same names are replaced")
-    .addOption(new Option("--dtype <name>", "element type of the weights").choices(["float32"]).default("float32"));
+    .addOption(
+      new Option("--dtype <names>", "element types of the weights, with commas: float32, float16, int8, int4")
+        .argParser((names) => names.split(",") as WeightType[])
+        .default(["float32"], "float32"),
+    );
   return addModelOptions(created)
     .addOption(jsonOption())
     .action(async (place: string, options: Options) => {
@@ -31,7 +36,7 @@ export function exportCommand({ io }: Context): Command {
       await requireFolder(folder, "--to");
       const source = await loadSource(place, io.cwd, options);
       const storage = directory(folder);
-      const files = await exportOnnx(source);
+      const files = await exportOnnx(source, { dtypes: options.dtype });
       for (const [name, bytes] of Object.entries(files)) {
         await storage.write(name, bytes);
         printLine(io, `${shownPath(io, join(folder, name))}  ${byteText(bytes.length)}`);

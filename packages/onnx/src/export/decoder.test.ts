@@ -126,26 +126,30 @@ describe.each(Object.keys(models) as (keyof typeof models)[])("decoders of %s", 
     await session.release();
   });
 
-  test("model_fixed.onnx, rows padded at the end", async () => {
+  test("model_fixed.onnx, rows padded at the end, caches written in place", async () => {
     const session = await open("onnx/model_fixed.onnx");
     const batch = rows.length;
     const longest = Math.max(...lengths);
-    let caches = emptyCaches(session, batch, sizes.maximumLength);
+    const caches = emptyCaches(session, batch, sizes.maximumLength);
+    const logits = new Tensor("float32", new Float32Array(batch * vocabularySize), [batch, vocabularySize]);
+    // The arrays that go in are those that come out.
+    const present = Object.entries(caches).map(([cache, tensor]) => [
+      cache.replace("past_key_values", "present"),
+      tensor,
+    ]);
+    const fetches = { done: null, logits, ...Object.fromEntries(present) };
     let worst = 0;
     const step = async (ids: readonly (readonly number[])[], starts: readonly number[], last: readonly number[]) => {
-      const results = await session.run(
-        {
-          input_ids: int64(ids.flat(), [batch, ids[0]?.length ?? 0]),
-          cache_lengths: int64(starts, [batch]),
-          logits_indices: int64(last, [batch]),
-          ...caches,
-        },
-        fetchesOf(session),
-      );
-      caches = pastOf(results);
-      const logits = results.logits?.data as Float32Array;
+      const feeds = {
+        input_ids: int64(ids.flat(), [batch, ids[0]?.length ?? 0]),
+        cache_lengths: int64(starts, [batch]),
+        logits_indices: int64(last, [batch]),
+        ...caches,
+      };
+      // onnxruntime-node stops at the sequence "done" before it copies what is written already.
+      await expect(session.run(feeds, fetches)).rejects.toThrow("Non tensor type");
       for (const row of rows.keys()) {
-        const own = logits.subarray(row * vocabularySize, (row + 1) * vocabularySize);
+        const own = (logits.data as Float32Array).subarray(row * vocabularySize, (row + 1) * vocabularySize);
         worst = Math.max(worst, worstDifference(own, expectedAt(row, (starts[row] ?? 0) + (last[row] ?? 0))));
       }
     };
@@ -153,9 +157,10 @@ describe.each(Object.keys(models) as (keyof typeof models)[])("decoders of %s", 
       const prompt = ids.slice(0, lengths[row]);
       return [...prompt, ...new Array<number>(longest - prompt.length).fill(0)];
     });
+    const zeros = lengths.map(() => 0);
     await step(
       prompts,
-      lengths.map(() => 0),
+      zeros,
       lengths.map((length) => length - 1),
     );
     for (let index = 0; index < steps; index++) {
@@ -163,7 +168,7 @@ describe.each(Object.keys(models) as (keyof typeof models)[])("decoders of %s", 
       await step(
         rows.map((ids, row) => [ids[starts[row] ?? 0] ?? 0]),
         starts,
-        lengths.map(() => 0),
+        zeros,
       );
     }
     expect(worst).toBeLessThan(2e-5);
@@ -180,10 +185,6 @@ function emptyCaches(session: InferenceSession, batch: number, length: number): 
     caches[input.name] = new Tensor("float32", new Float32Array(dims.reduce((a, b) => a * b, 1)), dims);
   }
   return caches;
-}
-
-function fetchesOf(session: InferenceSession): readonly string[] {
-  return session.outputNames.filter((name) => name === "logits" || name.startsWith("present."));
 }
 
 /** The caches that came out, as those that go in next. */

@@ -112,7 +112,7 @@ export function growingDecoder(model: LanguageModel): Graph {
     start: broadcastTo(reshape(past, [1]), [B]),
     positions,
     mask: maskOf(seen),
-    present: cast(slice(kept, { axis: 1, start: P }), "float32"),
+    present: cast(slice(attentionMask, { axis: 1, start: P }), "float32"),
     rows: P,
     keys: total,
     write: (cache, update) => concat([cache, update], { axis: 2 }),
@@ -215,7 +215,8 @@ function decoder(model: LanguageModel, form: Form): Graph {
   for (const name of Object.keys(cacheSpecs)) {
     outputs[fileName("present", name)] = swapHeads(replacementOf(decode.outputTensors[name]) as Tensor);
   }
-  return simplify(portable(new Graph(inputs, outputs), model.config));
+  const whole = expandComposites(new Graph(inputs, outputs), ({ name }) => name === ssmPrepareOp.name);
+  return simplify(portable(whole, model.config));
 }
 
 /** One node of the decode graph in the exported one. */

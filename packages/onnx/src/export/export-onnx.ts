@@ -1,9 +1,11 @@
 // A model as a folder of files for other runtimes.
 
-import type { Graph, LanguageModel } from "@sisa/core";
+import { ConfigError, type Graph, type LanguageModel } from "@sisa/core";
+import { lower } from "../lower.ts";
+import { modelBytes, type PlaceConstant } from "../model-proto.ts";
 import { cacheLowerings } from "./cache-ops.ts";
 import { axisNames, fixedDecoder, growingDecoder } from "./decoder.ts";
-import { graphToOnnx } from "./graph-to-onnx.ts";
+import { StoredWeights, suffixes, type WeightType, weightLowerings, weightTypes } from "./weights.ts";
 
 /** A model with its weights, as `loadModel` of @sisa/hub gives it. */
 export interface ModelToExport {
@@ -13,21 +15,116 @@ export interface ModelToExport {
   readonly assets?: { readonly [path: string]: Uint8Array };
 }
 
-/**
- * The files of a model for other runtimes: two decoders with caches under `onnx/`, and the model's assets as they are.
- *
- * @returns bytes by path
- * @throws GraphError where the file would be larger than 2 GB
- */
-export async function exportOnnx(source: ModelToExport): Promise<{ readonly [path: string]: Uint8Array }> {
-  return {
-    ...source.assets,
-    "onnx/model.onnx": decoderBytes(growingDecoder(source.model), source, 23),
-    "onnx/model_fixed.onnx": decoderBytes(fixedDecoder(source.model), source, 24),
-  };
+export interface ExportOptions {
+  /** Element types of the weights; each gives two files of its own. Default float32. */
+  readonly dtypes?: readonly WeightType[];
+  /**
+   * Where the weights of a file take more bytes than this, they lie in a file beside it, which both decoders of a dtype
+   * share. Default 1 GB; a protobuf holds 2.
+   */
+  readonly largestFileBytes?: number;
 }
 
-function decoderBytes(graph: Graph, { parameters }: ModelToExport, opset: number): Uint8Array {
-  const int64Inputs = Object.entries(graph.inputs).flatMap(([name, { dtype }]) => (dtype === "int32" ? [name] : []));
-  return graphToOnnx(graph, { constants: parameters, int64Inputs, axes: axisNames, opset, lowerings: cacheLowerings });
+export type ExportedFiles = { readonly [path: string]: Uint8Array };
+
+const folder = "onnx/";
+
+/** Constants below this many bytes always lie in the file itself. */
+const smallestOutside = 1024;
+
+/** A protobuf may not be larger than 2 GB. */
+const mostBytes = 2 ** 31 - 2 ** 20;
+
+/** What lies outside begins at multiples of this, so that runtimes can map it into memory. */
+const alignment = 4096;
+
+/**
+ * The files of a model for other runtimes: for each dtype two decoders with caches under `onnx/`, and the model's assets
+ * as they are. docs/onnx.md says what goes in and out.
+ *
+ * @returns bytes by path
+ * @throws ConfigError for a dtype that is none; GraphError for a model whose caches are not of a row per token; DataError
+ *   for weights that a dtype cannot hold
+ */
+export async function exportOnnx(source: ModelToExport, options: ExportOptions = {}): Promise<ExportedFiles> {
+  const { dtypes = ["float32"], largestFileBytes = 2 ** 30 } = options;
+  for (const dtype of dtypes) {
+    if (!weightTypes.includes(dtype)) {
+      throw new ConfigError(`export: expected dtypes of ${weightTypes.join(", ")}, got "${dtype}"`);
+    }
+  }
+  const files: Record<string, Uint8Array> = { ...source.assets };
+  const growing = growingDecoder(source.model);
+  const fixed = fixedDecoder(source.model);
+  for (const dtype of new Set(dtypes)) {
+    const suffix = suffixes[dtype];
+    const outside = new OutsideData(`model${suffix}.onnx_data`, largestFileBytes);
+    const weights = new StoredWeights(source.parameters, dtype);
+    files[`${folder}model${suffix}.onnx`] = decoderBytes(growing, source, weights, outside);
+    files[`${folder}model_fixed${suffix}.onnx`] = decoderBytes(fixed, source, weights, outside);
+    if (outside.length > 0) files[folder + outside.location] = outside.bytes();
+  }
+  return files;
+}
+
+/** Operator sets: the first with Attention, RMSNormalization and RotaryEmbedding, and the first with TensorScatter. */
+const opsets = { growing: 23, fixed: 24 };
+
+function decoderBytes(
+  graph: Graph,
+  { parameters }: ModelToExport,
+  weights: StoredWeights,
+  outside: OutsideData,
+): Uint8Array {
+  const stored = weights.rewrite(graph);
+  const int64Inputs = Object.entries(stored.inputs).flatMap(([name, spec]) => (spec.dtype === "int32" ? [name] : []));
+  const { builder, inPlace } = lower(stored, {
+    dialect: "standard",
+    constants: parameters,
+    int64Inputs: new Set(int64Inputs),
+    nameOfAxis: (size) => axisNames[size] ?? size,
+    lowerings: { ...cacheLowerings, ...weightLowerings },
+  });
+  const isFixed = inPlace.size > 0;
+  // What onnxruntime-node stops at before it copies caches that were written in place.
+  if (isFixed) builder.sequenceOutput(builder.node("SequenceEmpty", [], {}, { output: "done" }), "float32");
+  const opset = isFixed ? opsets.fixed : opsets.growing;
+  const place = outside.placeFor(builder.constantBytes);
+  return modelBytes(builder, { name: "sisa", opset, place });
+}
+
+/** Weights in a file of their own. */
+class OutsideData {
+  readonly location: string;
+  readonly #largestFileBytes: number;
+  readonly #parts: { readonly offset: number; readonly bytes: Uint8Array }[] = [];
+  length = 0;
+
+  constructor(location: string, largestFileBytes: number) {
+    this.location = location;
+    this.#largestFileBytes = Math.min(largestFileBytes, mostBytes);
+  }
+
+  /** Where constants of a model go; inside, where all of them fit there. What is the same memory is stored once. */
+  placeFor(constantBytes: number): PlaceConstant | undefined {
+    if (constantBytes <= this.#largestFileBytes) return undefined;
+    return (_name, bytes) => {
+      if (bytes.length < smallestOutside) return undefined;
+      const { buffer, byteOffset, length } = bytes;
+      const known = this.#parts.find(
+        (part) => part.bytes.buffer === buffer && part.bytes.byteOffset === byteOffset && part.bytes.length === length,
+      );
+      if (known) return { location: this.location, offset: known.offset };
+      const offset = Math.ceil(this.length / alignment) * alignment;
+      this.#parts.push({ offset, bytes });
+      this.length = offset + length;
+      return { location: this.location, offset };
+    };
+  }
+
+  bytes(): Uint8Array {
+    const whole = new Uint8Array(this.length);
+    for (const { offset, bytes } of this.#parts) whole.set(bytes, offset);
+    return whole;
+  }
 }

@@ -52,5 +52,5 @@ export function graphToOnnx<I extends GraphInputs, O extends GraphOutputs>(
   if (builder.constantBytes > mostBytes) {
     throw new GraphError(`graphToOnnx: ${builder.constantBytes} bytes of constants do not fit in one file of 2 GB`);
   }
-  return modelBytes(builder, { name: "sisa", opset }).model;
+  return modelBytes(builder, { name: "sisa", opset });
 }

@@ -7,7 +7,7 @@ export const gather = lowering(gatherOp, ({ emit, inputs: { table, ids } }) => (
 }));
 
 /** ONNX counts negative ids from the end. Made too large, they are refused like all that are not there. */
-function notNegative(emit: Emitter, ids: Value): Value {
+export function notNegative(emit: Emitter, ids: Value): Value {
   const { builder } = emit;
   return emit.node("Where", [emit.node("Less", [ids, builder.int32(0)]), builder.int32(2 ** 31 - 1), ids]);
 }
