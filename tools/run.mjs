@@ -20,6 +20,13 @@ export const tasks = {
   demo: { program: "apps/cli/dist/demo.js", build: true, directory: "caller" },
   sisa: { program: "apps/cli/dist/sisa.js", build: true, directory: "caller" },
   bench: { program: "bench/run.mjs", build: true, directory: "root" },
+  // Vite reads the sources; nothing has to be built for it.
+  playground: {
+    program: "apps/playground/node_modules/vite/bin/vite.js",
+    arguments: ["apps/playground"],
+    build: false,
+    directory: "root",
+  },
   build: { build: true, directory: "root" },
   // These build by themselves, so that a broken build is reported as a failed check.
   test: { program: "tools/test.mjs", build: false, directory: "root" },

@@ -22,6 +22,8 @@ const checks = [
   { name: "types", run: () => node([tsc, "-p", "."]) },
   // No types of Node or of the DOM: core runs in any JavaScript runtime.
   { name: "types of core alone", run: () => node([tsc, "-p", "packages/core/tsconfig.build.json"]) },
+  // The only code that runs in pages, with the types of the DOM.
+  { name: "types of the playground", run: () => node([tsc, "-p", "apps/playground"]) },
   { name: "lint and format", run: () => node([biome, "check", "--error-on-warnings"]) },
   ...(fast ? [] : [{ name: "build", run: build }]),
 ];

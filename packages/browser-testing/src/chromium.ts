@@ -4,11 +4,11 @@ import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { type Browser, launch, type Page, type Viewport } from "puppeteer-core";
+import { type Browser, type ElementHandle, launch, type Page, type Viewport } from "puppeteer-core";
 import { unpackedChromium } from "./unpacked.ts";
 
 export interface LaunchOptions {
-  /** Whether pages see WebGPU. Default true. */
+  /** Whether pages get a WebGPU adapter. Default true. */
   readonly webgpu?: boolean;
 }
 
@@ -48,7 +48,9 @@ export async function launchChromium({ webgpu = true }: LaunchOptions = {}): Pro
     userDataDir: path.join(home, "profile"),
     args: [
       ...closedNetwork,
-      ...(webgpu ? ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"] : ["--disable-features=WebGPU"]),
+      ...(webgpu
+        ? ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]
+        : ["--disable-features=WebGPUService"]),
     ],
     // The machine's own settings stay outside.
     env: {
@@ -98,6 +100,12 @@ export async function openPage(browser: Browser, url: string, viewport?: Viewpor
   });
   await page.goto(url, { timeout: startTimeoutMs });
   return { page, errors };
+}
+
+/** Chooses files in a file input, as a person would in the dialog that it opens. */
+export async function chooseFiles(page: Page, selector: string, files: readonly string[]): Promise<void> {
+  const input = await page.waitForSelector(selector);
+  await (input as ElementHandle<never>).uploadFile(...files);
 }
 
 /**

@@ -36,6 +36,9 @@ const inlineBytes = 1024;
 
 const sentinel = "done";
 
+/** Errors are thrown; what else ONNX Runtime would print is not meant for users. */
+const silent = { logSeverityLevel: 4 } as const;
+
 /** A loaded ONNX Runtime. */
 export class Runtime {
   readonly #ort: OrtModule;
@@ -105,7 +108,7 @@ export class Runtime {
           Object.entries(fetches).map(([name, tensor]) => [name, this.#writesInPlace ? this.#tensorOf(tensor) : null]),
         );
         try {
-          const results = await session.run(inputs, quiet ? { [sentinel]: null, ...outputs } : outputs);
+          const results = await session.run(inputs, quiet ? { [sentinel]: null, ...outputs } : outputs, silent);
           if (this.#writesInPlace) return;
           for (const [name, tensor] of Object.entries(fetches)) {
             const data = results[name]?.data;
@@ -135,8 +138,7 @@ export class Runtime {
       executionProviders: [isNode() ? "cpu" : "wasm"],
       executionMode: "sequential",
       graphOptimizationLevel: "all",
-      // Errors are thrown; what else it would print is not meant for users.
-      logSeverityLevel: 4,
+      ...silent,
       ...(threads !== undefined && { intraOpNumThreads: threads }),
       // Equal values that rematerialisation computes twice on purpose stay two.
       extra: { optimization: { disable_specified_optimizers: "CommonSubexpressionElimination" } },

@@ -1,0 +1,4 @@
+import { expose } from "comlink";
+import { ModelSession } from "./model-session.ts";
+
+expose(new ModelSession());
