@@ -17,15 +17,23 @@ const entry = `
     reference: async () => reference(),
     onnxruntime: async () => (await import("../onnx/src/index.ts")).onnxruntime(),
     cuda: async () => (await import("../kernels-cuda/src/index.ts")).cuda(),
+    webgpu: async () => {
+      const { create } = await import("webgpu");
+      const { webgpu } = await import("../kernels-webgpu/src/index.ts");
+      return webgpu({ gpu: create(["enable-dawn-features=allow_unsafe_apis"]) });
+    },
   });
 `;
 
-/** Calls into the driver's library; it finds its own binary beside itself. */
-const koffi = {
-  name: "koffi",
+/** Add-ons that find their own binary beside themselves, and the packages that have them. */
+const addOns = { koffi: "kernels-cuda", webgpu: "kernels-webgpu" };
+const addOnPlugin = {
+  name: "add-ons",
   setup({ onResolve }) {
-    const { resolve } = createRequire(path.join(folder, "..", "kernels-cuda", "package.json"));
-    onResolve({ filter: /^koffi$/ }, () => ({ path: pathToFileURL(resolve("koffi")).href, external: true }));
+    onResolve({ filter: /^(koffi|webgpu)$/ }, ({ path: name }) => {
+      const { resolve } = createRequire(path.join(folder, "..", addOns[name], "package.json"));
+      return { path: pathToFileURL(resolve(name)).href, external: true };
+    });
   },
 };
 
@@ -38,7 +46,7 @@ await build({
   target: "node20",
   conditions: ["@sisa/source"],
   external: ["onnxruntime-node", "onnxruntime-web", "@bufbuild/protobuf", "onnx-buf", "vitest"],
-  plugins: [koffi],
+  plugins: [addOnPlugin],
   logLevel: "error",
 });
 await import(pathToFileURL(outfile).href);

@@ -1,5 +1,5 @@
 // Backends by word. Only this program knows them by name, and it loads the one that is asked for.
-import { type Backend, BackendUnavailableError, ConfigError, reference } from "@sisa/core";
+import { type Backend, ConfigError, reference } from "@sisa/core";
 
 interface Choice {
   readonly name: string;
@@ -24,7 +24,10 @@ export const backendChoices: readonly Choice[] = [
   {
     name: "webgpu",
     description: "GPUs of all makers, in browsers and Node",
-    open: () => notBuilt("webgpu", "@sisa/kernels-webgpu"),
+    async open() {
+      const { webgpu } = await import("@sisa/kernels-webgpu");
+      return webgpu({ powerPreference: "high-performance" });
+    },
   },
   {
     name: "cuda",
@@ -37,12 +40,6 @@ export const backendChoices: readonly Choice[] = [
 ];
 
 export const defaultBackend = "onnxruntime";
-
-async function notBuilt(name: string, packageName: string): Promise<Backend> {
-  throw new BackendUnavailableError(
-    `backend "${name}": ${packageName} is not built yet; use --backend ${defaultBackend} or --backend reference`,
-  );
-}
 
 /**
  * A backend by name.

@@ -216,11 +216,12 @@ it("an export to a file is a mistake of the command line", async () => {
 
 describe("a backend", () => {
   it.each([
-    ["webgpu", 'backend "webgpu": @sisa/kernels-webgpu is not built yet; use --backend onnxruntime'],
+    ["webgpu", "webgpu: no GPU was found"],
     ["cuda", "cuda: no "],
   ])("that is not there, %s, is told by every command", async (name, message) => {
     // Where there is a GPU, it is hidden.
     vi.stubEnv("CUDA_VISIBLE_DEVICES", "");
+    vi.stubEnv("VK_ICD_FILENAMES", "none");
     const backend = ["--backend", name];
     await refused(["generate", "model", "Once", ...backend], exitCode.failed, message);
     await refused(["eval", "model", "--text", "corpus.txt", ...backend], exitCode.failed, message);

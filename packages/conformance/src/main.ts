@@ -11,7 +11,7 @@ import { runCase } from "./run-case.ts";
 
 const usage = `node packages/conformance/run.mjs [options]
 
-  --backend NAME   reference, onnxruntime or cuda; may be repeated  [reference]
+  --backend NAME   reference, onnxruntime, cuda or webgpu; may be repeated  [reference]
   --mode MODE      forward, grad, fuzz or perf; may be repeated     [forward]
   --op NAME        only cases of this operation; may be repeated    [all]
   --case NAME      only cases with this name

@@ -232,12 +232,6 @@ describe("sisa train refuses, in one line and without leaving a folder,", () => 
     ]);
     expect(shards.code).toBe(3);
   });
-
-  it("a backend that is not built yet", async () => {
-    const { code, error } = await train(["--backend", "webgpu"]);
-    expect(error).toContain('backend "webgpu": @sisa/kernels-webgpu is not built yet');
-    expect(code).toBe(1);
-  });
 });
 
 it("refuses to go on from a checkpoint of another run, by what differs, and leaves it alone", async () => {

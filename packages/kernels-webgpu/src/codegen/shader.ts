@@ -1,0 +1,69 @@
+// The text of a compute shader around a kernel's own part: what is bound, and the functions that it calls.
+
+import type { Binding, Kernel, Value } from "../program.ts";
+import { libraryFor } from "./library.ts";
+
+/** Something that a kernel reads or writes, under the name that its code has for it. */
+export interface Slot {
+  readonly value: Value;
+  readonly access: Binding["access"];
+  /** Elements of the array as the kernel sees it; default the value's own type. */
+  readonly type?: string;
+}
+
+export interface ShaderParts {
+  readonly label: string;
+  /** By name. Names that stand for one value share one binding. */
+  readonly slots: { readonly [name: string]: Slot };
+  readonly workgroupSize: readonly [number, number?, number?];
+  /** Declarations of the module: workgroup memory, functions. */
+  readonly declarations?: string;
+  /** Body of the entry point. It sees `group`, `groups`, `lane` (index in the workgroup), and `local`. */
+  readonly body: string;
+  readonly workgroups: readonly [number, number, number];
+  /** Extensions that it uses. */
+  readonly enables?: readonly string[];
+  /** Further parameters of the entry point, such as those of subgroups. */
+  readonly builtins?: string;
+}
+
+export function shader(parts: ShaderParts): Kernel {
+  const { label, slots, workgroupSize, declarations = "", body, workgroups, enables = [], builtins = "" } = parts;
+  const bindings: Binding[] = [];
+  const header: string[] = [];
+  for (const [name, { value, access, type }] of Object.entries(slots)) {
+    const element = type ?? value.type;
+    header.push(`@group(0) @binding(${bindings.length}) var<storage, ${access}> ${name}: array<${element}>;`);
+    bindings.push({ value, access });
+  }
+  const own = `${declarations}
+@compute @workgroup_size(${workgroupSize.join(", ")})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) lane: u32, @builtin(local_invocation_id) local: vec3u${builtins}) {
+${body}
+}`;
+  const half = /\bf16\b/.test(own) || header.some((line) => line.includes("f16"));
+  const extensions = new Set([...enables, ...(half ? ["f16"] : [])]);
+  const code = [...[...extensions].map((name) => `enable ${name};`), ...header, libraryFor(own), own].join("\n");
+  return { label, code: `${code}\n`, bindings, workgroups };
+}
+
+/** Workgroups for so many, in a grid that respects the limit of one dimension. Kernels count them by `flatGroup`. */
+export function gridOf(count: number, limit: number): readonly [number, number, number] {
+  if (count <= limit) return [Math.max(count, 1), 1, 1];
+  const rows = Math.ceil(count / limit);
+  return [Math.ceil(count / rows), rows, 1];
+}
+
+/** The workgroup's place in a grid made by `gridOf`. */
+export const flatGroup = "(group.y * groups.x + group.x)";
+
+/** What a float looks like in WGSL, whatever it is. */
+export function floatLiteral(value: number): string {
+  if (Number.isNaN(value)) return "notANumber()";
+  const rounded = Math.fround(value);
+  if (!Number.isFinite(rounded)) return rounded > 0 ? "infinity()" : "(-infinity())";
+  if (Object.is(rounded, -0)) return "(-0.0f)";
+  const text = String(rounded);
+  return rounded < 0 ? `(${text}f)` : `${text}f`;
+}

@@ -1,0 +1,123 @@
+/// <reference types="@webgpu/types" />
+// A WebGPU device with everything asked of its adapter that kernels know how to use: the browser's, or Dawn's in Node.
+
+import { BackendUnavailableError } from "@sisa/core";
+import { DeviceLostError } from "./errors.ts";
+
+/** Features that kernels have variants for. Whatever an adapter lacks is not used. */
+export const knownFeatures = ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"] as const;
+export type Feature = (typeof knownFeatures)[number];
+
+/** Limits that are asked for as high as the adapter goes; WebGPU gives low defaults otherwise. */
+const raisedLimits = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxStorageBuffersPerShaderStage",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+  "maxComputeWorkgroupsPerDimension",
+] as const;
+
+/** Numbers of the WebGPU specification; Node has no globals for them. */
+export const usage = { mapRead: 1, copySource: 4, copyTarget: 8, storage: 128 } as const;
+export const mapRead = 1;
+
+export interface DeviceOptions {
+  /** Which GPU of several. Default: the system's choice. */
+  readonly powerPreference?: "low-power" | "high-performance";
+  /** What to ask for adapters instead of the browser's or Dawn's own, such as `create([...])` of package webgpu. */
+  readonly gpu?: unknown;
+  /** Features not to use although the adapter has them, so that their plain variants can be tested and compared. */
+  readonly without?: readonly Feature[];
+}
+
+/** What kernels choose their variants by. */
+export interface Capabilities {
+  readonly features: ReadonlySet<Feature>;
+  readonly limits: GPUSupportedLimits;
+  /** Lanes of a subgroup, from and to; both 0 without the feature. */
+  readonly subgroupSize: { readonly minimum: number; readonly maximum: number };
+}
+
+export interface OpenDevice extends Capabilities {
+  /** Held as long as the device: Dawn stops its threads with the last reference to it. */
+  readonly gpu: GPU;
+  readonly device: GPUDevice;
+  /** Such as "NVIDIA H100" or "SwiftShader driver 5.0.0". */
+  readonly description: string;
+  /** Set once the device is gone, unless it was destroyed on purpose. */
+  readonly lost: () => DeviceLostError | undefined;
+  readonly destroy: () => void;
+}
+
+/** @throws BackendUnavailableError where there is no WebGPU, no adapter or no device */
+export async function openDevice({ powerPreference, without = [], gpu: given }: DeviceOptions): Promise<OpenDevice> {
+  const gpu = given === undefined ? await findGpu() : (given as GPU);
+  const adapter = await gpu.requestAdapter(powerPreference ? { powerPreference } : {});
+  if (adapter === null) {
+    throw new BackendUnavailableError(
+      "webgpu: no GPU was found; install a driver for Vulkan, Metal or Direct3D 12, or use another backend",
+    );
+  }
+  const features = new Set(knownFeatures.filter((name) => adapter.features.has(name) && !without.includes(name)));
+  const requiredLimits: Record<string, number> = {};
+  for (const name of raisedLimits) requiredLimits[name] = adapter.limits[name];
+  const device = await adapter
+    .requestDevice({ requiredFeatures: [...features] as GPUFeatureName[], requiredLimits })
+    .catch((error: unknown) => {
+      throw new BackendUnavailableError(`webgpu: the adapter gives no device: ${messageOf(error)}`, { cause: error });
+    });
+  let lost: DeviceLostError | undefined;
+  let destroyed = false;
+  void device.lost.then(({ message, reason }) => {
+    if (destroyed) return;
+    lost = new DeviceLostError(`webgpu: the device was lost (${reason}): ${message}; make a new backend with webgpu()`);
+  });
+  const { description, device: model, architecture, vendor, subgroupMinSize = 0, subgroupMaxSize = 0 } = adapter.info;
+  const subgroups = features.has("subgroups");
+  return {
+    gpu,
+    device,
+    description: description || model || `${vendor} ${architecture}`.trim() || "a GPU that does not say its name",
+    features,
+    limits: device.limits,
+    subgroupSize: { minimum: subgroups ? subgroupMinSize : 0, maximum: subgroups ? subgroupMaxSize : 0 },
+    lost: () => lost,
+    destroy() {
+      destroyed = true;
+      device.destroy();
+    },
+  };
+}
+
+/** What package `webgpu` exports. */
+interface DawnModule {
+  create(flags: readonly string[]): GPU;
+}
+
+/** Matrix units are experimental in Dawn, and only offered where unsafe features are allowed. */
+const dawnFlags = ["enable-dawn-features=allow_unsafe_apis"];
+
+async function findGpu(): Promise<GPU> {
+  const { navigator } = globalThis as { readonly navigator?: { readonly gpu?: GPU } };
+  if (navigator?.gpu) return navigator.gpu;
+  if (!("process" in globalThis)) {
+    throw new BackendUnavailableError("webgpu: this browser has no WebGPU; use a newer one, or another backend");
+  }
+  // Not a literal: bundlers for browsers must not look for it.
+  const name = "webgpu";
+  try {
+    const dawn: DawnModule = await import(/* @vite-ignore */ name);
+    return dawn.create(dawnFlags);
+  } catch (error) {
+    throw new BackendUnavailableError(
+      `webgpu: package "webgpu" cannot be loaded; install it with: npm install webgpu (${messageOf(error)})`,
+      { cause: error },
+    );
+  }
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

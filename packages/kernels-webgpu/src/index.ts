@@ -1,0 +1,19 @@
+// Everything @sisa/kernels-webgpu offers: the backend, its errors, and what lowerings of third parties are made of.
+
+export { type WebgpuBackend, type WebgpuOptions, webgpu } from "./backend.ts";
+export { Place, type Scope } from "./codegen/index-space.ts";
+export type { ShaderParts, Slot } from "./codegen/shader.ts";
+export { type DeviceOptions, type Feature, knownFeatures } from "./device.ts";
+export { DeviceLostError, OutOfMemoryError } from "./errors.ts";
+export type { Lowerings } from "./lower.ts";
+export {
+  type KernelContext,
+  type KernelLowering,
+  kernel,
+  type Lowering,
+  type Pointwise,
+  pointwise,
+  type View,
+  type ViewContext,
+  view,
+} from "./lowering.ts";

@@ -1,0 +1,159 @@
+// Running sums over one axis: a thread for each row that is independent of the others.
+
+import { count } from "../codegen/index-space.ts";
+import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
+import { type KernelContext, kernel } from "../lowering.ts";
+
+/** Rows of x [outer, length, inner], each walked by one thread: `outer` and `inner` are its place. */
+interface Walk {
+  readonly outer: number;
+  readonly length: number;
+  readonly inner: number;
+  readonly reverse: boolean;
+  readonly slots: { readonly [name: string]: Slot };
+  readonly before: string;
+  /** With `t` and `at`, the place of the element. */
+  readonly step: string;
+}
+
+function walk(context: KernelContext, { outer, length, inner, reverse, slots, before, step }: Walk): void {
+  const rows = outer * inner;
+  if (rows * length === 0) return;
+  context.dispatch({
+    label: "",
+    slots,
+    workgroupSize: [64],
+    body: `let row = ${flatGroup} * 64u + lane;
+if (row >= ${rows}u) { return; }
+let outer = row / ${inner}u;
+let inner = row % ${inner}u;
+${before}
+for (var step = 0u; step < ${length}u; step++) {
+let t = ${reverse ? `${length - 1}u - step` : "step"};
+let at = (outer * ${length}u + t) * ${inner}u + inner;
+${step}
+}`,
+    workgroups: gridOf(Math.ceil(rows / 64), context.device.limits.maxComputeWorkgroupsPerDimension),
+  });
+}
+
+/** Sizes of [B, T, ...] as outer, length and inner. */
+function timeSizes(context: KernelContext, input: string) {
+  const [outer = 1, length = 1, ...rest] = context.sizes(context.node.inputs[input]);
+  return { outer, length, inner: count(rest) };
+}
+
+const read = (context: KernelContext, ...names: readonly string[]) =>
+  Object.fromEntries(names.filter((name) => context.has(name)).map((name) => [name, context.input(name)]));
+
+export const cumulativeSum = kernel((context) => {
+  const { axis, exclusive, reverse } = context.attributes as { axis: number; exclusive: boolean; reverse: boolean };
+  const shape = context.sizes(context.node.inputs.x);
+  const out = context.output();
+  walk(context, {
+    outer: count(shape.slice(0, axis)),
+    length: shape[axis] ?? 1,
+    inner: count(shape.slice(axis + 1)),
+    reverse,
+    slots: { ...read(context, "x"), out },
+    before: "var total = 0.0f;",
+    step: `let next = total + f32(x[at]);
+out[at] = ${out.value.type}(${exclusive ? "total" : "next"});
+total = next;`,
+  });
+});
+
+/** Blocks are independent, so each has a thread of its own; only the one that continues an earlier sum looks back. */
+export const blockCumulativeSum = kernel((context) => {
+  const { size, reverse } = context.attributes as { size: number; reverse: boolean };
+  const { outer, length, inner } = timeSizes(context, "x");
+  // With a start the first block may be cut short, so that there can be one more.
+  const blocks = Math.ceil(length / size) + (context.has("start") ? 1 : 0);
+  const threads = outer * blocks * inner;
+  if (outer * length * inner === 0) return;
+  const out = context.output();
+  const origin = context.has("start") ? `u32(max(start[outer], 0)) % ${size}u` : "0u";
+  const before = context.has("before") ? `if (block == 0u) { total = f32(before[outer * ${inner}u + inner]); }` : "";
+  const last = `min(${length}u, (block + 1u) * ${size}u - origin)`;
+  context.dispatch({
+    label: "",
+    slots: { ...read(context, "x", "before", "start"), out },
+    workgroupSize: [64],
+    body: `let row = ${flatGroup} * 64u + lane;
+if (row >= ${threads}u) { return; }
+let inner = row % ${inner}u;
+let block = (row / ${inner}u) % ${blocks}u;
+let outer = row / ${inner * blocks}u;
+let origin = ${origin};
+var total = 0.0f;
+${context.has("start") ? before.replace("block == 0u", "block == 0u && origin > 0u") : before}
+let first = select(block * ${size}u - origin, 0u, block == 0u);
+let end = ${last};
+for (var step = first; step < end; step++) {
+let t = ${reverse ? "end - 1u - (step - first)" : "step"};
+let at = (outer * ${length}u + t) * ${inner}u + inner;
+total += f32(x[at]);
+out[at] = ${out.value.type}(total);
+}`,
+    workgroups: gridOf(Math.ceil(threads / 64), context.device.limits.maxComputeWorkgroupsPerDimension),
+  });
+});
+
+/** Parts of an axis that threads of a workgroup walk at once, and the columns beside each other that they walk. */
+const parts = 16;
+const columns = 16;
+
+/**
+ * Angles as whole numbers of 2^-32 turns: their sums wrap around at a full turn by themselves, lose nothing however long
+ * they are, and are the same in any order, so that threads share the work.
+ */
+export const cumulativePhase = kernel((context) => {
+  const { outer, length, inner } = timeSizes(context, "x");
+  if (outer * length * inner === 0) return;
+  const out = context.output();
+  const across = Math.ceil(inner / columns);
+  const part = Math.ceil(length / parts);
+  const place = `(outer * ${length}u + t) * ${inner}u + inner`;
+  const before = context.has("before") ? `turns_of(f32(before[outer * ${inner}u + inner]))` : "0u";
+  context.dispatch({
+    label: "",
+    slots: { ...read(context, "x", "before"), out },
+    workgroupSize: [parts * columns],
+    declarations: `var<workgroup> sums: array<u32, ${parts * columns}>;`,
+    body: `let block = ${flatGroup};
+let outer = block / ${across}u;
+let inner = (block % ${across}u) * ${columns}u + lane % ${columns}u;
+let part = lane / ${columns}u;
+let first = part * ${part}u;
+let end = min(first + ${part}u, ${length}u);
+let inside = inner < ${inner}u && outer < ${outer}u;
+var sum = 0u;
+if (inside) { for (var t = first; t < end; t++) { sum += turns_of(f32(x[${place}])); } }
+sums[lane] = sum;
+workgroupBarrier();
+if (!inside) { return; }
+var phase = ${before};
+for (var earlier = lane % ${columns}u; earlier < lane; earlier += ${columns}u) { phase += sums[earlier]; }
+for (var t = first; t < end; t++) {
+let at = ${place};
+phase += turns_of(f32(x[at]));
+out[at] = ${out.value.type}(f32(phase) * 1.4629180792671596e-9);
+}`,
+    workgroups: gridOf(outer * across, context.device.limits.maxComputeWorkgroupsPerDimension),
+  });
+});
+
+/** h_t = a_t h_{t-1} + b_t */
+export const linearScan = kernel((context) => {
+  const out = context.output();
+  const { inner, ...sizes } = timeSizes(context, "a");
+  walk(context, {
+    ...sizes,
+    inner,
+    reverse: context.attributes.reverse as boolean,
+    slots: { ...read(context, "a", "b", "h0"), out },
+    before: `var h = ${context.has("h0") ? `f32(h0[outer * ${inner}u + inner])` : "0.0f"};`,
+    step: `h = fma(f32(a[at]), h, f32(b[at]));
+out[at] = ${out.value.type}(h);`,
+  });
+});

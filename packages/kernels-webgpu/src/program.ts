@@ -1,0 +1,51 @@
+// A compiled graph as plain data: values, and the kernels that read and write them, in order.
+
+import type { TensorSpec } from "@sisa/core";
+import type { StorageType } from "./element-type.ts";
+import type { Check } from "./run-status.ts";
+
+/** Memory that kernels read or write. Tensors that differ in shape only are one value. */
+export interface Value {
+  readonly id: number;
+  readonly type: StorageType;
+  readonly elements: number;
+  readonly bytes: number;
+  readonly role: Role;
+}
+
+export type Role =
+  | { readonly kind: "input"; readonly name: string }
+  | { readonly kind: "output"; readonly name: string }
+  | { readonly kind: "constant"; readonly data: Uint8Array<ArrayBuffer> }
+  | { readonly kind: "temporary" }
+  /** The checks of the whole program. */
+  | { readonly kind: "status" };
+
+export interface Binding {
+  readonly value: Value;
+  readonly access: "read" | "read_write";
+}
+
+/** One dispatch. */
+export interface Kernel {
+  /** The operation it is for, and what part of it: shown in errors and profiles. */
+  readonly label: string;
+  readonly code: string;
+  readonly bindings: readonly Binding[];
+  readonly workgroups: readonly [number, number, number];
+}
+
+export interface Program {
+  readonly kernels: readonly Kernel[];
+  readonly inputs: ReadonlyMap<string, Value>;
+  readonly outputs: ReadonlyMap<string, OutputPlace>;
+  readonly checks: readonly Check[];
+}
+
+/** Where an output ends up: in a buffer of its own, or in that of the state input which it overwrites. */
+export interface OutputPlace {
+  readonly spec: TensorSpec;
+  readonly value: Value;
+  /** The input whose buffer it is, where it is written in place. */
+  readonly overwrites: string | undefined;
+}
