@@ -1,6 +1,6 @@
+import "./style.css";
 import { render } from "preact";
 import { App } from "./app.tsx";
-import "./style.css";
 
 const root = document.getElementById("app");
 if (root === null) throw new Error('index.html: expected an element with the id "app"');

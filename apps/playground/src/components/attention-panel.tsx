@@ -7,6 +7,7 @@ import { HeadGrid } from "./head-grid.tsx";
 import { type HeadTerms, headTerms, rowPeak, strongestKeys } from "./head-terms.ts";
 import { Matrix } from "./matrix.tsx";
 import { contextOf, shownToken, TokenMap } from "./token-map.tsx";
+import "./attention-panel.css";
 
 /** Whether content and importance are coloured on one scale. */
 const sameScale = signal(false);

@@ -2,6 +2,7 @@
 
 import { useRef } from "preact/hooks";
 import { modelLabels, opening, openModel, slots } from "../state.ts";
+import "./open-model.css";
 
 export function OpenModel() {
   const folder = useRef<HTMLInputElement>(null);

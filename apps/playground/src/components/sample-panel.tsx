@@ -1,6 +1,7 @@
 // A prompt, continued by every model there is.
 
 import { modelLabels, models, prompt, sampleAll, sampling } from "../state.ts";
+import "./sample-panel.css";
 
 export function SamplePanel() {
   const ready = models.value.length > 0;

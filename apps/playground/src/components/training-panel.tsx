@@ -1,5 +1,6 @@
 // Text in, two models side by side, their losses as they fall.
 
+import type { StepRecord } from "@sisa/train";
 import { useRef } from "preact/hooks";
 import {
   fail,
@@ -16,6 +17,7 @@ import {
 } from "../state.ts";
 import { modelSizes } from "../worker/views.ts";
 import { LossChart } from "./loss-chart.tsx";
+import "./training-panel.css";
 
 export function TrainingPanel() {
   const busy = phase.value === "preparing" || phase.value === "running" || phase.value === "paused";
@@ -204,7 +206,11 @@ function Numbers() {
               <td>{last?.step ?? "–"}</td>
               <td>{last === undefined ? "–" : bits(last.loss)}</td>
               <td>{heldOut === undefined ? "–" : heldOut.toFixed(2)}</td>
-              <td>{last === undefined ? "–" : Math.round(last.tokensPerSecond).toLocaleString("en")}</td>
+              <td>
+                {slot === undefined || last === undefined
+                  ? "–"
+                  : Math.round(recentSpeed(slot.steps.value)).toLocaleString("en")}
+              </td>
               <td>{slot?.facts.value?.parameters.toLocaleString("en") ?? "–"}</td>
             </tr>
           );
@@ -220,4 +226,10 @@ function Numbers() {
 
 function bits(nats: number): string {
   return (nats / Math.LN2).toFixed(2);
+}
+
+/** Tokens a second over the last ten steps. */
+function recentSpeed(steps: readonly StepRecord[]): number {
+  const recent = steps.slice(-10).map(({ tokensPerSecond }) => 1 / tokensPerSecond);
+  return recent.length / recent.reduce((sum, seconds) => sum + seconds, 0);
 }
