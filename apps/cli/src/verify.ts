@@ -9,16 +9,15 @@ import {
   type GraphOutputs,
   i32,
   type LanguageModel,
-  languageModel,
-  type ModelConfig,
   parameterSpecs,
   type SisaForm,
   simplify,
   type TypedArray,
   valueAndGrad,
 } from "@sisa/core";
-import { type HostTensor, type TensorSource, toFloat32, toInt32 } from "@sisa/hub";
+import type { TensorSource } from "@sisa/hub";
 import { resolveSettings, Trainer } from "@sisa/train";
+import { GoldenFile } from "./golden-file.ts";
 
 /** Largest differences that pass. Source: the page that comes with the golden files. */
 export const bounds = {
@@ -62,105 +61,6 @@ export async function verifyGolden(file: TensorSource, options: VerifyOptions): 
   throw new CheckpointError(`${file.location}: not a golden file: it has neither "logits" and "loss" nor "losses"`);
 }
 
-class GoldenFile {
-  readonly file: TensorSource;
-  readonly kind: string;
-  readonly #sizes: Readonly<Record<string, unknown>>;
-
-  constructor(file: TensorSource) {
-    this.file = file;
-    this.#sizes = this.json("config");
-    const { kind, model_type: modelType } = this.#sizes;
-    if (kind !== "sisa" && kind !== "transformer") {
-      throw new CheckpointError(
-        `${file.location}: expected a golden file of kind sisa or transformer, got ${kind ?? modelType ?? "none"}`,
-      );
-    }
-    this.kind = kind;
-  }
-
-  json(name: string): Record<string, unknown> {
-    const text = this.file.metadata[name];
-    if (text === undefined) {
-      throw new CheckpointError(`${this.file.location}: not a golden file: its metadata has no "${name}"`);
-    }
-    try {
-      const value: unknown = JSON.parse(text);
-      if (typeof value === "object" && value !== null) return { ...value };
-    } catch {
-      // Told below, with the file's name.
-    }
-    throw new CheckpointError(`${this.file.location}: its metadata "${name}" is not a JSON object`);
-  }
-
-  has(name: string): boolean {
-    return this.file.tensors.has(name);
-  }
-
-  number(values: Readonly<Record<string, unknown>>, name: string, fallback?: number): number {
-    const value = values[name] ?? fallback;
-    if (typeof value === "number") return value;
-    throw new CheckpointError(`${this.file.location}: ${name} must be a number, got ${JSON.stringify(value)}`);
-  }
-
-  /** The model that the file is about, long enough for its sequences. */
-  model(form: SisaForm, length: number): LanguageModel {
-    const size = (name: string, fallback?: number): number => this.number(this.#sizes, name, fallback);
-    const mixer = this.kind === "sisa" ? "sisa" : "attention";
-    const config: ModelConfig = {
-      mixers: Array.from({ length: size("n_layer") }, () => mixer),
-      vocabularySize: size("vocab_size"),
-      width: size("d_model"),
-      heads: size("n_head"),
-      feedForwardWidth: size("d_ff"),
-      // A Transformer has none.
-      stateWidth: mixer === "sisa" ? size("d_state") : size("d_state", 2),
-      form,
-      maximumLength: Math.max(length, size("max_seq_len", length)),
-      ropeBase: size("rope_theta", 10_000),
-      normEpsilon: size("rms_eps", 1e-6),
-    };
-    return languageModel(config);
-  }
-
-  async tensor(name: string, rank: number): Promise<HostTensor> {
-    const tensor = await this.file.read(name);
-    if (tensor.shape.length !== rank) {
-      throw new CheckpointError(`${this.file.location}: ${name} must have ${rank} axes, got [${tensor.shape}]`);
-    }
-    return tensor;
-  }
-
-  async floats(name: string): Promise<Float32Array> {
-    return toFloat32(await this.file.read(name), `${this.file.location}: ${name}`);
-  }
-
-  async ids(name: string, rank: number): Promise<{ shape: readonly number[]; data: Int32Array }> {
-    const tensor = await this.tensor(name, rank);
-    return { shape: tensor.shape, data: toInt32(tensor, `${this.file.location}: ${name}`) };
-  }
-
-  /** The tensors under a prefix such as "weight.", which must be exactly the model's parameters. */
-  async parameters(model: LanguageModel, prefix: string): Promise<Record<string, Float32Array>> {
-    const { location, tensors } = this.file;
-    for (const name of tensors.keys()) {
-      if (name.startsWith(prefix) && !Object.hasOwn(model.parameters, name.slice(prefix.length))) {
-        throw new CheckpointError(`${location}: ${name} is no parameter of a ${this.kind} of these sizes`);
-      }
-    }
-    const values: Record<string, Float32Array> = {};
-    for (const [name, { shape }] of Object.entries(model.parameters)) {
-      const found = tensors.get(prefix + name);
-      if (found === undefined) throw new CheckpointError(`${location}: ${prefix}${name} is missing`);
-      if (found.shape.join() !== shape.join()) {
-        throw new CheckpointError(`${location}: ${prefix}${name} must be [${shape}], got [${found.shape}]`);
-      }
-      values[name] = await this.floats(prefix + name);
-    }
-    return values;
-  }
-}
-
 async function verifyGradients(golden: GoldenFile, { backend, form }: VerifyOptions): Promise<Verification> {
   const ids = await golden.ids("ids", 2);
   const [B = 0, T = 0] = ids.shape;
@@ -182,7 +82,7 @@ async function verifyGradients(golden: GoldenFile, { backend, form }: VerifyOpti
     const { loss, gradients } = await computeGradients({ ...run, targets: targets.data });
     const expected = (await golden.floats("loss"))[0] ?? Number.NaN;
     const error = Math.abs(loss - expected) / Math.abs(expected);
-    const worst = await worstGradient(golden, gradients);
+    const worst = await worstGradient(golden, model, gradients);
     Object.assign(figures, { loss: error, gradient: worst.error, worstGradient: worst.name });
     broken.push(
       ...breaks("the loss", error, bounds.loss, "relative"),
@@ -253,12 +153,13 @@ function release(tensors: Readonly<Record<string, DeviceTensor>>): void {
 
 async function worstGradient(
   golden: GoldenFile,
+  model: LanguageModel,
   gradients: ReadonlyMap<string, TypedArray>,
 ): Promise<{ name: string; error: number }> {
   const expected = new Map<string, Float32Array>();
   let squares = 0;
   for (const name of gradients.keys()) {
-    const values = await golden.floats(`grad.${name}`);
+    const values = await golden.parameter(model, "grad.", name);
     expected.set(name, values);
     const size = norm(values);
     // One gradient that is not finite must not spoil the measure of the others.

@@ -32,8 +32,10 @@ export * from "./graph/passes.ts";
 export { type AnyTensor, isTensor, Node, type Tensor } from "./graph/tensor.ts";
 export { verify } from "./graph/verify.ts";
 export { AttentionMixer, type AttentionMixerSizes } from "./layers/attention-mixer.ts";
+export { Block, type BlockParts, type Combination, type FeedForward } from "./layers/block.ts";
 export { GatedFeedForward, type GatedFeedForwardSizes } from "./layers/gated-feed-forward.ts";
 export * from "./layers/layer.ts";
+export { Mamba2Mixer, type Mamba2MixerSizes, type Mamba2Settings } from "./layers/mamba2-mixer.ts";
 export {
   type Mixer,
   type MixerCache,
@@ -46,11 +48,13 @@ export { SisaMixer, type SisaMixerSizes } from "./layers/sisa-mixer.ts";
 export { type AttentionTermsGraph, attentionTermsGraph } from "./models/attention-terms.ts";
 export {
   checkModelConfig,
-  type MixerKind,
+  type FeedForwardKind,
+  feedForwardOfLayer,
   type ModelConfig,
-  modelConfigFromJson,
-  modelConfigToJson,
+  mixerKindsOf,
+  mixersOfLayer,
 } from "./models/config.ts";
+export { modelConfigFromJson, modelConfigToJson } from "./models/config-json.ts";
 export { Decoder, type DecoderOptions } from "./models/decoder.ts";
 export { type GenerateOptions, generate } from "./models/generate.ts";
 export {
@@ -62,6 +66,7 @@ export {
   type ScoreGraph,
   type StepGraph,
 } from "./models/language-model.ts";
+export { isMixerKind, type MixerKind, type MixerSettings, mixerKinds } from "./models/mixers.ts";
 export {
   type Family,
   ffnWidthFor,

@@ -1,5 +1,13 @@
 // What @sisa/hub offers everywhere, browsers included. Files and processes of Node are in ./node.ts.
 
+export { parseJson } from "./json.ts";
+export {
+  type ForeignModel,
+  type ForeignTensor,
+  foreignModel,
+  foreignModelTypes,
+  fromForeign,
+} from "./models/foreign/foreign-model.ts";
 export type { GenerationConfig } from "./models/generation-config.ts";
 export { type ImportOptions, importTorchModel } from "./models/import-torch.ts";
 export { loadModel } from "./models/load-model.ts";

@@ -22,13 +22,27 @@ export async function readJsonObject(storage: Storage, name: string): Promise<Re
 export function parseJsonObject(bytes: Uint8Array, location: string): Record<string, unknown> {
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    value = parseJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new CheckpointError(`${location}: not JSON, or cut short: ${reason}`, { cause });
   }
   if (!isObject(value)) throw new CheckpointError(`${location}: expected a JSON object`);
   return value;
+}
+
+/**
+ * JSON as Python writes it too: its Infinity and -Infinity are numbers here, and its NaN is null.
+ * @throws SyntaxError
+ */
+export function parseJson(text: string): unknown {
+  return JSON.parse(
+    text.replace(/"(?:[^"\\]|\\.)*"|-?\bInfinity\b|\bNaN\b/g, (word) => {
+      if (word.startsWith('"')) return word;
+      if (word === "NaN") return "null";
+      return word.startsWith("-") ? "-1e999" : "1e999";
+    }),
+  );
 }
 
 export function jsonBytes(value: unknown): Uint8Array {

@@ -15,6 +15,8 @@ describe("sisa verify", () => {
     ["sisa-tiny-a", "reference", "exact"],
     ["transformer-tiny", "onnxruntime", "exact"],
     ["sisa-tiny-clamped", "onnxruntime", "sdpa"],
+    ["mamba2-tiny", "onnxruntime", "exact"],
+    ["mamba2-tiny", "reference", "exact"],
   ])("passes %s on %s in form %s", async (name, backend, form) => {
     const { code, json } = await verify(`${name}.safetensors`, "--backend", backend, "--form", form);
     expect(json).toMatchObject({ passed: true, backend, form, worstGradient: expect.stringContaining("layers.") });
@@ -72,10 +74,10 @@ describe("of a file that is not what it should be", () => {
 
   it("names kinds that are not known", async () => {
     const file = await changed("sisa-tiny-a.safetensors", "kind.safetensors", ({ metadata }) => {
-      metadata.config = JSON.stringify({ kind: "mamba3", d_model: 32 });
+      metadata.config = JSON.stringify({ kind: "rwkv", d_model: 32 });
     });
     const { code, error } = await verify(file);
-    expect(error).toContain("expected a golden file of kind sisa or transformer, got mamba3");
+    expect(error).toContain("expected a golden file of kind sisa, transformer, mamba2, got rwkv");
     expect(code).toBe(3);
   });
 

@@ -10,7 +10,11 @@ import { f32 } from "../spec.ts";
 /** How a parameter gets its first values. */
 export type Initializer =
   | { readonly kind: "normal"; readonly deviation: number }
-  | { readonly kind: "constant"; readonly value: number };
+  | { readonly kind: "constant"; readonly value: number }
+  /** Evenly from `low` to `high`, each number then put through `transform`. */
+  | { readonly kind: "uniform"; readonly low: number; readonly high: number; transform?(value: number): number }
+  /** Told by the place of each element. */
+  | { readonly kind: "placed"; at(index: number): number };
 
 /** A weight: its sizes, its first values, and how the optimizer treats it. */
 export interface Parameter {
@@ -39,6 +43,12 @@ export function normal(shape: readonly number[], deviation: number): Parameter {
 /** All elements one value. */
 export function filled(shape: readonly number[], value: number): Parameter {
   return { shape, initializer: { kind: "constant", value } };
+}
+
+/** Evenly within 1 / sqrt(inputs) of 0, as PyTorch fills the weights of linear layers and convolutions. */
+export function uniformFor(shape: readonly number[], inputs: number): Parameter {
+  const high = inputs ** -0.5;
+  return { shape, initializer: { kind: "uniform", low: -high, high } };
 }
 
 /** A child's parameters under a prefix: `mount("layers.0.", child)`. */
@@ -78,11 +88,22 @@ export function initialize(layer: Layer, seed: number): { [name: string]: Float3
   return Object.fromEntries(
     Object.entries(layer.parameters).map(([name, { shape, initializer }]) => {
       const count = shape.reduce((a, b) => a * b, 1);
-      const values =
-        initializer.kind === "normal"
-          ? new RandomStream(seed, name).normal(count, { deviation: initializer.deviation })
-          : new Float32Array(count).fill(initializer.value);
-      return [name, values];
+      return [name, firstValues(initializer, count, new RandomStream(seed, name))];
     }),
   );
+}
+
+function firstValues(initializer: Initializer, count: number, random: RandomStream): Float32Array {
+  switch (initializer.kind) {
+    case "normal":
+      return random.normal(count, { deviation: initializer.deviation });
+    case "constant":
+      return new Float32Array(count).fill(initializer.value);
+    case "uniform": {
+      const { low, high, transform = (value) => value } = initializer;
+      return Float32Array.from({ length: count }, (_, index) => transform(low + (high - low) * random.uniform(index)));
+    }
+    case "placed":
+      return Float32Array.from({ length: count }, (_, index) => initializer.at(index));
+  }
 }

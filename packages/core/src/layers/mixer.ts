@@ -1,28 +1,50 @@
 // What a mixer layer is: the part of a block that lets tokens see each other. It declares what it caches, and its one
 // forward serves training, prefill, a chunk and a single token alike.
 
-import type { DimLike } from "../dim.ts";
+import { Dim, type DimLike } from "../dim.ts";
+import { GraphError } from "../errors.ts";
 import type { Tensor } from "../graph/tensor.ts";
+import { add } from "../ops/add.ts";
+import { broadcastTo } from "../ops/broadcast-to.ts";
+import { concat } from "../ops/concat.ts";
+import { constant } from "../ops/constant.ts";
+import { iota } from "../ops/iota.ts";
+import { less } from "../ops/less.ts";
+import { lessEqual } from "../ops/less-equal.ts";
+import { maximum } from "../ops/maximum.ts";
+import { mul } from "../ops/mul.ts";
 import { reshape } from "../ops/reshape.ts";
+import { rmsNorm } from "../ops/rms-norm.ts";
+import { slice } from "../ops/slice.ts";
+import { sub } from "../ops/sub.ts";
+import { takeRow } from "../ops/take-row.ts";
+import { where } from "../ops/where.ts";
 import type { TensorSpec } from "../spec.ts";
-import type { Layer, ParametersOf } from "./layer.ts";
+import type { Initializer, Layer, ParametersOf } from "./layer.ts";
 
 export interface MixerContext {
-  /** Cosines and sines of positional rotation, broadcast to [B,T,H,D/2]. */
-  readonly rope: { readonly cos: Tensor; readonly sin: Tensor };
+  /** Cosines and sines of positional rotation for heads of a width, broadcast to [B,T,H,width/2]. */
+  rope(width: number): { readonly cos: Tensor; readonly sin: Tensor };
+  /** How many of the first positions are meta tokens, which every window sees. */
+  readonly metaTokens: number;
   /** Present when decoding. */
   readonly cache?: MixerCache;
 }
 
 export interface MixerCache {
-  /** int32 [B] position of the first of the T tokens; the cache holds all positions before it. */
+  /** int32 [B] position of the first of the T tokens; the cache holds what is needed of all positions before it. */
   readonly start: Tensor<"int">;
-  /** By the names that the mixer's `cacheSpecs` declares; [B,C,...] with C the capacity. */
+  /**
+   * int32 [B] the last of the T tokens that counts, -1 for none: later ones are padding and must not move a state. Always
+   * given where a mixer is recurrent.
+   */
+  readonly last?: Tensor<"int"> | undefined;
+  /** By the names that the mixer's `cacheSpecs` declares: [B,C,...] with C the capacity, or a state [B,...]. */
   readonly entries: { readonly [name: string]: Tensor };
 }
 
 export interface MixerOutput {
-  /** [B,T,M] */
+  /** [B,T,innerWidth], before the output projection */
   readonly value: Tensor;
   /** The caches with the T tokens written; empty when not decoding. */
   readonly cache: { readonly [name: string]: Tensor };
@@ -30,10 +52,19 @@ export interface MixerOutput {
   readonly decaySpan?: Tensor;
 }
 
+/** The block around a mixer owns the norm before it and the projection after it, under names that the mixer gives. */
 export interface Mixer extends Layer {
-  /** What is kept for each token. */
+  readonly names: { readonly norm: string; readonly output: string };
+  /** Width of what `forward` gives. */
+  readonly innerWidth: number;
+  /** First values of the output projection. */
+  readonly outputInitializer: Initializer;
+  /** True where it keeps one state in place of all positions, so that decoding cannot go back to an earlier one. */
+  readonly isRecurrent: boolean;
+  /** What is kept: entries with an axis of `capacity` for each token, others once. */
   cacheSpecs(batch: DimLike, capacity: DimLike): { readonly [name: string]: TensorSpec<"float"> };
-  forward(p: ParametersOf<this>, x: Tensor, context: MixerContext): MixerOutput;
+  /** @param h normed input [B,T,M] */
+  forward(p: ParametersOf<this>, h: Tensor, context: MixerContext): MixerOutput;
 }
 
 /** [B,T,H*D] to [B,T,H,D]. */
@@ -46,4 +77,85 @@ export function splitHeads(x: Tensor, heads: number): Tensor {
 export function mergeHeads(x: Tensor): Tensor {
   const [heads, width] = x.shape.slice(-2);
   return reshape(x, [...x.shape.slice(0, -2), heads?.times(width ?? 1) ?? 1]);
+}
+
+/** [..., G, N] to [..., G*times, N]: neighbouring heads share a group. */
+export function repeatHeads(x: Tensor, times: number): Tensor {
+  if (times === 1) return x;
+  const leading = x.shape.slice(0, -2);
+  const [groups = Dim.of(1), width = Dim.of(1)] = x.shape.slice(-2);
+  const spread = broadcastTo(reshape(x, [...leading, groups, 1, width]), [...leading, groups, times, width]);
+  return reshape(spread, [...leading, groups.times(times), width]);
+}
+
+/** rmsNorm of each of `groups` parts of the last axis by itself, with a weight for every channel. */
+export function normGroups(x: Tensor, weight: Tensor, groups: number, epsilon: number): Tensor {
+  if (groups === 1) return rmsNorm(x, weight, { epsilon });
+  const parts = splitHeads(x, groups);
+  const ones = broadcastTo(constant(1, weight.dtype) as Tensor, parts.shape.slice(-1));
+  return mul(mergeHeads(rmsNorm(parts, ones, { epsilon })), weight);
+}
+
+/** Parts of the last axis of these widths, in order. */
+export function splitWidths(x: Tensor, widths: readonly number[]): readonly Tensor[] {
+  let start = 0;
+  return widths.map((width) => {
+    start += width;
+    return slice(x, { axis: -1, start: start - width, end: start });
+  });
+}
+
+/** The entries of a cache under the names that a mixer declared. @throws GraphError naming one that is missing */
+export function expectEntries<const N extends string>(
+  mixer: string,
+  { entries }: MixerCache,
+  names: readonly N[],
+): { readonly [K in N]: Tensor } {
+  for (const name of names) {
+    if (entries[name] === undefined) {
+      throw new GraphError(`${mixer}: expected caches ${names.join(", ")}, got ${Object.keys(entries).join(", ")}`);
+    }
+  }
+  return entries as { readonly [K in N]: Tensor };
+}
+
+/** [B] of truth values to the axes of an entry. */
+function perRow(condition: Tensor<"bool">, entry: Tensor): Tensor<"bool"> {
+  return reshape(condition, [entry.shape[0] ?? 1, ...entry.shape.slice(1).map(() => 1)]);
+}
+
+/** The row of an entry [B,C,...] before the first token: [B,...]. At position 0 there is none, and it is zero. */
+export function rowBefore(entry: Tensor, start: Tensor<"int">): Tensor {
+  const row = takeRow(entry, maximum<"int">(sub<"int">(start, 1), 0));
+  return where(perRow(less<"int">(start, 1), row), 0, row);
+}
+
+/** A state [B,...] as it is before the first token: zero at position 0. */
+export function stateBefore(entry: Tensor, start: Tensor<"int">): Tensor {
+  return where(perRow(less<"int">(start, 1), entry), 0, entry);
+}
+
+function expectLast(last: Tensor<"int"> | undefined): Tensor<"int"> {
+  if (last === undefined) throw new GraphError("a recurrent mixer needs to know which tokens count; pass last");
+  return last;
+}
+
+/** True in [B,T,1] for tokens that count. */
+export function counts(x: Tensor, { last }: MixerCache): Tensor<"bool"> {
+  const [B = Dim.of(1), T = Dim.of(1)] = x.shape;
+  return reshape(lessEqual<"int">(iota(T), reshape(expectLast(last), [B, 1])), [B, T, 1]);
+}
+
+/**
+ * The last rows of what was and what came: `before` [B,W,...] followed by the tokens of x [B,T,...] that count, of which
+ * the last W are given.
+ */
+export function lastRows(before: Tensor, x: Tensor, { last }: MixerCache): Tensor {
+  const rows = concat([before, x], { axis: 1 });
+  const width = before.shape[1]?.value ?? 1;
+  const taken = Array.from({ length: width }, (_, index) => {
+    const row = takeRow(rows, add<"int">(expectLast(last), index + 1));
+    return reshape(row, row.shape.toSpliced(1, 0, Dim.of(1)));
+  });
+  return concat(taken, { axis: 1 });
 }

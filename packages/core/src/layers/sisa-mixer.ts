@@ -1,28 +1,27 @@
 // Multi-head SISA: attention whose score carries the importance signal of a state space model.
 
 import type { DimLike } from "../dim.ts";
-import { GraphError } from "../errors.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { add } from "../ops/add.ts";
 import { cacheWrite } from "../ops/cache-write.ts";
 import { decayAttention } from "../ops/decay-attention.ts";
 import { decaySpan } from "../ops/decay-span.ts";
-import { less } from "../ops/less.ts";
 import { linear } from "../ops/linear.ts";
-import { maximum } from "../ops/maximum.ts";
 import { neg } from "../ops/neg.ts";
-import { reshape } from "../ops/reshape.ts";
-import { rmsNorm } from "../ops/rms-norm.ts";
 import { rope } from "../ops/rope.ts";
 import { type SisaForm, sisaAttention } from "../ops/sisa-attention.ts";
 import { softplus } from "../ops/softplus.ts";
 import { ssmPrepare } from "../ops/ssm-prepare.ts";
-import { sub } from "../ops/sub.ts";
-import { takeRow } from "../ops/take-row.ts";
-import { where } from "../ops/where.ts";
 import { f32 } from "../spec.ts";
 import { filled, normal, type ParametersOf } from "./layer.ts";
-import { type Mixer, type MixerCache, type MixerContext, type MixerOutput, mergeHeads, splitHeads } from "./mixer.ts";
+import {
+  expectEntries,
+  type Mixer,
+  type MixerContext,
+  type MixerOutput,
+  mergeHeads,
+  rowBefore,
+  splitHeads,
+} from "./mixer.ts";
 
 export interface SisaMixerSizes {
   /** M, a multiple of heads */
@@ -31,11 +30,10 @@ export interface SisaMixerSizes {
   /** S, width per head of the read and write vectors; even */
   readonly stateWidth: number;
   readonly form: SisaForm;
-  readonly normEpsilon: number;
 }
 
 /**
- * Pre-norm SISA and a residual.
+ * Multi-head SISA.
  *
  * | here | paper |
  * |---|---|
@@ -50,12 +48,16 @@ export interface SisaMixerSizes {
 export class SisaMixer implements Mixer {
   readonly sizes: SisaMixerSizes;
   readonly parameters;
+  readonly names = { norm: "attn_norm.weight", output: "W_O.weight" };
+  readonly innerWidth: number;
+  readonly outputInitializer = { kind: "normal", deviation: 0.02 } as const;
+  readonly isRecurrent = false;
 
   constructor(sizes: SisaMixerSizes) {
     const { width: M, heads: H, stateWidth: S } = sizes;
     this.sizes = sizes;
+    this.innerWidth = M;
     this.parameters = {
-      "attn_norm.weight": filled([M], 1),
       "W_Q.weight": normal([M, M], 0.02),
       "W_K.weight": normal([M, M], 0.02),
       "W_V.weight": normal([M, M], 0.02),
@@ -65,7 +67,6 @@ export class SisaMixer implements Mixer {
       "alpha_proj.weight": normal([H, M], 0.02),
       "alpha_proj.bias": filled([H], -5),
       lambda_raw: { ...filled([H], -1), learningRateFactor: 0.1, weightDecay: false },
-      "W_O.weight": normal([M, M], 0.02),
     };
   }
 
@@ -81,9 +82,9 @@ export class SisaMixer implements Mixer {
     };
   }
 
-  forward(p: ParametersOf<this>, x: Tensor, { rope: { cos, sin }, cache }: MixerContext): MixerOutput {
-    const { heads, form, normEpsilon } = this.sizes;
-    const h = rmsNorm(x, p["attn_norm.weight"], { epsilon: normEpsilon });
+  forward(p: ParametersOf<this>, h: Tensor, context: MixerContext): MixerOutput {
+    const { heads, width, form } = this.sizes;
+    const { cos, sin } = context.rope(width / heads);
     const project = (weight: Tensor) => splitHeads(linear(h, weight), heads);
     const q = rope(project(p["W_Q.weight"]), cos, sin); // [B,T,H,D]
     const k = rope(project(p["W_K.weight"]), cos, sin);
@@ -93,26 +94,19 @@ export class SisaMixer implements Mixer {
     const phase = project(p["theta_proj.weight"]); // [B,T,H,S/2]
     const logDecay = neg(softplus(linear(h, p["alpha_proj.weight"], p["alpha_proj.bias"]))); // [B,T,H]
     const lambda = softplus(p.lambda_raw);
-    const output = (y: Tensor) => add(x, linear(mergeHeads(y), p["W_O.weight"]));
-
-    if (!cache)
-      return { value: output(sisaAttention({ q, k, v, c, b, logDecay, phase, lambda }, { form })), cache: {} };
-
-    const { start, entries } = expectEntries(cache);
-    // The state before the first token is the last row written. At position 0 there is none, and it is not used.
-    const lastRow = maximum<"int">(sub<"int">(start, 1), 0);
-    const isFirst = less<"int">(start, 1);
-    const before = (entry: Tensor) => {
-      const row = takeRow(entry, lastRow);
-      return where(reshape(isFirst, [row.shape[0] ?? 1, ...row.shape.slice(1).map(() => 1)]), 0, row);
-    };
+    const { cache } = context;
+    if (!cache) {
+      return { value: mergeHeads(sisaAttention({ q, k, v, c, b, logDecay, phase, lambda }, { form })), cache: {} };
+    }
+    const { start } = cache;
+    const entries = expectEntries("SisaMixer", cache, ["key", "value", "importance", "decay", "phase"]);
     const prepared = ssmPrepare({
       c,
       b,
       logDecay,
       phase,
-      gBefore: before(entries.decay),
-      phaseBefore: before(entries.phase),
+      gBefore: rowBefore(entries.decay, start),
+      phaseBefore: rowBefore(entries.phase, start),
       start,
     });
     const written = {
@@ -133,22 +127,7 @@ export class SisaMixer implements Mixer {
       lambda,
       queryStart: start,
     });
-    const result = { value: output(y), cache: written };
+    const result = { value: mergeHeads(y), cache: written };
     return form === "sdpa" ? { ...result, decaySpan: decaySpan(prepared.g, written.decay, start) } : result;
   }
-}
-
-type SisaEntries = { readonly [N in "key" | "value" | "importance" | "decay" | "phase"]: Tensor };
-
-function expectEntries({ start, entries }: MixerCache): {
-  readonly start: Tensor<"int">;
-  readonly entries: SisaEntries;
-} {
-  const { key, value, importance, decay, phase } = entries;
-  if (!key || !value || !importance || !decay || !phase) {
-    throw new GraphError(
-      `SisaMixer: expected caches key, value, importance, decay, phase, got ${Object.keys(entries)}`,
-    );
-  }
-  return { start, entries: { key, value, importance, decay, phase } };
 }

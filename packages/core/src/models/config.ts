@@ -1,31 +1,70 @@
-// What a language model is made of, its checks, and its config.json form.
+// What a language model is made of, and its checks.
 
 import { ConfigError } from "../errors.ts";
+import type { Combination } from "../layers/block.ts";
 import type { SisaForm } from "../ops/sisa-attention.ts";
+import { checkMixerSettings, isMixerKind, type MixerKind, type MixerSettings, mixerKinds } from "./mixers.ts";
 
-/** How the tokens of a layer see each other. */
-export type MixerKind = "sisa" | "attention";
+/** What follows the mixer of a layer: a gated feed-forward, experts of which each token takes a few, or nothing. */
+export type FeedForwardKind = "dense" | "routed" | "none";
 
-/** Everything that decides a model's parameters and what it computes. */
+/** Everything that decides a model's parameters and what it computes. Fields that may be left out have a default. */
 export interface ModelConfig {
-  /** One mixer per layer: all `attention` is a Transformer, all `sisa` a SISA model. */
-  readonly mixers: readonly MixerKind[];
+  /**
+   * One entry per layer, the name of a mixer: a kind such as `sisa` or `attention`, or a name of `mixerSettings`. Several
+   * joined by "+" stand side by side: `attention+mamba2`. All `attention` is a Transformer, all `sisa` a SISA model.
+   */
+  readonly mixers: readonly string[];
   /** V */
   readonly vocabularySize: number;
   /** M */
   readonly width: number;
-  /** H; the head width is width / heads, and even */
+  /** H; the head width is width / heads */
   readonly heads: number;
-  /** F */
+  /** F; 0 where no layer has a feed-forward */
   readonly feedForwardWidth: number;
-  /** S, for SISA layers; even */
+  /** Width per head of the states of SISA and state space layers, where their settings say nothing else. */
   readonly stateWidth: number;
   /** Form of SISA layers in a full pass. */
   readonly form: SisaForm;
-  /** Positions that the rotary table covers. */
+  /** Tokens that a sequence can have; positions that the rotary table covers. */
   readonly maximumLength: number;
   readonly ropeBase: number;
   readonly normEpsilon: number;
+  /** What is special about mixers, by the names used in `mixers`. Default: every kind with its defaults. */
+  readonly mixerSettings?: { readonly [name: string]: MixerSettings };
+  /** How mixers side by side are put together. Default "sum" */
+  readonly combination?: Combination;
+  /** One entry per layer. Default: all `dense`, or all `none` where feedForwardWidth is 0 */
+  readonly feedForwards?: readonly FeedForwardKind[];
+  /** Of routed feed-forwards: how many experts there are and how many a token takes. */
+  readonly experts?: { readonly count: number; readonly perToken: number };
+  /** Learned vectors in front of every sequence. Default 0 */
+  readonly metaTokens?: number;
+  /** True where the embedding is the head too. Default true */
+  readonly tiedHead?: boolean;
+}
+
+/** The mixers of a layer, each with its settings. @throws ConfigError for a name that is not known */
+export function mixersOfLayer(config: ModelConfig, layer: number): readonly MixerSettings[] {
+  return String(config.mixers[layer])
+    .split("+")
+    .map((name) => {
+      const settings = config.mixerSettings?.[name];
+      if (settings) return settings;
+      if (isMixerKind(name)) return { kind: name };
+      const names = [...new Set([...mixerKinds, ...Object.keys(config.mixerSettings ?? {})])];
+      throw new ConfigError(`model: a mixer must be one of ${names.join(", ")}, got "${name}"`);
+    });
+}
+
+/** Every kind of mixer that a model has. */
+export function mixerKindsOf(config: ModelConfig): ReadonlySet<MixerKind> {
+  return new Set(config.mixers.flatMap((_, layer) => mixersOfLayer(config, layer).map(({ kind }) => kind)));
+}
+
+export function feedForwardOfLayer(config: ModelConfig, layer: number): FeedForwardKind {
+  return config.feedForwards?.[layer] ?? (config.feedForwardWidth > 0 ? "dense" : "none");
 }
 
 /** Sizes above these fit no memory, and would take down a program that tries. */
@@ -39,92 +78,51 @@ export function checkLayerCount(layers: number): void {
 
 /** @throws ConfigError naming the first field that cannot be */
 export function checkModelConfig(config: ModelConfig): ModelConfig {
-  const { mixers, width, heads, stateWidth, form } = config;
-  const counts = ["vocabularySize", "width", "heads", "feedForwardWidth", "stateWidth", "maximumLength"] as const;
-  for (const name of counts) {
-    const value = config[name];
-    const largest = name === "maximumLength" ? most.positions : most.size;
-    if (!Number.isInteger(value) || value < 1 || value > largest) {
-      throw new ConfigError(`model: ${name} must be a whole number from 1 to ${largest}, got ${value}`);
-    }
-  }
+  const { mixers, width, heads, form, feedForwards, experts, metaTokens = 0, combination = "sum" } = config;
+  for (const name of ["vocabularySize", "width", "heads", "stateWidth"] as const) expectCount(name, config[name], 1);
+  expectCount("maximumLength", config.maximumLength, 1, most.positions);
+  expectCount("feedForwardWidth", config.feedForwardWidth, 0);
+  expectCount("metaTokens", metaTokens, 0);
   for (const name of ["ropeBase", "normEpsilon"] as const) {
     if (!(config[name] > 0)) throw new ConfigError(`model: ${name} must be > 0, got ${config[name]}`);
   }
   if (!Array.isArray(mixers)) throw new ConfigError(`model: mixers must be a list, got ${JSON.stringify(mixers)}`);
   checkLayerCount(mixers.length);
-  for (const mixer of mixers) {
-    if (mixer !== "sisa" && mixer !== "attention") {
-      throw new ConfigError(`model: a mixer must be "sisa" or "attention", got "${mixer}"`);
-    }
-  }
   if (width % heads !== 0)
     throw new ConfigError(`model: heads must divide width, got heads ${heads} and width ${width}`);
-  if ((width / heads) % 2 !== 0) {
-    throw new ConfigError(
-      `model: width / heads must be even for rotary positions, got ${width} / ${heads} = ${width / heads}`,
-    );
-  }
-  if (mixers.includes("sisa") && stateWidth % 2 !== 0) {
-    throw new ConfigError(`model: stateWidth must be even, since its channels rotate in pairs; got ${stateWidth}`);
-  }
   if (form !== "exact" && form !== "sdpa")
     throw new ConfigError(`model: form must be "exact" or "sdpa", got "${form}"`);
+  if (combination !== "sum" && combination !== "mean") {
+    throw new ConfigError(`model: combination must be "sum" or "mean", got "${combination}"`);
+  }
+  for (const settings of Object.values(config.mixerSettings ?? {})) checkMixerSettings(settings, config);
+  mixers.forEach((_, layer) => {
+    for (const settings of mixersOfLayer(config, layer)) checkMixerSettings(settings, config);
+  });
+  if (feedForwards && feedForwards.length !== mixers.length) {
+    throw new ConfigError(`model: feedForwards must have ${mixers.length} entries, got ${feedForwards.length}`);
+  }
+  const kinds = new Set(mixers.map((_, layer) => feedForwardOfLayer(config, layer)));
+  for (const kind of kinds) {
+    if (kind !== "dense" && kind !== "routed" && kind !== "none") {
+      throw new ConfigError(`model: a feed-forward must be "dense", "routed" or "none", got "${kind}"`);
+    }
+    if (kind !== "none") expectCount("feedForwardWidth", config.feedForwardWidth, 1);
+  }
+  if (kinds.has("routed")) {
+    expectCount("experts.count", experts?.count, 1);
+    expectCount("experts.perToken", experts?.perToken, 1);
+    if (experts && experts.perToken > experts.count) {
+      throw new ConfigError(
+        `model: ${experts.perToken} experts per token are more than the ${experts.count} there are`,
+      );
+    }
+  }
   return config;
 }
 
-const jsonNames = {
-  vocabularySize: "vocab_size",
-  width: "hidden_size",
-  heads: "num_attention_heads",
-  feedForwardWidth: "intermediate_size",
-  stateWidth: "state_size",
-  maximumLength: "max_position_embeddings",
-  ropeBase: "rope_theta",
-  normEpsilon: "rms_norm_eps",
-} as const;
-
-/** The object of config.json, in the names that Hugging Face tools use. */
-export function modelConfigToJson(config: ModelConfig): Record<string, unknown> {
-  const fields = Object.entries(jsonNames).map(([name, json]) => [json, config[name as keyof typeof jsonNames]]);
-  return {
-    architectures: ["SisaForCausalLM"],
-    model_type: "sisa",
-    ...Object.fromEntries(fields),
-    num_hidden_layers: config.mixers.length,
-    layer_types: [...config.mixers],
-    sisa_form: config.form,
-    hidden_act: "silu",
-    tie_word_embeddings: true,
-    torch_dtype: "float32",
-  };
-}
-
-/**
- * The model that a config.json describes. Fields of other tools are left alone.
- * @throws ConfigError where a field is missing or impossible
- */
-export function modelConfigFromJson(json: Readonly<Record<string, unknown>>): ModelConfig {
-  if (json.model_type !== "sisa") {
-    throw new ConfigError(`config.json: expected model_type "sisa", got ${JSON.stringify(json.model_type)}`);
+function expectCount(name: string, value: number | undefined, least: number, largest = most.size): void {
+  if (value === undefined || !Number.isInteger(value) || value < least || value > largest) {
+    throw new ConfigError(`model: ${name} must be a whole number from ${least} to ${largest}, got ${value}`);
   }
-  if (json.tie_word_embeddings !== true) {
-    throw new ConfigError(
-      "config.json: expected tie_word_embeddings true; models with a head of their own are not known",
-    );
-  }
-  const number = (name: string): number => {
-    const value = json[name];
-    if (typeof value !== "number")
-      throw new ConfigError(`config.json: ${name} must be a number, got ${JSON.stringify(value)}`);
-    return value;
-  };
-  const numbers = Object.entries(jsonNames).map(([name, field]) => [name, number(field)]);
-  const mixers = json.layer_types;
-  if (!Array.isArray(mixers) || mixers.length !== number("num_hidden_layers")) {
-    throw new ConfigError(
-      `config.json: layer_types must list ${json.num_hidden_layers} layers, got ${JSON.stringify(mixers)}`,
-    );
-  }
-  return checkModelConfig({ ...Object.fromEntries(numbers), mixers, form: json.sisa_form } as ModelConfig);
 }

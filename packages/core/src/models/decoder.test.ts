@@ -5,24 +5,37 @@ import { initialize } from "../layers/layer.ts";
 import { RandomStream } from "../random.ts";
 import { reference } from "../reference/backend.ts";
 import { evaluate } from "../reference/evaluate.ts";
-import type { MixerKind, ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./config.ts";
 import { Decoder } from "./decoder.ts";
 import { languageModel } from "./language-model.ts";
 
 const vocabularySize = 19;
 const length = 150;
 
-function tinyModel(mixers: readonly MixerKind[], change: Partial<ModelConfig> = {}) {
+/** Small sizes for kinds whose defaults are too large here. */
+const mixerSettings = {
+  mamba2: { kind: "mamba2", headWidth: 8 },
+} as const satisfies ModelConfig["mixerSettings"];
+
+function tinyModel(mixers: readonly string[], change: Partial<ModelConfig> = {}) {
   const config = { vocabularySize, width: 16, heads: 2, feedForwardWidth: 12, stateWidth: 4, maximumLength: 200 };
-  const model = languageModel({ mixers, ...config, form: "exact", ropeBase: 1e4, normEpsilon: 1e-6, ...change });
+  const shared = { form: "exact", ropeBase: 1e4, normEpsilon: 1e-6, mixerSettings } as const;
+  const model = languageModel({ mixers, ...config, ...shared, ...change });
   const parameters = initialize(model, 5);
   // Weights of size 1, and a strong decay, so that every part of the cache matters.
   for (const [name, values] of Object.entries(parameters)) {
     if (name.endsWith("alpha_proj.bias")) values.fill(-1);
-    else if (name.endsWith(".weight") && !name.includes("norm")) values.set(values.map((value) => value * 12));
+    else if (model.parameters[name]?.initializer.kind === "normal") values.set(values.map((value) => value * 12));
   }
   return { model, parameters };
 }
+
+/** Branches that are averaged, which must be equally wide inside. */
+const meanWithMeta: Partial<ModelConfig> = {
+  combination: "mean",
+  metaTokens: 3,
+  mixerSettings: { wide: { kind: "attention" }, inner: { kind: "mamba2", headWidth: 8, innerWidth: 16 } },
+};
 
 const tokens = Array.from({ length }, (_, index) => new RandomStream(2, "tokens").below(vocabularySize, index));
 
@@ -63,8 +76,11 @@ describe.each([
   ["sisa", ["sisa", "sisa"]],
   ["attention", ["attention", "attention"]],
   ["a mix", ["sisa", "attention"]],
-] as const)("cached decoding of %s equals the full pass", (_name, mixers) => {
-  const own = tinyModel(mixers);
+  ["mamba2", ["mamba2", "mamba2"]],
+  ["mamba2 beside attention", ["mamba2+attention", "sisa"]],
+  ["a mean of mamba2 and attention, after meta tokens", ["wide+inner", "attention"], meanWithMeta],
+] as const)("cached decoding of %s equals the full pass", (_name, mixers, change: Partial<ModelConfig> = {}) => {
+  const own = tinyModel(mixers, change);
   const full = fullPass(own, tokens);
 
   test.each([
@@ -82,11 +98,17 @@ describe.each([
     }
   });
 
-  test("any prefix may be resumed, and what came after it is forgotten", async () => {
+  test("a prefix may be resumed where every position is kept, and what came after it is forgotten", async () => {
     await using backend = reference();
     await using decoder = await Decoder.create({ ...own, backend });
     await decoder.append([tokens.slice(0, 100)], [0]);
-    for (const prefix of [99, 64, 63, 10, 0]) {
+    const keepsAll = own.model.recurrentKinds.length === 0;
+    if (!keepsAll) {
+      await expect(decoder.append([[1]], [99])).rejects.toThrow(
+        `row 0 holds 100 tokens and cannot go on from 99: ${own.model.recurrentKinds} layers keep a state`,
+      );
+    }
+    for (const prefix of keepsAll ? [99, 64, 63, 10, 0] : [0]) {
       const other = [...tokens.slice(0, prefix), ...tokens.slice(120, 125)];
       const logits = await decoder.append([other.slice(prefix)], [prefix]);
       expect(difference(logits, 0, fullPass(own, other), other.length - 1)).toBeLessThan(1e-5);

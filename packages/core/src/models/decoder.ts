@@ -33,6 +33,8 @@ export class Decoder implements AsyncDisposable {
   readonly #options: DecoderOptions;
   readonly #executables: ReadonlyMap<number, Executable<GraphInputs, GraphOutputs>>;
   readonly #caches: { readonly [name: string]: DeviceTensor };
+  /** Tokens that each row holds. */
+  readonly #held: number[];
   readonly #inputs = new Map<
     number,
     { readonly ids: DeviceTensor; readonly start: DeviceTensor; readonly last: DeviceTensor }
@@ -50,6 +52,7 @@ export class Decoder implements AsyncDisposable {
     this.#caches = caches;
     this.capacity = capacity;
     this.batch = batch;
+    this.#held = new Array<number>(batch).fill(0);
   }
 
   /** @throws ConfigError where the capacity is above the model's maximum length */
@@ -60,18 +63,20 @@ export class Decoder implements AsyncDisposable {
         `decoder: capacity must be 1 to the model's maximumLength ${model.config.maximumLength}, got ${capacity}`,
       );
     }
-    const graph = simplify(model.decodeGraph().bind({ B: batch, C: capacity }));
+    // Rows that have ended write past their end while others go on.
+    const rows = capacity + model.prefix.length + 1;
+    const graph = simplify(model.decodeGraph(batch, rows));
     const names = Object.keys(model.cacheSpecs());
     const compile = (bound: typeof graph) =>
       backend.compile(bound, { state: Object.fromEntries(names.map((name) => [name, name])), constants: parameters });
     const executables = new Map<number, Executable<GraphInputs, GraphOutputs>>();
-    if (backend.limits.symbolicDims) executables.set(0, await compile(graph));
-    else {
-      for (const length of new Set([1, Math.min(chunkLength, capacity)])) {
-        executables.set(length, await compile(graph.bind({ T: length })));
-      }
-    }
-    const specs = Object.entries(model.cacheSpecs(batch, capacity));
+    const { symbolicDims } = backend.limits;
+    if (symbolicDims) executables.set(0, await compile(graph));
+    const lengths = symbolicDims ? [] : [1, Math.min(chunkLength, capacity)];
+    // A scan of unknown length goes by whole chunks, so single steps get a graph of their own.
+    if (symbolicDims && model.recurrentKinds.length > 0) lengths.push(1);
+    for (const length of new Set(lengths)) executables.set(length, await compile(graph.bind({ T: length })));
+    const specs = Object.entries(model.cacheSpecs(batch, rows));
     const caches = Object.fromEntries(specs.map(([name, spec]) => [name, backend.tensor(spec)]));
     return new Decoder(options, executables, caches, capacity, batch);
   }
@@ -80,9 +85,10 @@ export class Decoder implements AsyncDisposable {
    * Appends tokens to every row and returns the logits after the last one of each row.
    *
    * @param rows  one list of tokens per row, none empty
-   * @param start how many tokens each row keeps from before; may go back to resume any prefix
+   * @param start how many tokens each row keeps from before. It may go back to resume any prefix, but where the model
+   *              keeps states it must be 0 or all that the row holds
    * @returns logits, [batch, V] row major
-   * @throws DataError where a row is empty or would not fit
+   * @throws DataError where a row is empty, would not fit, or cannot go back
    */
   async append(rows: readonly (readonly number[])[], start: readonly number[]): Promise<Float32Array> {
     if (rows.length !== this.batch || start.length !== this.batch) {
@@ -90,37 +96,57 @@ export class Decoder implements AsyncDisposable {
         `decoder: expected ${this.batch} rows, got ${rows.length} of tokens and ${start.length} starts`,
       );
     }
-    const longest = Math.max(...rows.map((row) => row.length));
-    const { vocabularySize } = this.#options.model.config;
     rows.forEach((row, index) => {
-      const end = (start[index] ?? 0) + row.length;
-      if (row.length === 0) throw new DataError(`decoder: row ${index} has no tokens`);
-      if (end > this.capacity)
-        throw new DataError(`decoder: row ${index} needs ${end} tokens, its cache holds ${this.capacity}`);
-      const wrong = row.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabularySize);
-      if (wrong !== undefined)
-        throw new DataError(`decoder: expected token ids from 0 to ${vocabularySize - 1}, got ${wrong}`);
+      this.#check(row, index, start[index] ?? 0);
     });
+    const { model } = this.#options;
+    const { vocabularySize } = model.config;
+    // Meta tokens stand in front of every sequence, and count for nobody outside.
+    const tokens = rows.map((row, index) => (start[index] === 0 ? [...model.prefix, ...row] : row));
+    const from = start.map((position) => (position === 0 ? 0 : position + model.prefix.length));
+    const longest = Math.max(...tokens.map((row) => row.length));
+    const room = this.capacity + model.prefix.length + 1;
 
     const result = new Float32Array(this.batch * vocabularySize);
     for (let offset = 0; offset < longest; ) {
-      // Where each row goes on. One that has ended writes its last token again, and padding after it, which the next
-      // append overwrites.
-      const first = rows.map((row) => Math.min(offset, row.length - 1));
-      const positions = first.map((place, index) => (start[index] ?? 0) + place);
-      const length = this.#runLength(longest - offset, this.capacity - Math.max(...positions));
+      // A row that has ended waits at its end; what it writes there is overwritten by the next append.
+      const first = tokens.map((row) => Math.min(offset, row.length));
+      const positions = first.map((place, index) => (from[index] ?? 0) + place);
+      const length = this.#runLength(longest - offset, room - Math.max(...positions));
       const logits = await this.#run(
-        rows.map((row, index) => row.slice(first[index], (first[index] ?? 0) + length)),
+        tokens.map((row, index) => row.slice(first[index], (first[index] ?? 0) + length)),
         positions,
         length,
       );
-      rows.forEach((row, index) => {
+      tokens.forEach((row, index) => {
         if (offset >= row.length || offset + length < row.length) return;
         result.set(logits.subarray(index * vocabularySize, (index + 1) * vocabularySize), index * vocabularySize);
       });
       offset += length;
     }
+    rows.forEach((row, index) => {
+      this.#held[index] = (start[index] ?? 0) + row.length;
+    });
     return result;
+  }
+
+  /** @throws DataError unless tokens can be appended to a row at a position */
+  #check(row: readonly number[], index: number, start: number): void {
+    const { vocabularySize } = this.#options.model.config;
+    const { recurrentKinds } = this.#options.model;
+    const end = start + row.length;
+    const held = this.#held[index] ?? 0;
+    if (row.length === 0) throw new DataError(`decoder: row ${index} has no tokens`);
+    if (end > this.capacity)
+      throw new DataError(`decoder: row ${index} needs ${end} tokens, its cache holds ${this.capacity}`);
+    const wrong = row.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabularySize);
+    if (wrong !== undefined)
+      throw new DataError(`decoder: expected token ids from 0 to ${vocabularySize - 1}, got ${wrong}`);
+    if (recurrentKinds.length > 0 && start !== 0 && start !== held) {
+      throw new DataError(
+        `decoder: row ${index} holds ${held} tokens and cannot go on from ${start}: ${recurrentKinds.join(", ")} layers keep a state, not every position; start at 0 or ${held}`,
+      );
+    }
   }
 
   /** How many tokens the next run takes of every row, padding included, which must fit in the cache too. */
@@ -130,7 +156,7 @@ export class Decoder implements AsyncDisposable {
     return left > 1 && room >= longest ? longest : 1;
   }
 
-  /** Runs 1 to `length` tokens of each row; returns the logits after the last of each. */
+  /** Runs up to `length` tokens of each row; returns the logits after the last of each, of rows with none anything. */
   async #run(rows: readonly (readonly number[])[], positions: readonly number[], length: number): Promise<TypedArray> {
     const { backend, allowClamp } = this.#options;
     const inputs = this.#inputsFor(length);
@@ -147,7 +173,10 @@ export class Decoder implements AsyncDisposable {
     const executable = this.#executables.get(length) ?? this.#executables.get(0);
     const outputs = executable?.run({ ...this.#caches, ...inputs });
     if (outputs?.logits === undefined) throw new GraphError("decoder: the decode graph gave no logits");
-    if (outputs.decaySpan && !allowClamp) checkSpan(await outputs.decaySpan.read());
+    if (outputs.decaySpan && !allowClamp) {
+      const spans = await outputs.decaySpan.read();
+      checkSpan(spans.filter((_, index) => (rows[index] ?? []).length > 0));
+    }
     return await outputs.logits.read();
   }
 

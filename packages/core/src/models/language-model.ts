@@ -1,10 +1,11 @@
-// A decoder-only language model: embedding, blocks of mixer and feed-forward, final norm, tied head. The list of mixers
-// makes it a Transformer, a SISA model, or any mix.
+// A decoder-only language model: embedding, blocks of mixers and feed-forward, final norm, head. The list of mixers makes
+// it a Transformer, a SISA model, a state space model, or any mix.
 
 import { Dim, type DimLike } from "../dim.ts";
+import { ConfigError, GraphError } from "../errors.ts";
 import { type Graph, trace } from "../graph/graph.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { AttentionMixer } from "../layers/attention-mixer.ts";
+import { Block, type FeedForward } from "../layers/block.ts";
 import { GatedFeedForward } from "../layers/gated-feed-forward.ts";
 import {
   filled,
@@ -16,22 +17,28 @@ import {
   parameterSpecs,
   parametersUnder,
 } from "../layers/layer.ts";
-import type { Mixer, MixerContext } from "../layers/mixer.ts";
-import { SisaMixer } from "../layers/sisa-mixer.ts";
+import type { MixerCache, MixerContext } from "../layers/mixer.ts";
 import { add } from "../ops/add.ts";
+import { broadcastTo } from "../ops/broadcast-to.ts";
+import { concat } from "../ops/concat.ts";
 import { constant } from "../ops/constant.ts";
 import { gather } from "../ops/gather.ts";
 import { iota } from "../ops/iota.ts";
+import { less } from "../ops/less.ts";
 import { linear } from "../ops/linear.ts";
 import { linearCrossEntropy } from "../ops/linear-cross-entropy.ts";
 import { max } from "../ops/max.ts";
 import { maximum } from "../ops/maximum.ts";
+import { minimum } from "../ops/minimum.ts";
 import { reshape } from "../ops/reshape.ts";
 import { rmsNorm } from "../ops/rms-norm.ts";
 import { slice } from "../ops/slice.ts";
+import { sub } from "../ops/sub.ts";
 import { takeRow } from "../ops/take-row.ts";
+import { where } from "../ops/where.ts";
 import { i32, type TensorSpec } from "../spec.ts";
-import { checkModelConfig, type ModelConfig } from "./config.ts";
+import { checkModelConfig, feedForwardOfLayer, type ModelConfig, mixersOfLayer } from "./config.ts";
+import { createMixer, type MixerKind } from "./mixers.ts";
 import { tokenScores } from "./token-scores.ts";
 
 type Tensors = { readonly [name: string]: Tensor };
@@ -63,87 +70,106 @@ export type StepGraph = Graph<
   { readonly logits: TensorSpec<"float">; readonly [cache: string]: TensorSpec }
 >;
 
-interface Block {
-  readonly prefix: string;
-  readonly mixer: Mixer;
-  readonly feedForward: GatedFeedForward;
-}
-
 /** Names and shapes of the parameters are those of the paper's code, so that its checkpoints load unchanged. */
 export class LanguageModel implements Layer {
   readonly config: ModelConfig;
   readonly parameters: Parameters;
+  /** Mixers that keep a state in place of all positions, by kind; a sequence cannot go back where there are any. */
+  readonly recurrentKinds: readonly MixerKind[];
+  /** Ids of the meta tokens, which stand in front of every sequence when decoding. They follow the vocabulary's. */
+  readonly prefix: readonly number[];
   readonly #ends: { readonly parameters: Record<"embed.weight" | "final_norm.weight", Parameter> };
-  readonly #blocks: readonly Block[];
-  #ropeTable: RopeTable | undefined;
+  readonly #options: Layer;
+  readonly #blocks: readonly { readonly prefix: string; readonly block: Block }[];
 
   /** @throws ConfigError */
   constructor(config: ModelConfig) {
     this.config = checkModelConfig(config);
-    const { width, vocabularySize } = config;
-    this.#blocks = config.mixers.map((kind, index) => ({
-      prefix: `layers.${index}.`,
-      mixer: kind === "sisa" ? new SisaMixer(config) : new AttentionMixer(config),
-      feedForward: new GatedFeedForward(config),
-    }));
+    const { width, vocabularySize, metaTokens = 0, tiedHead = true, normEpsilon, combination = "sum" } = config;
+    const recurrent = new Set<MixerKind>();
+    this.#blocks = config.mixers.map((_, layer) => {
+      const mixers = mixersOfLayer(config, layer).map((settings) => {
+        const mixer = createMixer(settings, config);
+        if (mixer.isRecurrent) recurrent.add(settings.kind);
+        return mixer;
+      });
+      const feedForward = createFeedForward(config, layer);
+      return { prefix: `layers.${layer}.`, block: new Block({ width, normEpsilon, mixers, combination, feedForward }) };
+    });
+    this.recurrentKinds = [...recurrent];
+    this.prefix = Array.from({ length: metaTokens }, (_, index) => vocabularySize + index);
     this.#ends = {
       parameters: { "embed.weight": normal([vocabularySize, width], 0.02), "final_norm.weight": filled([width], 1) },
     };
+    this.#options = {
+      parameters: {
+        ...(metaTokens > 0 ? { "meta_tokens.weight": normal([metaTokens, width], 1) } : {}),
+        ...(tiedHead ? {} : { "lm_head.weight": normal([vocabularySize, width], 0.02) }),
+      },
+    };
     this.parameters = {
       "embed.weight": this.#ends.parameters["embed.weight"],
-      ...Object.assign(
-        {},
-        ...this.#blocks.flatMap(({ prefix, mixer, feedForward }) => [mount(prefix, mixer), mount(prefix, feedForward)]),
-      ),
+      ...Object.assign({}, ...this.#blocks.map(({ prefix, block }) => mount(prefix, block))),
       "final_norm.weight": this.#ends.parameters["final_norm.weight"],
+      ...this.#options.parameters,
     };
   }
 
   /** Final hidden states [B,T,M] of ids [B,T], with the caches as the tokens leave them. */
-  #hidden(p: Tensors, ids: Tensor<"int">, decoding?: { readonly start: Tensor<"int">; readonly entries: Tensors }) {
+  #hidden(p: Tensors, ids: Tensor<"int">, decoding?: MixerCache) {
     const { "embed.weight": embed, "final_norm.weight": finalNorm } = parametersUnder(p, "", this.#ends);
-    let x = gather(embed, ids);
-    const rope = this.#ropeAt(ids, decoding?.start);
+    const options = parametersUnder(p, "", this.#options);
+    const meta = options["meta_tokens.weight"];
+    let x = meta ? this.#embedWithMeta(embed, meta, ids, decoding !== undefined) : gather(embed, ids);
+    const positions = positionsOf(x, decoding?.start, this.config);
+    const tables = new Map<number, Rotation>();
+    const rope = (width: number) => {
+      const known = tables.get(width) ?? rotationAt(positions, width, this.config);
+      tables.set(width, known);
+      return known;
+    };
     const cache: Record<string, Tensor> = {};
     const spans: Tensor[] = [];
-    for (const { prefix, mixer, feedForward } of this.#blocks) {
-      const context: MixerContext = decoding
-        ? { rope, cache: { start: decoding.start, entries: entriesUnder(decoding.entries, prefix) } }
-        : { rope };
-      const mixed = mixer.forward(parametersUnder(p, prefix, mixer), x, context);
-      for (const [name, tensor] of Object.entries(mixed.cache)) cache[prefix + name] = tensor;
-      if (mixed.decaySpan) spans.push(max(mixed.decaySpan, { axes: [-1] }));
-      x = feedForward.forward(parametersUnder(p, prefix, feedForward), mixed.value);
+    for (const { prefix, block } of this.#blocks) {
+      const entries = decoding && entriesUnder(decoding.entries, prefix);
+      const context: MixerContext = {
+        rope,
+        metaTokens: this.prefix.length,
+        ...(decoding && entries ? { cache: { ...decoding, entries } } : {}),
+      };
+      const result = block.forward(parametersUnder(p, prefix, block), x, context);
+      for (const [name, tensor] of Object.entries(result.cache)) cache[prefix + name] = tensor;
+      if (result.decaySpan) spans.push(max(result.decaySpan, { axes: [-1] }));
+      x = result.value;
     }
+    if (meta && !decoding) x = slice(x, { axis: 1, start: this.prefix.length });
     const hidden = rmsNorm(x, finalNorm, { epsilon: this.config.normEpsilon });
-    return { hidden, embed, cache, decaySpan: spans.length > 0 ? spans.reduce((a, b) => maximum(a, b)) : undefined };
+    const head = options["lm_head.weight"] ?? embed;
+    return { hidden, head, cache, decaySpan: spans.length > 0 ? spans.reduce((a, b) => maximum(a, b)) : undefined };
   }
 
-  #ropeAt(ids: Tensor<"int">, start: Tensor<"int"> | undefined): MixerContext["rope"] {
-    const { maximumLength, width, heads } = this.config;
-    const half = width / heads / 2;
-    const [B = Dim.of(0), T = Dim.of(0)] = ids.shape;
-    const at = (values: Float32Array): Tensor => {
-      const table = constant(values, "float32", [maximumLength, half]);
-      if (!start) return reshape(slice(table, { axis: 0, end: T }), [T, 1, half]);
-      const positions = add<"int">(iota(T), reshape(start, [B, 1]));
-      return reshape(gather(table, positions), [B, T, 1, half]);
-    };
-    // Counting parameters needs no table, and a long one is large.
-    this.#ropeTable ??= ropeTable(this.config);
-    return { cos: at(this.#ropeTable.cos), sin: at(this.#ropeTable.sin) };
+  /** In a full pass the meta tokens are put in front; when decoding they come as ids above the vocabulary. */
+  #embedWithMeta(embed: Tensor, meta: Tensor, ids: Tensor<"int">, isDecoding: boolean): Tensor {
+    const [B = Dim.of(1), T = Dim.of(1)] = ids.shape;
+    const { vocabularySize, width } = this.config;
+    const count = this.prefix.length;
+    if (!isDecoding) return concat([broadcastTo(meta, [B, count, width]), gather(embed, ids)], { axis: 1 });
+    const isWord = less<"int">(ids, vocabularySize);
+    const word = gather(embed, minimum<"int">(ids, vocabularySize - 1));
+    const place = minimum<"int">(maximum<"int">(sub<"int">(ids, vocabularySize), 0), count - 1);
+    return where(reshape(isWord, [B, T, 1]), word, gather(meta, place));
   }
 
   /** Logits [B,T,V] of every position. */
   logits(p: Tensors, ids: Tensor<"int">): Tensor {
-    const { hidden, embed } = this.#hidden(p, ids);
-    return linear(hidden, embed);
+    const { hidden, head } = this.#hidden(p, ids);
+    return linear(hidden, head);
   }
 
   /** Mean cross-entropy in nats of targets [B,T] after ids [B,T]. */
   loss(p: Tensors, ids: Tensor<"int">, targets: Tensor<"int">): Tensor {
-    const { hidden, embed } = this.#hidden(p, ids);
-    return linearCrossEntropy({ x: hidden, weight: embed, targets });
+    const { hidden, head } = this.#hidden(p, ids);
+    return linearCrossEntropy({ x: hidden, weight: head, targets });
   }
 
   /** Inputs `ids` int32 [B,T] and all parameters; output `logits` [B,T,V]. */
@@ -173,10 +199,10 @@ export class LanguageModel implements Layer {
   scoreGraph(): ScoreGraph {
     const inputs = { ids: i32("B", "T"), places: i32("R"), targets: i32("R"), ...parameterSpecs(this) };
     const graph = trace(inputs, ({ ids, places, targets, ...p }) => {
-      const { hidden, embed } = this.#hidden(p as Tensors, ids as Tensor<"int">);
+      const { hidden, head } = this.#hidden(p as Tensors, ids as Tensor<"int">);
       return tokenScores({
         hidden,
-        weight: embed,
+        weight: head,
         places: places as Tensor<"int">,
         targets: targets as Tensor<"int">,
       });
@@ -187,8 +213,8 @@ export class LanguageModel implements Layer {
   /** What a cache keeps, by `layers.N.<entry>`. */
   cacheSpecs(batch: DimLike = "B", capacity: DimLike = "C"): ParameterSpecs {
     return Object.fromEntries(
-      this.#blocks.flatMap(({ prefix, mixer }) =>
-        Object.entries(mixer.cacheSpecs(batch, capacity)).map(([name, spec]) => [prefix + name, spec]),
+      this.#blocks.flatMap(({ prefix, block }) =>
+        Object.entries(block.cacheSpecs(batch, capacity)).map(([name, spec]) => [prefix + name, spec]),
       ),
     );
   }
@@ -196,21 +222,27 @@ export class LanguageModel implements Layer {
   /**
    * One step of cached decoding: prefill, a chunk or a single token are the same graph at another T.
    *
-   * Inputs: `ids` int32 [B,T]; `start` int32 [B], how many tokens each row has already; `last` int32 [B], which of the
-   * T rows the logits are for, so that rows of unequal length can be padded at the end; the caches; all parameters.
+   * Inputs: `ids` int32 [B,T]; `start` int32 [B], how many tokens each row has already, meta tokens included; `last` int32
+   * [B], the last of the T tokens that counts, for which the logits are, so that rows of unequal length can be padded at
+   * the end; -1 for a row that has none in this step and keeps its states; the caches; all parameters.
    * Outputs: `logits` [B,V]; the caches with the tokens written; for form `sdpa` also `decaySpan` [B], which must stay
    * below twice `sdpaClamp` for cached decoding to equal a full pass.
+   *
+   * @param capacity of the caches; a model that only keeps states has none
    */
-  decodeGraph(): DecodeGraph {
-    return this.#cachedGraph({ last: i32("B") }, (hidden, { last }) => takeRow(hidden, last)) as DecodeGraph;
+  decodeGraph(batch: DimLike = "B", capacity: DimLike = "C"): DecodeGraph {
+    return this.#cachedGraph({ last: i32(batch) }, { batch, capacity }, (hidden, { last }) =>
+      takeRow(hidden, maximum<"int">(last, 0)),
+    ) as DecodeGraph;
   }
 
   /**
-   * `decodeGraph` with the logits of any positions: in place of `last` it takes `places` int32 [R], counted through the
-   * rows one after another (row * T + position), and gives `logits` [R,V].
+   * `decodeGraph` with the logits of any positions: it takes `places` int32 [R], counted through the rows one after another
+   * (row * T + position), and gives `logits` [R,V]. It takes `last` too only where the model keeps states.
    */
   stepGraph(): StepGraph {
-    return this.#cachedGraph({ places: i32("R") }, (hidden, { places }) => {
+    const choice = { places: i32("R"), ...(this.recurrentKinds.length > 0 ? { last: i32("B") } : {}) };
+    return this.#cachedGraph(choice, { batch: "B", capacity: "C" }, (hidden, { places }) => {
       const [B = Dim.of(0), T = Dim.of(0), M = Dim.of(0)] = hidden.shape;
       return gather(reshape(hidden, [B.times(T), M]), places);
     }) as StepGraph;
@@ -219,16 +251,19 @@ export class LanguageModel implements Layer {
   /** Cached decoding with the logits of the hidden states that `chosen` picks from [B,T,M] by its inputs. */
   #cachedGraph<const I extends Readonly<Record<string, TensorSpec<"int">>>>(
     choice: I,
+    { batch, capacity }: { readonly batch: DimLike; readonly capacity: DimLike },
     chosen: (hidden: Tensor, choice: { readonly [N in keyof I]: Tensor<"int"> }) => Tensor,
   ): unknown {
-    const specs = { ids: i32("B", "T"), start: i32("B") };
-    return trace({ ...specs, ...choice, ...this.cacheSpecs(), ...parameterSpecs(this) }, (tensors) => {
-      const { ids, start } = tensors as { readonly ids: Tensor<"int">; readonly start: Tensor<"int"> };
+    const specs = { ids: i32(batch, "T"), start: i32(batch), ...choice };
+    const caches = this.cacheSpecs(batch, capacity);
+    return trace({ ...specs, ...caches, ...parameterSpecs(this) }, (tensors) => {
+      const { ids, start, last } = tensors as { readonly [name: string]: Tensor<"int"> };
       const p = tensors as unknown as Tensors;
-      const entries = Object.fromEntries(Object.keys(this.cacheSpecs()).map((name) => [name, p[name] as Tensor]));
-      const { hidden, embed, cache, decaySpan } = this.#hidden(p, ids, { start, entries });
+      const entries = Object.fromEntries(Object.keys(caches).map((name) => [name, p[name] as Tensor]));
+      if (!ids || !start) throw new GraphError("decode graph: expected ids and start");
+      const { hidden, head, cache, decaySpan } = this.#hidden(p, ids, { start, last, entries });
       const rows = chosen(hidden, tensors as unknown as { readonly [N in keyof I]: Tensor<"int"> });
-      return { logits: linear(rows, embed), ...(decaySpan ? { decaySpan } : {}), ...cache };
+      return { logits: linear(rows, head), ...(decaySpan ? { decaySpan } : {}), ...cache };
     });
   }
 }
@@ -241,20 +276,50 @@ function entriesUnder(entries: Tensors, prefix: string): Tensors {
   );
 }
 
-interface RopeTable {
-  readonly cos: Float32Array;
-  readonly sin: Float32Array;
+interface Rotation {
+  readonly cos: Tensor;
+  readonly sin: Tensor;
 }
 
-/** Cosines and sines of position * base^(-2 i / D), from float64. Source: Su et al. 2021, arXiv:2104.09864. */
-function ropeTable({ maximumLength, width, heads, ropeBase }: ModelConfig): RopeTable {
-  const half = width / heads / 2;
-  const angle = (index: number) => Math.floor(index / half) * ropeBase ** (-(index % half) / half);
-  const length = maximumLength * half;
-  return {
-    cos: Float32Array.from({ length }, (_, index) => Math.cos(angle(index))),
-    sin: Float32Array.from({ length }, (_, index) => Math.sin(angle(index))),
+/** int32 [B,T] positions when decoding; else how many there are. Those of padding stay within the table. */
+function positionsOf(x: Tensor, start: Tensor<"int"> | undefined, config: ModelConfig): Tensor<"int"> | Dim {
+  const [B = Dim.of(0), T = Dim.of(0)] = x.shape;
+  if (!start) return T;
+  const positions = add<"int">(iota(T), reshape(start, [B, 1]));
+  return minimum<"int">(positions, tableLength(config) - 1);
+}
+
+function tableLength({ maximumLength, metaTokens = 0 }: ModelConfig): number {
+  return maximumLength + metaTokens;
+}
+
+/**
+ * Cosines and sines of position * base^(-2 i / width), from float64, for [B,T,H,width/2].
+ * Source: Su et al. 2021, arXiv:2104.09864.
+ */
+function rotationAt(positions: Tensor<"int"> | Dim, width: number, config: ModelConfig): Rotation {
+  const half = width / 2;
+  const rows = tableLength(config);
+  const angle = (index: number) => Math.floor(index / half) * config.ropeBase ** (-(index % half) / half);
+  const at = (of: (angle: number) => number): Tensor => {
+    const values = Float32Array.from({ length: rows * half }, (_, index) => of(angle(index)));
+    const table = constant(values, "float32", [rows, half]);
+    if (Dim.is(positions)) return reshape(slice(table, { axis: 0, end: positions }), [positions, 1, half]);
+    const [B = 1, T = 1] = positions.shape;
+    return reshape(gather(table, positions), [B, T, 1, half]);
   };
+  return { cos: at(Math.cos), sin: at(Math.sin) };
+}
+
+function createFeedForward(config: ModelConfig, layer: number): FeedForward | undefined {
+  switch (feedForwardOfLayer(config, layer)) {
+    case "none":
+      return undefined;
+    case "dense":
+      return new GatedFeedForward(config);
+    case "routed":
+      throw new ConfigError("model: routed feed-forwards are not built yet");
+  }
 }
 
 /** A language model from its configuration. @throws ConfigError */

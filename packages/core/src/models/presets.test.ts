@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { ConfigError } from "../errors.ts";
-import { type ModelConfig, modelConfigFromJson, modelConfigToJson } from "./config.ts";
+import type { ModelConfig } from "./config.ts";
+import { modelConfigFromJson, modelConfigToJson } from "./config-json.ts";
 import { languageModel } from "./language-model.ts";
 import { ffnWidthFor, type PresetSize, parameterCountOf, preset } from "./presets.ts";
 
@@ -67,13 +68,13 @@ describe("config.json", () => {
     [{ model_type: "llama" }, 'expected model_type "sisa", got "llama"'],
     [{ hidden_size: "256" }, 'hidden_size must be a number, got "256"'],
     [{ layer_types: ["sisa"] }, "layer_types must list 2 layers"],
-    [{ layer_types: ["sisa", "mamba"] }, 'a mixer must be "sisa" or "attention", got "mamba"'],
+    [{ layer_types: ["sisa", "mamba9"] }, 'a mixer must be one of attention, sisa, mamba2, got "mamba9"'],
     [{ num_attention_heads: 3 }, "heads must divide width, got heads 3 and width 256"],
     [{ state_size: 7 }, "stateWidth must be even"],
     [{ sisa_form: "fast" }, 'form must be "exact" or "sdpa", got "fast"'],
     [{ rms_norm_eps: 0 }, "normEpsilon must be > 0, got 0"],
     [{ hidden_size: 260, num_attention_heads: 4 }, "width / heads must be even"],
-    [{ tie_word_embeddings: false }, "expected tie_word_embeddings true"],
+    [{ tie_word_embeddings: 1 }, "tie_word_embeddings must be true or false, got 1"],
   ])("refuses %j", (change, message) => {
     expect(() => modelConfigFromJson({ ...modelConfigToJson(config), ...change })).toThrow(message);
     expect(() => modelConfigFromJson({ ...modelConfigToJson(config), ...change })).toThrow(ConfigError);

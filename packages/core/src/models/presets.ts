@@ -2,8 +2,9 @@
 
 import { ConfigError } from "../errors.ts";
 import { parameterCount } from "../layers/layer.ts";
-import { checkLayerCount, checkModelConfig, type MixerKind, type ModelConfig } from "./config.ts";
+import { checkLayerCount, checkModelConfig, type ModelConfig } from "./config.ts";
 import { LanguageModel } from "./language-model.ts";
+import type { MixerKind } from "./mixers.ts";
 
 export type Family = "sisa" | "transformer";
 export type PresetSize = "1m" | "5m" | "50m" | "152m" | "369m";

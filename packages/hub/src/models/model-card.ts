@@ -1,18 +1,19 @@
 // The README.md of a model folder: what the model is, by its numbers, and how to use it.
 
-import { type ModelConfig, parameterCountOf } from "@sisa/core";
+import { type ModelConfig, mixerKindsOf, parameterCountOf } from "@sisa/core";
 
 /** Markdown with the header that Hugging Face reads. */
 export function modelCard(config: ModelConfig): string {
-  const kinds = [...new Set(config.mixers)];
-  const layers = kinds.map((kind) => `${config.mixers.filter((mixer) => mixer === kind).length} ${kind}`).join(", ");
+  const names = [...new Set(config.mixers)];
+  const layers = names.map((name) => `${config.mixers.filter((mixer) => mixer === name).length} ${name}`).join(", ");
+  const hasSisa = mixerKindsOf(config).has("sisa");
   const rows: [string, string | number][] = [
     ["Parameters", parameterCountOf(config).toLocaleString("en")],
     ["Layers", layers],
     ["Width", config.width],
     ["Heads", config.heads],
     ["Feed-forward width", config.feedForwardWidth],
-    ...(kinds.includes("sisa")
+    ...(hasSisa
       ? ([
           ["State width per head", config.stateWidth],
           ["Form", config.form],
@@ -24,7 +25,7 @@ export function modelCard(config: ModelConfig): string {
   return `---
 library_name: sisa
 pipeline_tag: text-generation
-tags: [${kinds.includes("sisa") ? "sisa, state-space, attention" : "transformer"}]
+tags: [${hasSisa ? "sisa, state-space, attention" : "transformer"}]
 ---
 
 # Language model

@@ -4,6 +4,7 @@
 import {
   CheckpointError,
   ConfigError,
+  checkModelConfig,
   type LanguageModel,
   languageModel,
   type ModelConfig,
@@ -17,6 +18,7 @@ import { readBytes, type Storage } from "../storage/storage.ts";
 import { fromFloat32, type TensorSource, toFloat32 } from "../tensors.ts";
 import { loadTokenizer } from "../tokenizers/json-tokenizer.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
+import { type ForeignModel, foreignModel, foreignNames, fromForeign } from "./foreign/foreign-model.ts";
 import { type GenerationConfig, generationConfigFromJson, generationConfigToJson } from "./generation-config.ts";
 import { modelCard } from "./model-card.ts";
 
@@ -76,7 +78,7 @@ export async function loadModelFolder(storage: Storage, options: LoadOptions = {
   for (const name of assetNames) {
     if ((await storage.size(name)) !== undefined) assets[name] = await readBytes(storage, name);
   }
-  const config = readConfig(assets, storage.location);
+  const { config, foreign } = readConfig(assets, storage.location);
   const generationFile = assets["generation_config.json"];
   const generationLocation = `${storage.location}/generation_config.json`;
   const generationConfig =
@@ -87,8 +89,11 @@ export async function loadModelFolder(storage: Storage, options: LoadOptions = {
   checkTokenizer(tokenizer, config, storage.location);
   const model = languageModel(config);
   await using source = await openTensors(storage, options);
-  const parameters = await readParameters(source, model);
-  return { model, parameters, tokenizer, generationConfig, assets: { ...assets, ...options.tokenizer?.files } };
+  const parameters = foreign
+    ? await readForeignParameters(source, model, foreign)
+    : await readParameters(source, model);
+  const own = foreign ? { "config.json": jsonBytes(modelConfigToJson(config)) } : {};
+  return { model, parameters, tokenizer, generationConfig, assets: { ...assets, ...own, ...options.tokenizer?.files } };
 }
 
 /**
@@ -100,7 +105,7 @@ export async function saveModelFolder(storage: Storage, saved: ModelToSave, opti
   const { config, tokenizer } = saved;
   const dtype = options.dtype ?? "float32";
   const model = languageModel(config);
-  checkNames(new Set(Object.keys(saved.parameters)), model, "saveModel");
+  checkNames(new Set(Object.keys(saved.parameters)), new Set(Object.keys(model.parameters)), "saveModel");
   if (tokenizer !== undefined) checkTokenizer(tokenizer, config, "saveModel");
 
   const files: Record<string, Uint8Array> = {
@@ -127,7 +132,7 @@ export async function readParameters(
   source: TensorSource,
   model: LanguageModel,
 ): Promise<Record<string, Float32Array>> {
-  checkNames(new Set(source.tensors.keys()), model, source.location);
+  checkNames(new Set(source.tensors.keys()), new Set(Object.keys(model.parameters)), source.location);
   for (const [name, { shape }] of Object.entries(model.parameters)) {
     const found = source.tensors.get(name)?.shape ?? [];
     if (found.length !== shape.length || found.some((size, axis) => size !== shape[axis])) {
@@ -141,6 +146,46 @@ export async function readParameters(
     parameters[name] = toFloat32(await source.read(name), `${source.location}: ${name}`);
   }
   return parameters;
+}
+
+/**
+ * The parameters of a model from a source in the names of other code.
+ * @throws CheckpointError where they are missing, left over or of another size
+ */
+export async function readForeignParameters(
+  source: TensorSource,
+  model: LanguageModel,
+  foreign: ForeignModel,
+): Promise<Record<string, Float32Array>> {
+  const names = new Set(source.tensors.keys());
+  // A head that is the embedding may be written a second time.
+  if (model.config.tiedHead !== false) names.delete("lm_head.weight");
+  checkNames(names, foreignNames(foreign, model), source.location);
+  const parameters: Record<string, Float32Array> = {};
+  for (const [name, { shape }] of Object.entries(model.parameters)) {
+    const tensor = foreign.tensorFor(name);
+    const parts: Float32Array[] = [];
+    for (const part of tensor.names) parts.push(toFloat32(await source.read(part), `${source.location}: ${part}`));
+    const values = parts.length === 1 && parts[0] ? parts[0] : joined(parts);
+    const size = shape.reduce((a, b) => a * b, 1);
+    if (values.length !== size) {
+      throw new CheckpointError(
+        `${source.location}: expected ${size} elements of ${tensor.names.join(", ")} for ${name} [${shape}], got ${values.length}; the weights are of another model than the configuration`,
+      );
+    }
+    parameters[name] = fromForeign(tensor, values, shape[0] ?? 1);
+  }
+  return parameters;
+}
+
+function joined(parts: readonly Float32Array[]): Float32Array {
+  const result = new Float32Array(parts.reduce((total, { length }) => total + length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    result.set(part, offset);
+    offset += part.length;
+  }
+  return result;
 }
 
 /**
@@ -160,13 +205,18 @@ export function checkTokenizer(tokenizer: Tokenizer, config: ModelConfig, locati
   }
 }
 
-function readConfig(assets: Readonly<Record<string, Uint8Array>>, location: string): ModelConfig {
+function readConfig(
+  assets: Readonly<Record<string, Uint8Array>>,
+  location: string,
+): { readonly config: ModelConfig; readonly foreign?: ForeignModel } {
   const file = assets["config.json"];
   if (file === undefined) {
     throw new CheckpointError(`${location}: expected a model folder; there is no config.json`);
   }
   try {
-    return modelConfigFromJson(parseJsonObject(file, `${location}/config.json`));
+    const json = parseJsonObject(file, `${location}/config.json`);
+    const foreign = foreignModel(json);
+    return foreign ? { config: checkModelConfig(foreign.config), foreign } : { config: modelConfigFromJson(json) };
   } catch (error) {
     // The message names the field, not the folder.
     if (ConfigError.isInstance(error)) throw new CheckpointError(`${location}/${error.message}`, { cause: error });
@@ -174,10 +224,9 @@ function readConfig(assets: Readonly<Record<string, Uint8Array>>, location: stri
   }
 }
 
-function checkNames(names: ReadonlySet<string>, model: LanguageModel, location: string): void {
-  const expected = Object.keys(model.parameters);
-  const missing = expected.filter((name) => !names.has(name));
-  const leftOver = [...names].filter((name) => !Object.hasOwn(model.parameters, name));
+function checkNames(names: ReadonlySet<string>, expected: ReadonlySet<string>, location: string): void {
+  const missing = [...expected].filter((name) => !names.has(name));
+  const leftOver = [...names].filter((name) => !expected.has(name));
   const some = (list: readonly string[]): string =>
     list.length > 3 ? `${list.slice(0, 3).join(", ")} and ${list.length - 3} more` : list.join(", ");
   if (missing.length > 0) throw new CheckpointError(`${location}: parameters are missing: ${some(missing)}`);

@@ -173,6 +173,10 @@ function decoder(model: LanguageModel, form: Form): Graph {
     model.decodeGraph() as unknown as Graph,
     ({ name }) => name === decayAttentionOp.name,
   );
+  if (model.recurrentKinds.length > 0 || model.prefix.length > 0) {
+    const what = model.prefix.length > 0 ? "meta tokens" : `the states of ${model.recurrentKinds.join(", ")} layers`;
+    throw new GraphError(`export: decoders with ${what} are not built; the model can be exported as one full pass`);
+  }
   const inputs: Record<string, AnyTensor> = { ...form.inputs };
   // What takes the place of each tensor of the decode graph.
   const replaced = new Map<AnyTensor, AnyTensor>();
@@ -203,7 +207,7 @@ function decoder(model: LanguageModel, form: Form): Graph {
       Object.entries(node.inputs).map(([name, tensor]) => [name, replacementOf(tensor)]),
     );
     const outputs =
-      node.inputs.row === last && node.op === takeRowOp
+      node.op === takeRowOp && node.inputs.x?.node.op !== inputOp
         ? { value: form.pick(given.x as Tensor) }
         : translate(node, given, form);
     for (const [name, tensor] of Object.entries(node.outputs)) {

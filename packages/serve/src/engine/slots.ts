@@ -92,6 +92,7 @@ export class Slots implements AsyncDisposable {
         `serve: the context length must be 2 to the model's maximumLength ${maximumLength}, got ${contextLength}`,
       );
     }
+    if (model.prefix.length > 0) throw new ConfigError("serve: models with meta tokens are not served yet");
     const recurrent = Object.entries(model.cacheSpecs()).find(([, spec]) => !isLong(spec));
     if (recurrent) {
       throw new ConfigError(

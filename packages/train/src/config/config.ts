@@ -99,8 +99,8 @@ export function withOverrides(config: unknown, words: readonly (readonly [name: 
   );
 }
 
-/** Fields of a complete model; a preset takes them as overrides. */
-const modelFields: { readonly [N in keyof Required<ModelConfig>]: true } = {
+/** Fields of a complete model, and whether it must have them; a preset takes them as overrides. */
+const modelFields: { readonly [N in keyof Required<ModelConfig>]: boolean } = {
   mixers: true,
   vocabularySize: true,
   width: true,
@@ -111,6 +111,12 @@ const modelFields: { readonly [N in keyof Required<ModelConfig>]: true } = {
   maximumLength: true,
   ropeBase: true,
   normEpsilon: true,
+  mixerSettings: false,
+  combination: false,
+  feedForwards: false,
+  experts: false,
+  metaTokens: false,
+  tiedHead: false,
 };
 
 const presetFields = [...Object.keys(modelFields), "preset", "size", "layers"];
@@ -134,9 +140,9 @@ export function modelConfigOf(choice: ModelConfig | PresetChoice, vocabularySize
     const { preset: family, size, ...overrides } = choice as PresetChoice;
     return preset(family, size, { vocabularySize, ...overrides });
   }
-  const missing = Object.keys(modelFields).find((name) => !(name in choice));
+  const missing = Object.entries(modelFields).find(([name, isNeeded]) => isNeeded && !(name in choice));
   if (missing !== undefined) {
-    throw new ConfigError(`model.${missing}: expected a value, got ${shown(undefined)}; give it, or name a preset`);
+    throw new ConfigError(`model.${missing[0]}: expected a value, got ${shown(undefined)}; give it, or name a preset`);
   }
   return checkModelConfig(choice as ModelConfig);
 }

@@ -1,0 +1,107 @@
+// The kinds of mixers: what can be set of each, how it is checked, and the layer that it makes.
+
+import { ConfigError } from "../errors.ts";
+import { AttentionMixer } from "../layers/attention-mixer.ts";
+import { Mamba2Mixer, type Mamba2Settings } from "../layers/mamba2-mixer.ts";
+import type { Mixer } from "../layers/mixer.ts";
+import { SisaMixer } from "../layers/sisa-mixer.ts";
+import type { ModelConfig } from "./config.ts";
+
+/** A mixer's kind and what is special about it; fields that are left out have their defaults. */
+export type MixerSettings =
+  | { readonly kind: "attention" }
+  | { readonly kind: "sisa" }
+  | ({ readonly kind: "mamba2" } & Mamba2Settings);
+
+export type MixerKind = MixerSettings["kind"];
+
+/** What a field may hold: a whole number of at least 1, a truth value, or one of some words. */
+type Rule = "count" | "boolean" | readonly string[];
+
+type SettingsOf<K extends MixerKind> = Extract<MixerSettings, { readonly kind: K }>;
+
+const rules: { readonly [K in MixerKind]: { readonly [N in Exclude<keyof SettingsOf<K>, "kind">]-?: Rule } } = {
+  attention: {},
+  sisa: {},
+  mamba2: {
+    stateWidth: "count",
+    innerWidth: "count",
+    headWidth: "count",
+    groups: "count",
+    convWidth: "count",
+    outputNorm: ["after-gate", "before-gate", "none"],
+  },
+};
+
+/** Names of all kinds. */
+export const mixerKinds = Object.keys(rules) as readonly MixerKind[];
+
+export function isMixerKind(name: string): name is MixerKind {
+  return Object.hasOwn(rules, name);
+}
+
+/** @throws ConfigError naming the first setting that cannot be */
+export function checkMixerSettings(settings: MixerSettings, config: ModelConfig): void {
+  const { kind } = settings;
+  if (!isMixerKind(kind)) {
+    throw new ConfigError(`model: the kind of a mixer must be one of ${mixerKinds.join(", ")}, got "${kind}"`);
+  }
+  const known: { readonly [name: string]: Rule } = rules[kind];
+  for (const [name, value] of Object.entries(settings)) {
+    if (name === "kind") continue;
+    const rule = Object.hasOwn(known, name) ? known[name] : undefined;
+    if (rule === undefined) {
+      const names = Object.keys(known).join(", ") || "none";
+      throw new ConfigError(`model: ${kind} has no setting ${name}; it has ${names}`);
+    }
+    const problem = problemOf(rule, value);
+    if (problem) throw new ConfigError(`model: ${name} of ${kind} must be ${problem}, got ${JSON.stringify(value)}`);
+  }
+  checkSizes(settings, config);
+}
+
+function problemOf(rule: Rule, value: unknown): string | undefined {
+  if (rule === "boolean") return typeof value === "boolean" ? undefined : "true or false";
+  if (rule === "count") return Number.isSafeInteger(value) && Number(value) >= 1 ? undefined : "a whole number >= 1";
+  return rule.includes(String(value)) ? undefined : rule.map((word) => `"${word}"`).join(" or ");
+}
+
+function checkSizes(settings: MixerSettings, { width, heads, stateWidth }: ModelConfig): void {
+  switch (settings.kind) {
+    case "attention":
+    case "sisa":
+      if ((width / heads) % 2 !== 0) {
+        throw new ConfigError(
+          `model: width / heads must be even for rotary positions, got ${width} / ${heads} = ${width / heads}`,
+        );
+      }
+      if (settings.kind === "sisa" && stateWidth % 2 !== 0) {
+        throw new ConfigError(`model: stateWidth must be even, since its channels rotate in pairs; got ${stateWidth}`);
+      }
+      return;
+    case "mamba2": {
+      const { innerWidth = 2 * width, headWidth = 64, groups = 1 } = settings;
+      expectMultiple("innerWidth", innerWidth, "headWidth", headWidth);
+      expectMultiple("the number of heads", innerWidth / headWidth, "groups", groups);
+    }
+  }
+}
+
+function expectMultiple(name: string, value: number, divisorName: string, divisor: number): void {
+  if (value % divisor !== 0) {
+    throw new ConfigError(`model: ${divisorName} must divide ${name}, got ${divisor} and ${value}`);
+  }
+}
+
+/** The layer that settings make in a model. */
+export function createMixer(settings: MixerSettings, config: ModelConfig): Mixer {
+  const sizes = { ...config, ...settings };
+  switch (settings.kind) {
+    case "attention":
+      return new AttentionMixer(sizes);
+    case "sisa":
+      return new SisaMixer(sizes);
+    case "mamba2":
+      return new Mamba2Mixer({ ...config, ...settings });
+  }
+}
