@@ -1,7 +1,7 @@
 // The data that a configuration names.
 import { resolve } from "node:path";
 import { ConfigError } from "@sisa/core";
-import { type TrainingConfig, type TrainingData, tokenShards } from "@sisa/train";
+import { syntheticData, syntheticVocabulary, type TrainingConfig, type TrainingData, tokenShards } from "@sisa/train";
 import { textFiles } from "@sisa/train/node";
 import { openTokenizer } from "./model-source.ts";
 
@@ -15,9 +15,14 @@ export async function openTrainingData(data: TrainingConfig["data"], cwd: string
     const tokenizer = await openTokenizer(data.tokenizer, cwd);
     return await textFiles(resolve(cwd, data.text), tokenizer, { heldOutFraction: data.heldOutFraction });
   }
+  if (data.synthetic !== undefined) {
+    const { synthetic: kind, sequenceLength: length, vocabularySize = syntheticVocabulary[kind] } = data;
+    return syntheticData({ kind, length, vocabularySize });
+  }
   if (data.shards !== undefined) return await tokenShards(resolve(cwd, data.shards));
   throw new ConfigError(
-    "data: expected text or shards, got neither; say what to train on: --data.text FILE_OR_FOLDER, or --data.shards FOLDER",
+    "data: expected text, shards or synthetic, got none; say what to train on: --data.text FILE_OR_FOLDER, --data.shards " +
+      "FOLDER, or --data.synthetic mqar",
   );
 }
 

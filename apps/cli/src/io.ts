@@ -22,6 +22,8 @@ export interface Io {
   /** Folder that relative paths start from. */
   readonly cwd: string;
   readonly env: Readonly<Record<string, string | undefined>>;
+  /** The command line that starts this program once more; undefined where there is none, as in tests. */
+  readonly program?: readonly string[];
   /**
    * Calls `stop` for the first Ctrl-C or SIGTERM. Without a handler, and at the second signal, the program ends at once.
    * @returns takes the handler back
@@ -38,7 +40,13 @@ export function nodeIo(): Io {
       throw error;
     });
   }
+  // Started by another of its kind, it ends with it: nobody else waits for the result.
+  if (process.connected) {
+    process.on("disconnect", () => process.exit(exitCode.failed));
+    process.channel?.unref();
+  }
   return {
+    program: [process.execPath, ...process.execArgv, ...process.argv.slice(1, 2)],
     stdout: process.stdout,
     stderr: process.stderr,
     cwd: process.cwd(),

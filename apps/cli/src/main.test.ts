@@ -10,13 +10,24 @@ describe("the command line", () => {
   it("shows commands and exit codes, and the version", async () => {
     const help = await run("/", ["--help"]);
     expect(help.code).toBe(0);
-    const commands = ["prepare", "train", "eval", "generate", "inspect", "verify", "export", "doctor", "demo"];
+    const commands = [
+      "prepare",
+      "train",
+      "eval",
+      "experiment",
+      "generate",
+      "inspect",
+      "verify",
+      "export",
+      "doctor",
+      "demo",
+    ];
     for (const name of commands) expect(help.stdout).toMatch(new RegExp(`^  ${name} `, "m"));
     expect(help.stdout).toContain("130  ended by Ctrl-C");
     expect((await run("/", ["--version"])).stdout).toBe(`${manifest.version}\n`);
   });
 
-  it.each(["prepare", "train", "eval", "generate", "inspect", "verify", "export", "doctor", "demo"])(
+  it.each(["prepare", "train", "eval", "experiment", "generate", "inspect", "verify", "export", "doctor", "demo"])(
     "shows examples of %s",
     async (name) => {
       const { code, stdout } = await run("/", [name, "--help"]);

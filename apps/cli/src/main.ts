@@ -4,6 +4,7 @@ import manifest from "../package.json" with { type: "json" };
 import { demoCommand } from "./commands/demo.ts";
 import { doctorCommand } from "./commands/doctor.ts";
 import { evalCommand } from "./commands/eval.ts";
+import { experimentCommand } from "./commands/experiment.ts";
 import { exportCommand } from "./commands/export.ts";
 import { generateCommand } from "./commands/generate.ts";
 import { inspectCommand } from "./commands/inspect.ts";
@@ -19,6 +20,7 @@ const commands = [
   prepareCommand,
   trainCommand,
   evalCommand,
+  experimentCommand,
   generateCommand,
   inspectCommand,
   verifyCommand,

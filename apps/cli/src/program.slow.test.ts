@@ -1,7 +1,7 @@
 // The program as a process of its own: streams, signals and exit codes as a shell sees them.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -124,5 +124,30 @@ describe("the sisa program", () => {
     child.stdout?.destroy();
     const { stderr } = await ended;
     expect(stderr).not.toMatch(/EPIPE|^ +at /m);
+  });
+
+  it("goes on with an experiment that was killed, and its run with it", async () => {
+    const { preset: _, size: __, ...model } = tinyConfig.model;
+    const text = { ...tinyConfig, model, steps: 30, saveEvery: 1, evaluateEvery: 10, backend: "reference" };
+    const experiment = { families: ["sisa"], sizes: ["1m"], workloads: { text } };
+    for (const name of ["killed", "straight"]) {
+      await writeFile(join(folder, `${name}.json`), JSON.stringify({ ...experiment, name }));
+    }
+    const valuesOf = async (name: string) =>
+      JSON.parse(await readFile(join(folder, `runs/${name}/text/sisa-1m-seed0/result.json`), "utf8")).values;
+
+    const { child, ended } = start(["experiment", "killed.json"]);
+    await hasSaid(child, "step 10: held-out");
+    child.kill("SIGKILL");
+    // The run shares the output, which closes only when it has ended as well.
+    await ended;
+    await expect(valuesOf("killed")).rejects.toThrow("ENOENT");
+
+    const again = await start(["experiment", "killed.json"]).ended;
+    expect(again.code).toBe(0);
+    expect((await start(["experiment", "straight.json"]).ended).code).toBe(0);
+    const [killed, straight] = await Promise.all([valuesOf("killed"), valuesOf("straight")]);
+    expect(killed.heldOutLoss).toBe(straight.heldOutLoss);
+    expect(killed.peakMemoryBytes).toBeGreaterThan(30e6);
   });
 });

@@ -20,12 +20,13 @@ export {
 } from "./config/config.ts";
 export type { Field, FieldTable } from "./config/field.ts";
 export { type ResolvedSettings, resolveSettings, scheduleOf, type TrainingSettings } from "./config/settings.ts";
-export { type AddressedField, fieldsOf, nearestPath } from "./config/table.ts";
+export { type AddressedField, fieldsOf, isRecord, mergeConfig, nearestPath } from "./config/table.ts";
 export { type Batch, type BatchPlan, trainingBatch } from "./data/batches.ts";
 export {
   type SyntheticKind,
   type SyntheticShape,
   syntheticData,
+  syntheticVocabulary,
 } from "./data/synthetic.ts";
 export { type TextDocument, type TextOptions, textDocuments } from "./data/text-documents.ts";
 export { tokenShards } from "./data/token-shards.ts";
@@ -40,7 +41,15 @@ export {
 export { parameterFingerprint } from "./evaluation/fingerprint.ts";
 export type { ItemFile } from "./evaluation/json-lines.ts";
 export { type RowScore, type ScoredRow, Scorer, type ScorerOptions } from "./evaluation/scorer.ts";
-export type { HeatMap, Measures, Metric, Task, TaskItem, TaskSummary } from "./evaluation/task.ts";
+export {
+  type HeatMap,
+  type Measures,
+  type Metric,
+  meanOf,
+  type Task,
+  type TaskItem,
+  type TaskSummary,
+} from "./evaluation/task.ts";
 export {
   findTask,
   type TaskDescription,
@@ -64,6 +73,14 @@ export { type ProgressOptions, type ProgressOutput, progressLine } from "./metri
 export { NotFiniteError } from "./not-finite.ts";
 export * from "./optimizer/parameter-groups.ts";
 export * from "./optimizer/schedule.ts";
+export {
+  type ComparedRow,
+  type ComparedRun,
+  compareRuns,
+  comparisonMarkdown,
+  comparisonReport,
+  type RunValues,
+} from "./report/comparison.ts";
 export { evaluationReport, metricText } from "./report/evaluation-report.ts";
 export { type HeadTable, type HeadValues, halfLifeOf, headTable } from "./report/heads.ts";
 export { htmlReport, type ReportOptions, type ReportRun } from "./report/html-report.ts";

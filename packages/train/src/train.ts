@@ -40,6 +40,16 @@ export interface TrainOptions extends TrainingSettings {
   readonly metrics?: MetricsSink | readonly MetricsSink[] | undefined;
   /** First values of the parameters, by default the model's initialisation. */
   readonly parameters?: Readonly<Record<string, Float32Array>> | undefined;
+  /**
+   * What else to measure wherever the held-out loss is, by name. Its results stand in the same record.
+   * @param parameters gives a copy of the parameters
+   */
+  readonly measure?:
+    | ((at: {
+        readonly step: number;
+        readonly parameters: () => Promise<Record<string, Float32Array>>;
+      }) => Promise<Readonly<Record<string, number>>>)
+    | undefined;
   /** Aborted, the run saves a checkpoint after the step it is in, and returns. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -118,7 +128,7 @@ export async function train(options: TrainOptions): Promise<TrainingRun> {
   return await loop.result(heldOut);
 }
 
-const optionNames = ["model", "backend", "data", "checkpoints", "resume", "metrics", "parameters", "signal"];
+const optionNames = ["model", "backend", "data", "checkpoints", "resume", "metrics", "parameters", "measure", "signal"];
 
 /** The settings among the options. Whatever else is there is left for the settings' check to refuse. */
 function settingsFrom(options: TrainOptions): Record<string, unknown> {
@@ -271,7 +281,9 @@ class TrainingLoop {
     const loss = await this.#trainer.evaluate();
     this.#lastLoss = { ...loss, step };
     const tokens = step * this.#settings.batchTokens;
-    await this.#emit({ type: "evaluation", step, tokens, elapsedSeconds, ...loss });
+    const measures = await this.#options.measure?.({ step, parameters: () => this.#trainer.parameters() });
+    const measured = measures === undefined ? {} : { measures };
+    await this.#emit({ type: "evaluation", step, tokens, elapsedSeconds, ...loss, ...measured });
     if (this.#settings.keepBest && loss.heldOutLoss < (this.#best?.heldOutLoss ?? Number.POSITIVE_INFINITY)) {
       this.#best = { step, heldOutLoss: loss.heldOutLoss };
       await this.#save();

@@ -202,7 +202,10 @@ describe("sisa train refuses, in one line and without leaving a folder,", () => 
     await writeConfig({ ...tinyConfig, model: undefined });
     expect(await train([])).toMatchObject({ code: 2, error: expect.stringContaining("model: expected a model") });
     await writeConfig({ ...tinyConfig, data: { sequenceLength: 16 } });
-    expect(await train([])).toMatchObject({ code: 2, error: expect.stringContaining("data: expected text or shards") });
+    expect(await train([])).toMatchObject({
+      code: 2,
+      error: expect.stringContaining("data: expected text, shards or synthetic"),
+    });
   });
 
   it.each([

@@ -66,6 +66,8 @@ describe("parseTrainingConfig", () => {
     [{ data: { shards: "b", tokenizer: "t.json" } }, "data.tokenizer", "data.shards"],
     [{ sampleEvery: 10 }, "sampleEvery", "samplePrompts"],
     [{ precision: "bfloat16" }, "precision", "backend"],
+    [{ data: { text: "a", synthetic: "mqar" } }, "data.text", "data.synthetic"],
+    [{ data: { text: "a", vocabularySize: 9 } }, "data.vocabularySize", "data.synthetic"],
   ])("refuses conflicting fields with both names: %j", (config, one, other) => {
     const message = messageOf(() => parseTrainingConfig(config));
     expect(message).toContain(one);
@@ -182,6 +184,8 @@ describe("resolveSettings", () => {
       warmupSteps: 477,
     });
     expect(scheduleOf(settings)).toEqual({ learningRate: 2e-3, warmupSteps: 25, totalSteps: 500, finalFraction: 0 });
+    const beginning = resolveSettings({ steps: 500, optimizer: { scheduleSteps: 9536 } }, { parameterCount: 1e6 });
+    expect(scheduleOf(beginning).totalSteps).toBe(9536);
   });
 
   it("splits the paper's step into micro-batches", () => {
@@ -201,6 +205,7 @@ describe("resolveSettings", () => {
       { steps: 1, batchTokens: 256, microBatchSize: 2 },
       "batchTokens: expected a multiple of microBatchSize x sequenceLength (512), got 256; try 512",
     ],
+    [{ steps: 5, optimizer: { scheduleSteps: 4 } }, "optimizer.scheduleSteps: expected at least steps (5), got 4"],
     [{ steps: 5, optimizer: { warmupSteps: 6 } }, "optimizer.warmupSteps: expected at most steps (5), got 6"],
     [{ steps: 5, sequenceLenght: 6 }, 'did you mean "sequenceLength"?'],
   ])("refuses %j", (settings, message) => {

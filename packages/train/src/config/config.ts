@@ -9,7 +9,7 @@ import {
   type PresetSize,
   preset,
 } from "@sisa/core";
-import { boolean, choice, custom, type Given, jsonOrWord, number, type Parsed, text } from "./field.ts";
+import { boolean, choice, custom, type Given, integer, jsonOrWord, number, type Parsed, text } from "./field.ts";
 import { loopFields, refuseConflicts, sequenceLengthField } from "./settings.ts";
 import { isRecord, mergeConfig, nearestPath, overridesFromText, parseTable, shown, tableHelp } from "./table.ts";
 
@@ -26,6 +26,14 @@ export const configFields = {
   data: {
     text: text({ description: "Text file, or folder of text files, to train on." }),
     shards: text({ description: "Folder of token shards written by `sisa prepare`; instead of text." }),
+    synthetic: choice(["mqar", "parity"], {
+      description: "Sequences made by rule, each sequenceLength long: associative recall, or parity; instead of text.",
+    }),
+    vocabularySize: integer({
+      minimum: 2,
+      derived: "256 for mqar, 2 for parity",
+      description: "Token ids of synthetic sequences.",
+    }),
     tokenizer: text({
       default: "byte",
       description: '"byte", or a tokenizer.json; shards bring their own.',
@@ -72,13 +80,21 @@ export function parseTrainingConfig(value: unknown): TrainingConfig {
   const config = parseTable(configFields, value);
   refuseConflicts(config);
   const { data } = config;
-  if (data.text !== undefined && data.shards !== undefined) {
-    throw new ConfigError("data.text and data.shards contradict each other: both say what to train on; give one");
+  const sources = (["text", "shards", "synthetic"] as const).filter((name) => data[name] !== undefined);
+  if (sources.length > 1) {
+    const names = sources.map((name) => `data.${name}`).join(" and ");
+    throw new ConfigError(`${names} contradict each other: both say what to train on; give one`);
+  }
+  if (data.vocabularySize !== undefined && data.synthetic === undefined) {
+    throw new ConfigError("data.vocabularySize is for data.synthetic; text and shards have that of their tokenizer");
   }
   if (config.precision !== "float32" && ["onnxruntime", "reference"].includes(config.backend)) {
     throw new ConfigError(
       `precision ${config.precision} and backend ${config.backend} contradict each other: it computes in float32 only`,
     );
+  }
+  if (config.precision !== "float32") {
+    throw new ConfigError(`precision: training in ${config.precision} is not built yet; use float32`);
   }
   if (data.shards !== undefined && data.tokenizer !== configFields.data.tokenizer.default) {
     throw new ConfigError("data.tokenizer and data.shards contradict each other: shards bring their own tokenizer");

@@ -130,7 +130,12 @@ export function text(options: About | WithDefault<string>): Field<string> {
 export function choice<const C extends readonly string[]>(
   choices: C,
   options: WithDefault<C[number]>,
-): Defaulted<C[number]> {
+): Defaulted<C[number]>;
+export function choice<const C extends readonly string[]>(choices: C, options: About): Field<C[number]>;
+export function choice<const C extends readonly string[]>(
+  choices: C,
+  options: About | WithDefault<C[number]>,
+): Field<C[number]> {
   const expected = `one of ${choices.join(", ")}`;
   return {
     expected,

@@ -18,6 +18,12 @@ const optimizerFields = {
     derived: "a twentieth of the steps, at most 500",
     description: "Steps in which the learning rate rises linearly from 0.",
   }),
+  scheduleSteps: integer({
+    minimum: 1,
+    unit: "steps",
+    derived: "steps",
+    description: "Steps that the cosine spans; more than steps for the beginning of a longer run.",
+  }),
   finalLearningRateFraction: number({
     minimum: 0,
     maximum: 1,
@@ -142,6 +148,7 @@ export interface ResolvedSettings extends Omit<Parsed<typeof settingsFields>, "o
   readonly optimizer: Required<Parsed<typeof optimizerFields>> & {
     readonly learningRate: number;
     readonly warmupSteps: number;
+    readonly scheduleSteps: number;
   };
   readonly evaluateEvery: number;
   readonly saveEvery: number;
@@ -166,6 +173,12 @@ export function resolveSettings(settings: unknown, context: { readonly parameter
       `optimizer.warmupSteps: expected at most steps (${steps}), got ${warmupSteps}; lower it or train longer`,
     );
   }
+  const scheduleSteps = optimizer.scheduleSteps ?? steps;
+  if (scheduleSteps < steps) {
+    throw new ConfigError(
+      `optimizer.scheduleSteps: expected at least steps (${steps}), got ${scheduleSteps}; raise it or train shorter`,
+    );
+  }
   return {
     ...parsed,
     ...batch,
@@ -174,6 +187,7 @@ export function resolveSettings(settings: unknown, context: { readonly parameter
       ...optimizer,
       learningRate: optimizer.learningRate ?? defaultLearningRate(context.parameterCount),
       warmupSteps,
+      scheduleSteps,
     },
     evaluateEvery:
       parsed.evaluateEvery ?? defaultEvaluateEvery(steps, parsed.heldOutBatches, batch.gradientAccumulation),
@@ -243,8 +257,8 @@ function defaultEvaluateEvery(steps: number, heldOutBatches: number, gradientAcc
 
 /** The schedule that settings describe. */
 export function scheduleOf(settings: ResolvedSettings): LearningRateSchedule {
-  const { learningRate, warmupSteps, finalLearningRateFraction } = settings.optimizer;
-  return { learningRate, warmupSteps, totalSteps: settings.steps, finalFraction: finalLearningRateFraction };
+  const { learningRate, warmupSteps, scheduleSteps, finalLearningRateFraction } = settings.optimizer;
+  return { learningRate, warmupSteps, totalSteps: scheduleSteps, finalFraction: finalLearningRateFraction };
 }
 
 function checkTexts(value: unknown): readonly string[] | undefined {

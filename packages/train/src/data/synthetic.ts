@@ -20,6 +20,9 @@ export interface SyntheticShape {
   readonly vocabularySize: number;
 }
 
+/** Token ids that a kind has where nothing else is said. */
+export const syntheticVocabulary: Readonly<Record<SyntheticKind, number>> = { mqar: 256, parity: 2 };
+
 /** Which sequences: those to train on, those held out, and those of evaluations have nothing in common. */
 export type SyntheticPart = "training" | "held-out" | "evaluation";
 
@@ -43,8 +46,9 @@ export function checkSynthetic({ kind, length, vocabularySize }: SyntheticShape)
 /**
  * Sequence `index` of a part.
  *
- * mqar (multi-query associative recall, Arora et al. 2023, arXiv:2312.04927, asked as a language model): n pairs of a key
- * and a value, then every key once more in random order, each followed by its value; 4 n tokens. Keys differ from each other.
+ * mqar (multi-query associative recall, Arora et al. 2023, arXiv:2312.04927): n pairs of a key and a value, then every key
+ * once more in random order, each followed by its value; 4 n tokens. Keys differ from each other. After a key its value should
+ * be said, and after a value that value again: only the second half can be known, and is what counts.
  *
  * parity (as in the paper's code, eval/parity.py): random bits; after each, whether the ones so far are odd in number.
  */
@@ -66,8 +70,8 @@ function mqarSequence({ length, vocabularySize }: SyntheticShape, random: Random
     [asked[last], asked[other]] = [asked[other] ?? [0, 0], asked[last] ?? [0, 0]];
   }
   const ids = Int32Array.from([...shown, ...asked].flat());
-  // What comes after the last value is the next sequence's business; a value there is as good as any.
-  return { ids, targets: Int32Array.of(...ids.subarray(1), ids[0] ?? 0) };
+  // Which key comes next is nothing that could be known, so that a value is followed by itself.
+  return { ids, targets: ids.map((id, place) => (place % 2 === 0 ? (ids[place + 1] ?? 0) : id)) };
 }
 
 function paritySequence({ length }: SyntheticShape, random: RandomStream): SyntheticSequence {

@@ -29,6 +29,8 @@ export interface EvaluationRecord {
   readonly heldOutLoss: number;
   /** Comparable between tokenizers; absent where the data has no tokenizer to count bytes with. */
   readonly bitsPerByte?: number;
+  /** What else was measured at this step, by name, as "niah accuracy". */
+  readonly measures?: Readonly<Record<string, number>>;
 }
 
 /** A prompt continued by the model. */

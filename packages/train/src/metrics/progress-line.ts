@@ -57,7 +57,10 @@ export function progressLine(output: ProgressOutput, options: ProgressOptions): 
       if (record.type === "evaluation") {
         endLine();
         const bits = record.bitsPerByte === undefined ? "" : ` (${record.bitsPerByte.toFixed(3)} bits/byte)`;
-        output.write(`${prefix}step ${record.step}: held-out loss ${record.heldOutLoss.toFixed(4)}${bits}\n`);
+        const measures = Object.entries(record.measures ?? {}).map(([name, value]) => `, ${name} ${value.toFixed(4)}`);
+        output.write(
+          `${prefix}step ${record.step}: held-out loss ${record.heldOutLoss.toFixed(4)}${bits}${measures.join("")}\n`,
+        );
         return;
       }
       if (record.type === "sample") {

@@ -48,7 +48,11 @@ function scalarsOf(record: StepRecord | EvaluationRecord): [tag: string, value: 
   if (record.type === "evaluation") {
     const bits: [string, number][] =
       record.bitsPerByte === undefined ? [] : [["held-out/bits_per_byte", record.bitsPerByte]];
-    return [["held-out/loss", record.heldOutLoss], ...bits];
+    const measures = Object.entries(record.measures ?? {}).map(([name, value]): [string, number] => [
+      `measures/${name.replaceAll(" ", "_")}`,
+      value,
+    ]);
+    return [["held-out/loss", record.heldOutLoss], ...bits, ...measures];
   }
   return [
     ["train/loss", record.loss],

@@ -1,0 +1,61 @@
+// The 50M rows of the paper (arXiv:2606.02332) to step 1000, on one GPU. See docs/measuring.md for what it needs.
+//
+//   npm run sisa -- experiment experiments/paper-50m.ts
+//
+// With SISA_EXPERIMENT=reduced the same workload runs small, on the CPU, to prove the way through it.
+import { defineExperiment, type WorkloadInput } from "@sisa/cli/config";
+
+/** The paper's recipe; the run is the beginning of its 9,536 steps. */
+const paper: WorkloadInput = {
+  data: { shards: "data/slimpajama", sequenceLength: 2048 },
+  backend: "cuda",
+  steps: 1000,
+  batchTokens: 524_288,
+  microBatchSize: 8,
+  optimizer: {
+    learningRate: 6e-4,
+    warmupSteps: 500,
+    scheduleSteps: 9536,
+    weightDecay: 0.1,
+    beta1: 0.9,
+    beta2: 0.95,
+    clipNorm: 1,
+  },
+  evaluateEvery: 250,
+  saveEvery: 50,
+  tasks: ["niah", "lambada"],
+  finalTasks: ["niah:grid", "hellaswag", "arc_easy", "winogrande"],
+  taskOptions: { lengths: [256, 512, 1024, 2048] },
+};
+
+/** The same, a hundred times smaller in every direction. */
+const small: WorkloadInput = {
+  ...paper,
+  model: { layers: 2, width: 32, heads: 2, feedForwardWidth: 64, stateWidth: 4, maximumLength: 640 },
+  data: { shards: "data/slimpajama", sequenceLength: 64 },
+  backend: "onnxruntime",
+  steps: 8,
+  batchTokens: 256,
+  microBatchSize: 2,
+  optimizer: { ...paper.optimizer, warmupSteps: 4, scheduleSteps: 16 },
+  evaluateEvery: 2,
+  saveEvery: 2,
+  taskOptions: { lengths: [256], limit: 4 },
+};
+
+const isReduced = process.env.SISA_EXPERIMENT === "reduced";
+
+export default defineExperiment({
+  name: isReduced ? "paper-50m-reduced" : "paper-50m",
+  families: ["sisa", "transformer"],
+  sizes: ["50m"],
+  seeds: [0],
+  sets: ["data/sets"],
+  common: isReduced ? small : paper,
+  workloads: {
+    // Weights, moments and arithmetic in float32.
+    float32: {},
+    // To come with training in other precisions: { precision: "bfloat16" }, fp32 master weights, and
+    // { precision: "paper" }, weights and moments in bfloat16.
+  },
+});
