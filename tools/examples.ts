@@ -1,0 +1,59 @@
+// Code blocks of the project's pages, and how a block becomes a program that runs on the sources.
+import { execFile } from "node:child_process";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import path from "node:path";
+import { promisify } from "node:util";
+import { build } from "esbuild";
+import { root } from "./run.mjs";
+
+/** A package that depends on all the others, so that examples find them from here. */
+const command = path.join(root, "apps/cli");
+
+/** A fenced block of a Markdown page. */
+export interface CodeBlock {
+  /** The word after the fence. */
+  readonly language: string;
+  /** What follows that word, such as "no-run: it needs a GPU". */
+  readonly note: string;
+  readonly code: string;
+  /** Line of the fence, from 1. */
+  readonly line: number;
+}
+
+/** The fenced blocks of a page in order. */
+export function codeBlocks(markdown: string): CodeBlock[] {
+  return [...markdown.matchAll(/^```(\w+)?[ \t]*(.*)\n([\s\S]*?)^```$/gm)].map((match) => ({
+    language: match[1] ?? "",
+    note: match[2] ?? "",
+    code: match[3] ?? "",
+    line: markdown.slice(0, match.index).split("\n").length,
+  }));
+}
+
+/** An empty folder beside the packages, from which a program finds what they depend on. */
+export async function exampleFolder(): Promise<AsyncDisposable & { readonly path: string }> {
+  const cache = path.join(command, "node_modules/.cache");
+  await mkdir(cache, { recursive: true });
+  const folder = await mkdtemp(path.join(cache, "example-"));
+  return { path: folder, [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }) };
+}
+
+/** Runs TypeScript as a program in a folder of `exampleFolder`, on sources. Returns what it printed. */
+export async function runExample(code: string, folder: string): Promise<string> {
+  const program = path.join(folder, "example.mjs");
+  await build({
+    stdin: { contents: code, loader: "ts", resolveDir: command },
+    outfile: program,
+    bundle: true,
+    format: "esm",
+    platform: "node",
+    target: "node20",
+    conditions: ["@sisa/source"],
+    external: ["onnxruntime-node", "onnxruntime-web", "koffi", "webgpu"],
+    // Bundled from sources, no package has a worker program beside it.
+    define: { "import.meta.url": '"file:///example.ts"' },
+    logLevel: "silent",
+  });
+  const { stdout } = await promisify(execFile)(process.execPath, [program], { cwd: folder });
+  return stdout;
+}
