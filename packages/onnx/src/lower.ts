@@ -91,6 +91,7 @@ export function lower(graph: Graph, options: LowerOptions): Lowered {
     }
   });
   declareOutputs(expanded, builder, values, options);
+  builder.removeUnused();
   return { builder, inPlace: inPlacePairs(expanded) };
 }
 

@@ -245,6 +245,27 @@ export class GraphBuilder {
     return name;
   }
 
+  /** Leaves out nodes and constants that no output needs. */
+  removeUnused(): void {
+    const needed = new Set<Value>(this.#outputs.map(({ name }) => name ?? ""));
+    const { final } = this.#names;
+    const kept: NodeMessage[] = [];
+    // What reads a value stands behind it.
+    for (const node of this.#nodes.toReversed()) {
+      if (!node.output.some((value) => needed.has(final.get(value) ?? value) || needed.has(value))) continue;
+      kept.push(node);
+      for (const value of readsOf(node)) needed.add(value);
+    }
+    this.#nodes.splice(0, this.#nodes.length, ...kept.reverse());
+    const constants = this.#initializers.filter(({ name }) => needed.has(name));
+    this.#initializers.splice(0, this.#initializers.length, ...constants);
+  }
+
+  /** Values that nodes and outputs of this graph read, those of its subgraphs among them. */
+  get reads(): readonly Value[] {
+    return [...this.#nodes.flatMap(readsOf), ...this.#outputs.map(({ name }) => name ?? "")];
+  }
+
   /** Bytes of all constants. */
   get constantBytes(): number {
     return this.#initializers.reduce((sum, { bytes }) => sum + bytes.length, 0);
@@ -283,6 +304,13 @@ export class GraphBuilder {
   get domains(): ReadonlySet<string> {
     return this.#domains;
   }
+}
+
+function readsOf({ input, attributes }: NodeMessage): readonly Value[] {
+  const inside = Object.values(attributes).flatMap((value) =>
+    typeof value === "object" && "graph" in value ? value.graph.reads : [],
+  );
+  return [...input, ...inside];
 }
 
 export interface ModelOptions {
