@@ -91,7 +91,7 @@ async function takeDrop(transfer: DataTransfer): Promise<void> {
 }
 
 function replaceText(text: string): void {
-  if (phase.value === "running" || phase.value === "preparing" || phase.value === "paused") {
+  if (phase.value !== "idle" && phase.value !== "done") {
     throw new Error("Training is under way. Stop it before changing the text.");
   }
   trainingText.value = text;

@@ -17,7 +17,7 @@ export const modelLabels: Readonly<Record<ModelName, string>> = {
   opened: "Opened model",
 };
 
-export type Phase = "idle" | "preparing" | "running" | "paused" | "done";
+export type Phase = "idle" | "preparing" | "running" | "pausing" | "paused" | "done";
 
 /** A model in its own worker. */
 export interface Slot {
@@ -123,8 +123,8 @@ export async function train(): Promise<void> {
     phase.value = "running";
     void refreshLook("sisa");
     await Promise.all(trained.map((slot) => slot.session.train(proxy((record) => take(slot, record)))));
-    phase.value = "done";
     await refreshLook(look.model.value);
+    phase.value = "done";
   } catch (reason) {
     fail(reason);
     for (const { session } of trained) void session.stop();
@@ -147,9 +147,11 @@ function followTraining(): void {
   void refreshLook(look.model.value);
 }
 
-export function pause(): void {
-  for (const { session } of slots.value) void session.pause();
-  phase.value = "paused";
+export async function pause(): Promise<void> {
+  phase.value = "pausing";
+  await Promise.all(slots.value.map(({ session }) => session.pause()));
+  // Training may have come to its end instead.
+  if (phase.value === "pausing") phase.value = "paused";
 }
 
 export function resume(): void {

@@ -20,7 +20,7 @@ import { LossChart } from "./loss-chart.tsx";
 import "./training-panel.css";
 
 export function TrainingPanel() {
-  const busy = phase.value === "preparing" || phase.value === "running" || phase.value === "paused";
+  const busy = phase.value !== "idle" && phase.value !== "done";
   return (
     <section aria-labelledby="train-title">
       <div class="section-head">
@@ -148,16 +148,17 @@ function Controls() {
         </div>
       );
     case "running":
+    case "pausing":
     case "paused":
       return (
         <div class="controls">
-          {phase.value === "running" ? (
-            <button type="button" class="primary" onClick={pause}>
-              Pause
-            </button>
-          ) : (
+          {phase.value === "paused" ? (
             <button type="button" class="primary" onClick={resume}>
               Resume
+            </button>
+          ) : (
+            <button type="button" class="primary" disabled={phase.value === "pausing"} onClick={() => void pause()}>
+              {phase.value === "pausing" ? "Finishing the step …" : "Pause"}
             </button>
           )}
           <button type="button" onClick={stop}>

@@ -105,8 +105,10 @@ export class ModelSession {
     }
   }
 
-  pause(): void {
+  /** Holds training up. @returns once the step that was under way is done */
+  async pause(): Promise<void> {
     this.#turns.pause();
+    await this.#turns.take(async () => {});
   }
 
   resume(): void {
