@@ -1,6 +1,6 @@
 // The inference engine. It runs in any JavaScript runtime; the HTTP server is in ./node.ts.
 
-export { Admission, Engine, type EngineObserver, type EngineOptions } from "./engine/engine.ts";
+export { Admission, Engine, type EngineCounts, type EngineObserver, type EngineOptions } from "./engine/engine.ts";
 export type { Generation } from "./engine/generation.ts";
 export {
   ContextLengthError,

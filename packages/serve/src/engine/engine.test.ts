@@ -164,6 +164,8 @@ describe("text", () => {
     for (const piece of (await forced(prompt("x"), emoji)).pieces) expect(piece).not.toMatch(/\p{Surrogate}/u);
     // The prompt ends within the emoji: its rest completes it, and the prompt is not said again.
     expect((await forced([120, ...emoji.slice(0, 3)], emoji.slice(3))).text).toBe("😀é");
+    // Where it does not, it is no part of the answer.
+    expect((await forced([120, ...emoji.slice(0, 3)], prompt("y"))).text).toBe("y");
     expect(await forced(prompt("x"), emoji, ["😀"])).toMatchObject({ text: "a", finish: "stop" });
     expect(await forced(prompt("x"), emoji, ["a😀x", "é"])).toMatchObject({ text: "a😀", finish: "stop" });
     // Bytes that never become a character.

@@ -45,6 +45,16 @@ export interface EngineObserver {
   ended?(generation: Generation, outcome: "stop" | "length" | "cancelled" | "error"): void;
 }
 
+export interface EngineCounts {
+  /** Sequences in slots, and those that wait for one. */
+  readonly running: number;
+  readonly waiting: number;
+  /** Places that are taken. */
+  readonly admitted: number;
+  /** Tokens of the sequences in slots. */
+  readonly runningTokens: number;
+}
+
 /** Tokens of a prompt that are computed between two steps of the others. */
 const promptChunk = 64;
 
@@ -106,18 +116,12 @@ export class Engine implements AsyncDisposable {
     return !this.#draining && this.#healthy;
   }
 
-  get counts(): {
-    readonly running: number;
-    readonly waiting: number;
-    readonly admitted: number;
-    readonly cachedTokens: number;
-  } {
-    const lengths = Array.from({ length: this.slotCount }, (_, slot) => this.#slots.length(slot));
+  get counts(): EngineCounts {
     return {
       running: this.#running.length,
       waiting: this.#waiting.length,
       admitted: this.#admitted,
-      cachedTokens: lengths.reduce((a, b) => a + b, 0),
+      runningTokens: this.#running.reduce((sum, { generation }) => sum + generation.tokens.length, 0),
     };
   }
 

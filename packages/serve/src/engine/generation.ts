@@ -24,6 +24,8 @@ export class Generation implements AsyncIterable<GenerationEvent> {
   readonly #matcher: StopMatcher;
   readonly #tokenizerSize: number;
   readonly #counts = new Map<number, number>();
+  /** What half a character at the end of the prompt becomes unless the answer completes it; it is no part of the answer. */
+  #halfCharacter: string;
   #text = "";
   #newTokens: number[] = [];
   #scores: TokenScore[] = [];
@@ -43,7 +45,13 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     this.#matcher = new StopMatcher(request.stop ?? []);
     // The text of a token may depend on those before it: spaces at its beginning, the rest of a character.
     this.#decoder = tokenizer.streamDecoder();
-    for (const id of request.tokens) if (id < tokenizer.size) this.#decoder.push(id);
+    const whole = tokenizer.streamDecoder();
+    for (const id of request.tokens) {
+      if (id >= tokenizer.size) continue;
+      this.#decoder.push(id);
+      whole.push(id);
+    }
+    this.#halfCharacter = whole.flush();
     this.#tokenizerSize = tokenizer.size;
   }
 
@@ -82,7 +90,7 @@ export class Generation implements AsyncIterable<GenerationEvent> {
 
     const ends = token === this.#endOfText;
     // Rows that only fill up the vocabulary have no text.
-    if (!ends && token < this.#tokenizerSize) this.#text += this.#matcher.push(this.#decoder.push(token));
+    if (!ends && token < this.#tokenizerSize) this.#say(this.#decoder.push(token));
     if (ends || this.#matcher.stopped) this.#end("stop");
     else if (this.generated >= this.#maxTokens) this.#end("length");
     this.#notify();
@@ -102,8 +110,15 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     return adjusted;
   }
 
+  #say(text: string): void {
+    if (text === "") return;
+    const isKnown = this.#halfCharacter !== "" && text.startsWith(this.#halfCharacter);
+    this.#text += this.#matcher.push(isKnown ? text.slice(this.#halfCharacter.length) : text);
+    this.#halfCharacter = "";
+  }
+
   #end(reason: FinishReason): void {
-    if (!this.#matcher.stopped) this.#text += this.#matcher.push(this.#decoder.flush());
+    if (!this.#matcher.stopped) this.#say(this.#decoder.flush());
     this.#text += this.#matcher.flush();
     // The last bytes may have completed a stop.
     this.#finish = this.#matcher.stopped ? "stop" : reason;
