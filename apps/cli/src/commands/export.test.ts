@@ -1,0 +1,86 @@
+// What `sisa export` writes, used by a project of its own that has none of our packages.
+import { execFile } from "node:child_process";
+import { cp, mkdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { beforeAll, describe, expect, it } from "vitest";
+import { run, temporaryFolder, tinyConfig, tinyText } from "../testing.ts";
+
+const root = fileURLToPath(new URL("../../../../", import.meta.url));
+const execute = promisify(execFile);
+
+let folder: string;
+beforeAll(async () => {
+  folder = await temporaryFolder();
+  await writeFile(join(folder, "corpus.txt"), tinyText);
+  // Long enough to write letters only.
+  await writeFile(join(folder, "tiny.config.json"), JSON.stringify({ ...tinyConfig, steps: 60, saveEvery: 60 }));
+  expect((await run(folder, ["train", "tiny.config.json"])).code).toBe(0);
+});
+
+/** docs/onnx-example as it is after `npm install`, from the packages that the workspace has. */
+async function exampleProject(): Promise<string> {
+  const project = await temporaryFolder();
+  await cp(join(root, "docs/onnx-example"), project, { recursive: true });
+  const { dependencies, devDependencies } = JSON.parse(await readFile(join(project, "package.json"), "utf8"));
+  const owners = [
+    join(root, "package.json"),
+    join(root, "apps/cli/package.json"),
+    join(root, "packages/hub/package.json"),
+  ];
+  for (const [name, version] of Object.entries({ ...dependencies, ...devDependencies })) {
+    const found = owners
+      .flatMap((owner) => createRequire(owner).resolve.paths(name) ?? [])
+      .map((place) => join(place, name));
+    const installed = (await Promise.all(found.map(versionAt))).find((one) => one?.version === version);
+    if (installed === undefined) throw new Error(`the workspace has no ${name} ${version}`);
+    await mkdir(dirname(join(project, "node_modules", name)), { recursive: true });
+    await symlink(installed.place, join(project, "node_modules", name));
+  }
+  return project;
+}
+
+async function versionAt(place: string): Promise<{ place: string; version: unknown } | undefined> {
+  const text = await readFile(join(place, "package.json"), "utf8").catch(() => undefined);
+  return text === undefined ? undefined : { place, version: JSON.parse(text).version };
+}
+
+describe("the example of docs/onnx.md", () => {
+  it("is checked by the compiler and generates what sisa generate does", async () => {
+    expect(await run(folder, ["export", "runs/latest", "--to", "export"])).toMatchObject({ code: 0 });
+    const words = ["Once upon", "--temperature", "0", "--max-tokens", "40", "--json"];
+    const { json } = await run(folder, ["generate", "runs/latest", ...words]);
+    const project = await exampleProject();
+    await execute(process.execPath, [join(project, "node_modules/typescript/bin/tsc")], { cwd: project });
+    const example = [join(project, "generate.js"), join(folder, "export"), "Once upon", "40"];
+    const { stdout } = await execute(process.execPath, example, { cwd: project });
+    expect(String(json?.text)).toHaveLength(40);
+    expect(stdout).toBe(`${json?.text}\n`);
+  });
+});
+
+describe("sisa export", () => {
+  it("writes the weights in every type that is asked for", async () => {
+    const { code, json } = await run(folder, [
+      "export",
+      "runs/latest",
+      "--to",
+      "all",
+      "--dtype",
+      "float16,int8",
+      "--json",
+    ]);
+    expect(code).toBe(0);
+    expect(Object.keys(json?.files as object)).toEqual(
+      expect.arrayContaining(["onnx/model_fp16.onnx", "onnx/model_fixed_fp16.onnx", "onnx/model_int8.onnx"]),
+    );
+  });
+
+  it("refuses a type that is none, before anything is written", async () => {
+    const { code, error } = await run(folder, ["export", "runs/latest", "--to", "none", "--dtype", "int2"]);
+    expect(error).toBe('export: expected dtypes of float32, float16, int8, int4, got "int2"');
+    expect(code).toBe(2);
+  });
+});
