@@ -31,7 +31,7 @@ const paper: WorkloadInput = {
 /** The same, a hundred times smaller in every direction. */
 const small: WorkloadInput = {
   ...paper,
-  model: { layers: 2, width: 32, heads: 2, feedForwardWidth: 64, stateWidth: 4, maximumLength: 640 },
+  model: { layers: 2, width: 32, heads: 2, stateWidth: 4, maximumLength: 640 },
   data: { shards: "data/slimpajama", sequenceLength: 64 },
   backend: "onnxruntime",
   steps: 8,

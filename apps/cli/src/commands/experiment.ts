@@ -16,7 +16,7 @@ import { type Experiment, type PlannedRun, planExperiment } from "../experiment/
 import { describeRun, executeRun, experimentFolder, readResult } from "../experiment/run.ts";
 import { type Io, note, printLine, type Signal } from "../io.ts";
 import { shownPath } from "../next-steps.ts";
-import { metricsFileName, replaceFile, reportFile, requireFolder, runFile } from "../run-folder.ts";
+import { checkpointsFolder, metricsFileName, replaceFile, reportFile, requireFolder, runFile } from "../run-folder.ts";
 
 interface Options {
   readonly only?: string;
@@ -93,6 +93,8 @@ class Session {
   /** @throws CheckpointError where the folder holds a run of the same name with other settings */
   async #requireSame(run: PlannedRun): Promise<void> {
     const path = join(this.#folder, run.id, runFile);
+    // A run that never came to its first checkpoint has nothing to lose.
+    if (!existsSync(join(this.#folder, run.id, checkpointsFolder))) return;
     const before = await readFile(path, "utf8").catch(() => undefined);
     if (before === undefined || before === describeRun(run, this.#io.cwd)) return;
     throw new CheckpointError(
@@ -149,7 +151,9 @@ class Session {
       if (result === undefined) continue;
       const path = join(this.#folder, run.id, metricsFileName);
       const records = existsSync(path) ? readMetrics(path) : [];
-      done.push({ workload: run.workload, model: run.model, seed: run.seed, values: result.values, records });
+      const heatMaps = result.tasks.flatMap(({ heatMap }) => heatMap ?? []);
+      const { workload, model, seed } = run;
+      done.push({ workload, model, seed, values: result.values, records, heatMaps });
     }
     const rows = compareRuns(done);
     const table = comparisonMarkdown(rows);

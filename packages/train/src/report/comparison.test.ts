@@ -62,6 +62,16 @@ it("draws one line a model, the mean over seeds at the steps that all of them ha
   ]);
   expect(data["measure-1-0"].lines[0].points).toEqual([[10, 0.15]]);
   expect(data).not.toHaveProperty("measure-0-0");
+  expect(html).not.toContain('class="heat"');
+  const heatMap = {
+    title: "Needles found",
+    rows: { name: "depth", values: ["0 %"] },
+    columns: { name: "tokens", values: ["128", "256"] },
+    values: [[1, 0.25]],
+  };
+  const withMap = comparisonReport([{ ...runOf("text", "sisa 1m", 0, 2), heatMaps: [heatMap] }], { title: "map" });
+  expect(withMap).toContain("Needles found: sisa 1m, seed 0");
+  expect(withMap).toContain('<td style="--share:55%">100</td><td style="--share:14%">25</td>');
   expect(html).toContain("2 of 3 runs are done.");
   expect(html).not.toMatch(/(src|href)=|url\(|@import|fetch\(|<link/);
 });

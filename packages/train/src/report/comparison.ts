@@ -1,8 +1,9 @@
 // Runs of several models beside each other: means over seeds as a table, and curves.
-import { type Metric, meanOf } from "../evaluation/task.ts";
+import { type HeatMap, type Metric, meanOf } from "../evaluation/task.ts";
 import type { EvaluationRecord, MetricsRecord } from "../metrics/metrics.ts";
 import { grouped } from "../metrics/progress-line.ts";
 import { type ChartData, type ChartLine, renderChart } from "./chart.ts";
+import { heatMapTable } from "./evaluation-report.ts";
 import { escapeHtml } from "./html.ts";
 import { htmlPage, pageHeader } from "./page.ts";
 import { styleCount } from "./page-style.ts";
@@ -32,6 +33,8 @@ export interface ComparedRun {
   readonly seed: number;
   readonly values: RunValues;
   readonly records: readonly MetricsRecord[];
+  /** By rows and columns, as niah:grid measures; drawn for each run. */
+  readonly heatMaps?: readonly HeatMap[];
 }
 
 /** A model on a workload: means over its seeds. */
@@ -157,7 +160,12 @@ export function comparisonReport(
         ),
       ),
     ];
-    return `<section><h2>${escapeHtml(workload)}</h2>${table(own)}${curves.join("\n")}</section>`;
+    const maps = groups
+      .flat()
+      .flatMap(({ model, seed, heatMaps = [] }) =>
+        heatMaps.map((map) => heatMapTable({ ...map, title: `${map.title}: ${model}, seed ${seed}` })),
+      );
+    return `<section><h2>${escapeHtml(workload)}</h2>${table(own)}${[...curves, ...maps].join("\n")}</section>`;
   });
   return htmlPage({ title, body: [pageHeader(title, subtitle), ...sections], charts });
 }

@@ -12,7 +12,7 @@ const shares = ["accuracy", "acc", "acc_norm", "all", "last"];
 export function metricText(name: string, { value, standardError }: Metric): string {
   const isShare = shares.includes(name);
   const scale = isShare ? 100 : 1;
-  const decimals = isShare ? 2 : 4;
+  const decimals = isShare ? 2 : Math.abs(value) < 100 ? 4 : 1;
   const error = Number.isFinite(standardError) ? ` ± ${(scale * standardError).toFixed(decimals)}` : "";
   return `${(scale * value).toFixed(decimals)}${error}${isShare ? " %" : ""}`;
 }
@@ -33,8 +33,8 @@ export function evaluationReport(
   const table =
     `<section><h2>Results</h2><div class="scroll"><table><thead><tr>` +
     `${head.map((name) => `<th scope="col">${name}</th>`).join("")}</tr></thead><tbody>${rows.join("")}</tbody></table></div></section>`;
-  const maps = results.flatMap(({ heatMap }) =>
-    heatMap === undefined ? [] : [`<section>${heatMapTable(heatMap)}</section>`],
+  const maps = results.flatMap(({ task, heatMap }) =>
+    heatMap === undefined ? [] : [`<section><h2>${escapeHtml(task)}</h2>${heatMapTable(heatMap)}</section>`],
   );
   return htmlPage({ title, body: [pageHeader(title, subtitle), table, ...maps], charts: {} });
 }
