@@ -46,7 +46,7 @@ async function numbersOf(page: Page, model: "sisa" | "transformer"): Promise<{ s
 
 /** Waits until something is true on the page. */
 async function until(page: Page, condition: () => boolean): Promise<void> {
-  await page.waitForFunction(condition, { timeout: 60_000, polling: 50 });
+  await page.waitForFunction(condition, { timeout: 110_000, polling: 50 });
 }
 
 /** Waits for the first step of both models. */
@@ -242,4 +242,19 @@ test("without WebGPU the page says so and trains on the CPU", async () => {
   await button(page, "Train both");
   await bothTrain(page);
   expect(errors).toEqual([]);
+});
+
+test("where the only GPU is a program, the page says so; asked for, it trains on it", async () => {
+  const { page } = await openPage(chromium, server.url);
+  await until(page, () => document.querySelector(".backend strong")?.textContent?.startsWith("CPU") === true);
+  expect(await textOf(page, ".backend")).toMatch(/adapter here is itself a program on the CPU \(.*swiftshader\)/);
+  await page.goto(`${server.url}?backend=webgpu`);
+  await until(page, () => document.querySelector(".backend strong")?.textContent?.startsWith("WebGPU") === true);
+  await page.select('select[name="context"]', "64");
+  await button(page, "Train both");
+  await bothTrain(page);
+  // A first guess among 257 tokens.
+  expect((await numbersOf(page, "sisa")).loss).toBeCloseTo(Math.log2(257), 1);
+  expect(await textOf(page, ".backend")).toMatch(/^WebGPU \(.*swiftshader\)$/);
+  await page.close();
 });

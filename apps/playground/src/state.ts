@@ -33,8 +33,10 @@ export interface Slot {
 
 export const families = ["sisa", "transformer"] as const;
 
-/** `?backend=cpu` in the address asks for the CPU. */
-const choice: BackendChoice = new URLSearchParams(location.search).get("backend") === "cpu" ? "cpu" : "automatic";
+const choices: readonly BackendChoice[] = ["automatic", "webgpu", "cpu"];
+
+/** `?backend=cpu` or `?backend=webgpu` in the address asks for one. */
+const choice = choices.find((name) => name === new URLSearchParams(location.search).get("backend")) ?? "automatic";
 
 function newSlot(name: ModelName): Slot {
   const worker = new Worker(new URL("./worker/worker.ts", import.meta.url), { type: "module", name });

@@ -1,8 +1,8 @@
 // What the models run on. WebGPU comes first; where it is missing, ONNX Runtime on the CPU.
 
-import type { Backend } from "@sisa/core";
+import { type Backend, BackendUnavailableError } from "@sisa/core";
 
-export type BackendChoice = "automatic" | "cpu";
+export type BackendChoice = "automatic" | "webgpu" | "cpu";
 
 export interface OpenBackend {
   readonly backend: Backend;
@@ -12,9 +12,30 @@ export interface OpenBackend {
   readonly reason?: string;
 }
 
-/** @throws BackendUnavailableError where not even the CPU backend starts */
+/** GPUs that are emulated: on SwiftShader a training step took fifty times as long as on WebAssembly. */
+const software = /swiftshader|llvmpipe|lavapipe|basic render/i;
+
+/** @throws BackendUnavailableError where what was asked for does not start, or not even the CPU backend does */
 export async function openBackend(choice: BackendChoice): Promise<OpenBackend> {
-  return await openCpu(choice === "cpu" ? "Asked for by the address of this page." : await reasonWithoutWebgpu());
+  if (choice === "cpu") return await openCpu("Asked for by the address of this page.");
+  const { webgpu } = await import("@sisa/kernels-webgpu");
+  try {
+    const backend = await webgpu({ powerPreference: "high-performance" });
+    if (choice === "webgpu" || !software.test(backend.description)) {
+      return { backend, label: `WebGPU (${backend.description})` };
+    }
+    await backend.close();
+    return await openCpu(
+      `The only WebGPU adapter here is itself a program on the CPU (${backend.description}), and slower than this.`,
+    );
+  } catch (error) {
+    if (choice === "webgpu" || !BackendUnavailableError.isInstance(error)) throw error;
+    return await openCpu(
+      "gpu" in navigator
+        ? "This browser has no WebGPU adapter for this machine, so training is slower."
+        : "This browser has no WebGPU, so training is slower. Current Chrome, Edge, Safari and Firefox have it.",
+    );
+  }
 }
 
 async function openCpu(reason: string): Promise<OpenBackend> {
@@ -22,15 +43,4 @@ async function openCpu(reason: string): Promise<OpenBackend> {
   const backend = await onnxruntime();
   const threads = crossOriginIsolated ? "several threads" : "1 thread";
   return { backend, label: `CPU (WebAssembly, ${threads})`, reason };
-}
-
-async function reasonWithoutWebgpu(): Promise<string> {
-  const { gpu } = navigator as { readonly gpu?: { requestAdapter(): Promise<unknown> } };
-  if (gpu === undefined) {
-    return "This browser has no WebGPU, so training is slower. Current Chrome, Edge, Safari and Firefox have it.";
-  }
-  if ((await gpu.requestAdapter()) === null) {
-    return "This browser has no WebGPU adapter for this machine, so training is slower.";
-  }
-  return "The WebGPU backend is not part of this page yet.";
 }

@@ -1,6 +1,6 @@
 // What the page and its workers tell each other. Plain data that can be posted.
 
-import { ffnWidthFor, type MixerKind, type ModelConfig, parameterCountOf, preset, type SisaForm } from "@sisa/core";
+import { ffnWidthFor, type ModelConfig, parameterCountOf, preset, type SisaForm } from "@sisa/core";
 import type { HeadTable } from "@sisa/train";
 
 export type Family = "sisa" | "transformer";
@@ -30,7 +30,8 @@ export function trainingConfig({ family, size }: Pick<TrainingSetup, "family" | 
 }
 
 export interface ModelFacts {
-  readonly mixers: readonly MixerKind[];
+  /** Of each layer. */
+  readonly mixers: readonly string[];
   readonly heads: number;
   readonly width: number;
   readonly vocabularySize: number;
