@@ -2,13 +2,15 @@
 // with the hash of the sources and the parameters of every kernel. Needs nvcc 13; nothing else in the package does.
 //   npm run kernels                       all files
 //   npm run kernels -- attention          one of them
-import { execFileSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { promisify } from "node:util";
 import { brotliCompressSync, constants } from "node:zlib";
 import { flags, sourceHash, sources } from "./kernel-sources.mjs";
 
+const run = promisify(execFile);
 const folder = import.meta.dirname;
 const names = process.argv.slice(2);
 
@@ -37,17 +39,14 @@ try {
   mkdirSync(path.join(folder, "src/images"), { recursive: true });
   for (const name of names.length > 0 ? names : sources()) {
     const source = path.join(folder, "kernels", `${name}.cu`);
-    const images = {};
-    let kernels = {};
-    for (const [target, options] of Object.entries(flags.targets)) {
+    const compile = async ([target, options]) => {
       const output = path.join(work, `${name}.${target}`);
-      execFileSync("nvcc", [...flags.common, ...options, source, "-o", output], {
-        stdio: ["ignore", "inherit", "inherit"],
-      });
-      const bytes = readFileSync(output);
-      images[target] = compressed(bytes);
-      if (target === "ptx") kernels = kernelsOf(bytes.toString("latin1"));
-    }
+      await run("nvcc", [...flags.common, ...options, source, "-o", output]);
+      return [target, readFileSync(output)];
+    };
+    const code = Object.fromEntries(await Promise.all(Object.entries(flags.targets).map(compile)));
+    const kernels = kernelsOf(code.ptx.toString("latin1"));
+    const images = Object.fromEntries(Object.entries(code).map(([target, bytes]) => [target, compressed(bytes)]));
     const image = { source: sourceHash(name), kernels, images };
     writeFileSync(path.join(folder, "src/images", `${name}.json`), `${JSON.stringify(image)}\n`);
     const total = Object.values(images).reduce((sum, text) => sum + text.length, 0);

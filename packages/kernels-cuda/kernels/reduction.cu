@@ -141,35 +141,44 @@ extern "C" __global__ void cumulativeSumStrips(const void* x, void* out, int typ
   }
 }
 
-// y_t = x_t + (0 where position t is a multiple of `size`, else y_{t-1}). x: [batches, length, row].
+// y_t = x_t + (0 where position t is a multiple of `size`, else y_{t-1}). x: [batches, length, row]. Without a start,
+// every block of `size` positions has a thread of its own.
 extern "C" __global__ void blockCumulativeSum(const void* x, const void* before, const int* start, void* out, int type,
                                               int64 batches, int64 length, int64 row, int size, int reverse) {
-  GRID_STRIDE(line, batches * row) {
-    int64 batch = line / row, i = line % row;
+  int64 segments = start ? 1 : (length + size - 1) / size;
+  GRID_STRIDE(line, batches * row * segments) {
+    int64 i = line % row, segment = line / row % segments, batch = line / row / segments;
+    int64 first = start ? 0 : segment * size, end = start ? length : min(first + size, length);
     int64 origin = start ? start[batch] : 0;
     double total = before ? load<double>(before, type, batch * row + i) : 0;
-    for (int64 step = 0; step < length; step++) {
-      int64 t = reverse ? length - 1 - step : step;
+    for (int64 step = first; step < end; step++) {
+      int64 t = reverse ? first + end - 1 - step : step;
       int64 index = (batch * length + t) * row + i;
-      bool restarts = reverse ? (t + 1) % size == 0 : (origin + t) % size == 0;
-      total = (restarts ? 0 : total) + load<double>(x, type, index);
+      if (start && (origin + t) % size == 0) total = 0;
+      total += load<double>(x, type, index);
       store(out, type, index, total);
     }
   }
 }
 
-// Running sum of angles modulo a full turn. x: [batches, length, row].
+// Running sum of angles modulo a full turn. x: [batches, length, row]. Eight loads are under way at a time.
 extern "C" __global__ void cumulativePhase(const void* x, const void* before, void* out, int type, int64 batches,
                                            int64 length, int64 row) {
   const double turn = 6.283185307179586476925;
   GRID_STRIDE(line, batches * row) {
     int64 batch = line / row, i = line % row;
     double phase = before ? load<double>(before, type, batch * row + i) : 0;
-    for (int64 t = 0; t < length; t++) {
-      int64 index = (batch * length + t) * row + i;
-      phase += load<double>(x, type, index);
-      phase -= turn * floor(phase / turn);
-      store(out, type, index, phase);
+    for (int64 first = 0; first < length; first += 8) {
+      double steps[8];
+#pragma unroll
+      for (int j = 0; j < 8; j++)
+        steps[j] = first + j < length ? load<double>(x, type, (batch * length + first + j) * row + i) : 0;
+#pragma unroll
+      for (int j = 0; j < 8; j++) {
+        phase += steps[j];
+        phase -= turn * floor(phase / turn);
+        if (first + j < length) store(out, type, (batch * length + first + j) * row + i, phase);
+      }
     }
   }
 }

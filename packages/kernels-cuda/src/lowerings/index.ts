@@ -2,7 +2,9 @@
 
 import type { Node, OpName } from "@sisa/core";
 import type { LoweringRule } from "../plan.ts";
+import * as attention from "./attention.ts";
 import * as elementwise from "./elementwise.ts";
+import * as fused from "./fused.ts";
 import { matmul } from "./matmul.ts";
 import * as movement from "./movement.ts";
 import * as reduction from "./reduction.ts";
@@ -17,12 +19,12 @@ const always = (lower: LoweringRule): Lowering => ({ lower });
 
 export const lowerings = {
   abs: always(elementwise.abs),
-  adamw: "compose",
+  adamw: fused.adamw,
   add: always(elementwise.add),
   and: always(elementwise.and),
   argmax: always(reduction.argmax),
-  attention: "compose",
-  attentionBackward: "compose",
+  attention: attention.attention,
+  attentionBackward: attention.attentionBackward,
   blockCumulativeSum: always(reduction.blockCumulativeSum),
   broadcastTo: always(movement.broadcastTo),
   cacheWrite: always(movement.cacheWrite),
@@ -36,8 +38,8 @@ export const lowerings = {
   crossEntropy: "compose",
   cumulativePhase: always(reduction.cumulativePhase),
   cumulativeSum: always(reduction.cumulativeSum),
-  decayAttention: "compose",
-  decayAttentionBackward: "compose",
+  decayAttention: attention.decayAttention,
+  decayAttentionBackward: attention.decayAttentionBackward,
   // Sizes are bound, so that folding has made constants of them.
   dimSize: "constant",
   div: always(elementwise.div),
@@ -47,11 +49,11 @@ export const lowerings = {
   floor: always(elementwise.floor),
   floorDiv: always(elementwise.floorDiv),
   gather: always(movement.gather),
-  globalNorm: "compose",
+  globalNorm: fused.globalNorm,
   iota: always(movement.iota),
   less: always(elementwise.less),
   lessEqual: always(elementwise.lessEqual),
-  linearCrossEntropy: "compose",
+  linearCrossEntropy: fused.linearCrossEntropy,
   linearScan: always(reduction.linearScan),
   log: always(elementwise.log),
   log1p: always(elementwise.log1p),
@@ -68,9 +70,9 @@ export const lowerings = {
   pad: always(movement.pad),
   // An alias of its input.
   reshape: "constant",
-  rmsNorm: "compose",
-  rmsNormBackward: "compose",
-  rope: "compose",
+  rmsNorm: fused.rmsNorm,
+  rmsNormBackward: fused.rmsNormBackward,
+  rope: fused.rope,
   scatterAdd: always(movement.scatterAdd),
   sigmoid: always(elementwise.sigmoid),
   silu: always(elementwise.silu),
@@ -85,8 +87,8 @@ export const lowerings = {
   ssmPrepare: "compose",
   sub: always(elementwise.sub),
   sum: always(reduction.sum),
-  swiglu: "compose",
-  swigluBackward: "compose",
+  swiglu: fused.swiglu,
+  swigluBackward: fused.swigluBackward,
   takeRow: always(movement.takeRow),
   tanh: always(elementwise.tanh),
   transpose: always(movement.transpose),

@@ -1,7 +1,7 @@
 // Reductions and running sums.
 
 import { denseStrides, packAxes } from "../device/arguments.ts";
-import { elementType, suffixOf } from "../device/element-type.ts";
+import { type ComputeSuffix, elementType, suffixOf } from "../device/element-type.ts";
 import type { Context, LoweringRule, Value, View } from "../plan.ts";
 import { blocksFor } from "./elementwise.ts";
 
@@ -65,21 +65,40 @@ function reduce(context: Context, name: "sum" | "max", x: Value, value: Value, a
   const wide = suffix === "f" ? elementType.float32 : suffix === "d" ? elementType.float64 : elementType.int32;
   const partial = context.scratch(parts * value.count * (suffix === "d" ? 8 : 4));
   context.kernel(`${name}Columns_${suffix}`, [columns, parts, 1], 256, args(partial, wide));
-  const joinedKept = packAxes(
+  columnSums(context, name, partial, parts, value, wide, suffix);
+}
+
+/** Joins parts [parts, count] of an element type into one result. */
+function columnSums(
+  context: Context,
+  name: "sum" | "max",
+  parts: View,
+  count: number,
+  value: Value,
+  type: number,
+  suffix: ComputeSuffix,
+): void {
+  const kept = packAxes(
     [value.count],
     [
       { type: elementType[value.spec.dtype], strides: [1] },
-      { type: wide, strides: [1] },
+      { type, strides: [1] },
     ],
   );
-  const joinedParts = packAxes(
-    [parts],
+  const reduced = packAxes(
+    [count],
     [
       { type: 0, strides: [0] },
-      { type: wide, strides: [value.count] },
+      { type, strides: [value.count] },
     ],
   );
-  context.kernel(`${name}Columns_${suffix}`, [columns, 1, 1], 256, [partial, value, joinedKept, joinedParts, 0]);
+  const columns = Math.ceil(value.count / 32);
+  context.kernel(`${name}Columns_${suffix}`, [columns, 1, 1], 256, [parts, value, kept, reduced, 0]);
+}
+
+/** Sums rows of float32 [count, columns] into a result of as many columns. */
+export function sumColumns(context: Context, parts: View, count: number, value: Value): void {
+  columnSums(context, "sum", parts, count, value, elementType.float32, "f");
 }
 
 /** The last axis with more than one element: neighbours in memory differ along it. */
@@ -135,7 +154,8 @@ export const blockCumulativeSum: LoweringRule = (context) => {
   const { size, reverse } = context.attributes<{ readonly size: number; readonly reverse: boolean }>();
   const [batches, length, row] = timeSizes(x);
   const type = elementType[x.spec.dtype];
-  context.kernel("blockCumulativeSum", blocksFor(context, batches * row, 64), 64, [
+  const lines = batches * row * (start ? 1 : Math.ceil(length / size));
+  context.kernel("blockCumulativeSum", blocksFor(context, lines, 64), 64, [
     x,
     before ?? null,
     start ?? null,

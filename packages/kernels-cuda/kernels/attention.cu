@@ -1,0 +1,693 @@
+// Tiled causal attention in bfloat16 with float32 sums: plain (S = 0) and with SISA's importance term, forward and
+// backward. Nothing of size T x T is stored, and every sum has one fixed order, so results never depend on scheduling.
+//
+//   score_ij = scale q_i.k_j + lambda_h exp(g_i - g_j) c_i.b_j                    for j <= i
+//
+// g begins anew at every 64th position, and tiles are 64 positions: with the total of tile K its last g,
+//   exp(g_i - g_j) = exp(g_i) * exp(totals between J and I) * exp(total_J - g_j)  for tiles J < I,
+// three factors that are at most 1. The first goes into cHat, the last into bHat, both made once; the middle one is a
+// scalar of the pair of tiles, `span`, summed as tiles are visited from near to far. Where it bounds the whole term
+// below `skip`, the term is left out of that pair. The diagonal tile comes last.
+// Dao 2023, arXiv:2307.08691 (tiling); arXiv:2606.02332 (the score).
+#include "common.cuh"
+
+typedef __nv_bfloat16 bf16;
+const int TILE = 64;
+const int THREADS = 128;
+const float LOG2E = 1.4426950408889634f;
+
+struct AttentionSizes {
+  int batches, length, heads;
+  float scale, skip;
+};
+
+__device__ inline uint32 sharedAddress(const void* p) { return (uint32)__cvta_generic_to_shared(p); }
+__device__ inline void copyAsync(void* target, const void* source, bool inside) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(sharedAddress(target)), "l"(source), "r"(inside ? 16 : 0));
+}
+__device__ inline void commitCopies() { asm volatile("cp.async.commit_group;"); }
+template <int N> __device__ inline void waitCopies() { asm volatile("cp.async.wait_group %0;" ::"n"(N)); }
+
+__device__ inline void loadMatrices(uint32 (&r)[4], const bf16* p) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(sharedAddress(p)));
+}
+__device__ inline void loadMatricesTransposed(uint32 (&r)[4], const bf16* p) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(sharedAddress(p)));
+}
+// d += a b, of 16 x 16 by 16 x 8.
+__device__ inline void multiply(float (&d)[4], const uint32 (&a)[4], uint32 b0, uint32 b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+__device__ inline uint32 packed(float low, float high) {
+  __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *(uint32*)&pair;
+}
+__device__ inline void scaleFragment(uint32 (&a)[4], float factor) {
+  __nv_bfloat162 f = __float2bfloat162_rn(factor);
+#pragma unroll
+  for (int i = 0; i < 4; i++) *(__nv_bfloat162*)&a[i] = __hmul2(*(__nv_bfloat162*)&a[i], f);
+}
+
+// A tile of 64 rows in shared memory; 16 bytes of padding a row keep loads of matrices free of bank conflicts.
+template <int W> struct Tile {
+  static const int STRIDE = W + 8;
+  static const int ELEMENTS = TILE * STRIDE;
+  bf16* data;
+
+  // Rows from `first` on of [rows, stride]; what is beyond `rows` becomes zero.
+  __device__ void load(const bf16* source, int64 stride, int first, int rows) const {
+    for (int i = threadIdx.x; i < TILE * (W / 8); i += THREADS) {
+      int row = i / (W / 8), column = i % (W / 8) * 8;
+      bool inside = first + row < rows;
+      copyAsync(data + row * STRIDE + column, source + (inside ? (first + row) * stride + column : 0), inside);
+    }
+  }
+  // Rows row..row+15 and columns k..k+15 as the left operand.
+  __device__ void left(uint32 (&a)[4], int row, int k) const {
+    int lane = threadIdx.x % 32;
+    loadMatrices(a, data + (row + lane % 16) * STRIDE + k + lane / 16 * 8);
+  }
+  // Rows n..n+15 as columns of the right operand: two of its fragments, for sums over columns k..k+15 of the tile.
+  __device__ void rightByRow(uint32 (&b)[4], int n, int k) const {
+    int lane = threadIdx.x % 32;
+    loadMatrices(b, data + (n + lane / 16 * 8 + lane % 8) * STRIDE + k + lane / 8 % 2 * 8);
+  }
+  // Columns n..n+15 of the right operand, for sums over rows k..k+15 of the tile.
+  __device__ void rightByColumn(uint32 (&b)[4], int k, int n) const {
+    int lane = threadIdx.x % 32;
+    loadMatricesTransposed(b, data + (k + lane / 8 % 2 * 8 + lane % 8) * STRIDE + n + lane / 16 * 8);
+  }
+};
+
+// sums[n] += rows of `a` (16 from `row`) times rows of `b` (from `from`), both W wide.
+template <int W, int N> __device__ inline void productByRow(float (&sums)[N][4], const Tile<W>& a, int row, const Tile<W>& b, int from, float factor) {
+#pragma unroll
+  for (int k = 0; k < W; k += 16) {
+    uint32 left[4];
+    a.left(left, row, k);
+    if (factor != 1.f) scaleFragment(left, factor);
+#pragma unroll
+    for (int n = 0; n < N; n += 2) {
+      uint32 right[4];
+      b.rightByRow(right, from + n * 8, k);
+      multiply(sums[n], left, right[0], right[1]);
+      multiply(sums[n + 1], left, right[2], right[3]);
+    }
+  }
+}
+
+// sums[n] += x, a 16 x 8N matrix in the layout of results, times rows of `b` (from `from`), W wide.
+template <int W, int N> __device__ inline void productByColumn(float (&sums)[W / 8][4], const float (&x)[N][4], const Tile<W>& b, int from) {
+#pragma unroll
+  for (int k = 0; k < N; k += 2) {
+    uint32 left[4] = {packed(x[k][0], x[k][1]), packed(x[k][2], x[k][3]), packed(x[k + 1][0], x[k + 1][1]),
+                      packed(x[k + 1][2], x[k + 1][3])};
+#pragma unroll
+    for (int n = 0; n < W / 8; n += 2) {
+      uint32 right[4];
+      b.rightByColumn(right, from + k * 8, n * 8);
+      multiply(sums[n], left, right[0], right[1]);
+      multiply(sums[n + 1], left, right[2], right[3]);
+    }
+  }
+}
+
+template <int N> __device__ inline void clear(float (&x)[N][4]) {
+#pragma unroll
+  for (int n = 0; n < N; n++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) x[n][i] = 0.f;
+}
+
+// Place of element i of fragment n in a result: row and column.
+__device__ inline int rowOf(int i) { return threadIdx.x % 32 / 4 + i / 2 * 8; }
+__device__ inline int columnOf(int n, int i) { return n * 8 + threadIdx.x % 4 * 2 + i % 2; }
+
+__device__ inline float quadSum(float x) {
+  x += __shfl_xor_sync(0xffffffffu, x, 1);
+  return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+__device__ inline float quadMax(float x) {
+  x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+  return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+
+// Writes a result of 16 rows, W wide, as bfloat16 rows of [T, stride].
+template <int N> __device__ inline void writeRows(bf16* out, int64 stride, int first, int rows, const float (&x)[N][4], float low, float high) {
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    int row = first + rowOf(half * 2);
+    if (row >= rows) continue;
+    float factor = half ? high : low;
+#pragma unroll
+    for (int n = 0; n < N; n++)
+      *(uint32*)(out + row * stride + columnOf(n, 0)) = packed(x[n][half * 2] * factor, x[n][half * 2 + 1] * factor);
+  }
+}
+
+// What both sides of a pair of tiles need of the importance term, for one head of one sequence.
+struct Spans {
+  const float *totals, *cNorms, *bNorms;  // [tiles]
+};
+
+// Whether any score of a pair of tiles can change by more than `skip`; also where that is not a number.
+__device__ inline bool isNear(const AttentionSizes& sizes, float between, float cNorm, float bNorm) {
+  return !(sizes.scale * between * cNorm * bNorm <= sizes.skip);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Once for each tile of 64 positions and each head: cHat = c exp(g) lambda / scale, bHat = b exp(total - g), the total,
+// and the largest norm of a row of each.
+extern "C" __global__ void decayPrologue(const bf16* c, const bf16* b, const float* g, const float* lambda, bf16* cHat,
+                                         bf16* bHat, float* totals, float* cNorms, float* bNorms,
+                                         const __grid_constant__ AttentionSizes sizes, int width) {
+  __shared__ float norms[2][4];
+  int tiles = gridDim.x, tile = blockIdx.x, head = blockIdx.y % sizes.heads, batch = blockIdx.y / sizes.heads;
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  int first = tile * TILE, last = min(first + TILE, sizes.length) - 1;
+  int64 position = (int64)batch * sizes.length;
+  float total = g[(position + last) * sizes.heads + head];
+  float weight = lambda[head] / sizes.scale;
+  float cMost = 0, bMost = 0;
+  for (int row = first + warp; row <= last; row += 4) {
+    float own = g[(position + row) * sizes.heads + head];
+    float cFactor = expf(own) * weight, bFactor = expf(fminf(total - own, 0.f));
+    int64 place = ((position + row) * sizes.heads + head) * width;
+    float cSquares = 0, bSquares = 0;
+    for (int s = lane; s < width; s += 32) {
+      float x = __bfloat162float(c[place + s]) * cFactor, y = __bfloat162float(b[place + s]) * bFactor;
+      cHat[place + s] = __float2bfloat16_rn(x);
+      bHat[place + s] = __float2bfloat16_rn(y);
+      cSquares += x * x;
+      bSquares += y * y;
+    }
+    cMost = fmaxf(cMost, sqrtf(warpSum(cSquares)));
+    bMost = fmaxf(bMost, sqrtf(warpSum(bSquares)));
+  }
+  if (lane == 0) norms[0][warp] = cMost, norms[1][warp] = bMost;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    int64 place = (int64)blockIdx.y * tiles + tile;
+    totals[place] = total;
+    cNorms[place] = fmaxf(fmaxf(norms[0][0], norms[0][1]), fmaxf(norms[0][2], norms[0][3]));
+    bNorms[place] = fmaxf(fmaxf(norms[1][0], norms[1][1]), fmaxf(norms[1][2], norms[1][3]));
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+template <int D, int S> struct Forward {
+  static const int STAGE = 2 * Tile<D>::ELEMENTS + (S ? Tile<S>::ELEMENTS : 0);
+  static const int BYTES = 2 * (Tile<D>::ELEMENTS + (S ? 3 * Tile<S>::ELEMENTS : 0) + 2 * STAGE) + 4 * TILE;
+};
+
+// One block for each tile of queries of each head, the longest rows first; one warp for each 16 queries.
+template <int D, int S>
+__device__ void attentionForward(const bf16* q, const bf16* k, const bf16* v, const bf16* c, const bf16* b,
+                                 const bf16* cHat, const bf16* bHat, const float* g, const float* lambda, Spans spans,
+                                 bf16* out, float* logSumExp, const AttentionSizes& sizes) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  const int SW = S ? S : 16;
+  bf16* memory = (bf16*)shared;
+  Tile<D> queries = {memory};
+  memory += Tile<D>::ELEMENTS;
+  Tile<SW> reads = {memory}, plainReads = {memory + Tile<SW>::ELEMENTS}, plainWrites = {memory + 2 * Tile<SW>::ELEMENTS};
+  if (S) memory += 3 * Tile<SW>::ELEMENTS;
+  bf16* stages = memory;
+  float* decays = (float*)(memory + 2 * Forward<D, S>::STAGE);
+
+  int tiles = gridDim.x, tile = tiles - 1 - blockIdx.x, head = blockIdx.y % sizes.heads, batch = blockIdx.y / sizes.heads;
+  int T = sizes.length, row = threadIdx.x / 32 * 16, first = tile * TILE;
+  int64 stride = (int64)sizes.heads * D, narrow = (int64)sizes.heads * S;
+  int64 base = (int64)batch * T * stride + head * D, narrowBase = (int64)batch * T * narrow + head * S;
+  int64 spanBase = (int64)blockIdx.y * tiles;
+  auto keysOf = [&](int stage) { return Tile<D>{stages + stage * Forward<D, S>::STAGE}; };
+  auto valuesOf = [&](int stage) { return Tile<D>{stages + stage * Forward<D, S>::STAGE + Tile<D>::ELEMENTS}; };
+  auto writesOf = [&](int stage) { return Tile<SW>{stages + stage * Forward<D, S>::STAGE + 2 * Tile<D>::ELEMENTS}; };
+  auto other = [&](int step) { return step < tile ? tile - 1 - step : tile; };
+  auto fetch = [&](int step) {
+    if (step <= tile) {
+      int from = other(step) * TILE;
+      keysOf(step % 2).load(k + base, stride, from, T);
+      valuesOf(step % 2).load(v + base, stride, from, T);
+      if (S && step < tile) writesOf(step % 2).load(bHat + narrowBase, narrow, from, T);
+    }
+    commitCopies();
+  };
+
+  queries.load(q + base, stride, first, T);
+  if (S) {
+    reads.load(cHat + narrowBase, narrow, first, T);
+    plainReads.load(c + narrowBase, narrow, first, T);
+    plainWrites.load(b + narrowBase, narrow, first, T);
+    if (threadIdx.x < TILE) decays[threadIdx.x] = first + threadIdx.x < T ? g[((int64)batch * T + first + threadIdx.x) * sizes.heads + head] : 0.f;
+  }
+  fetch(0);
+
+  float sums[D / 8][4], most[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0}, span = 0;
+  clear(sums);
+  float factor = sizes.scale * LOG2E;
+  for (int step = 0; step <= tile; step++) {
+    fetch(step + 1);
+    waitCopies<1>();
+    __syncthreads();
+    Tile<D> keys = keysOf(step % 2), values = valuesOf(step % 2);
+    int key = other(step) * TILE;
+    float s[8][4];
+    clear(s);
+    if (S && step == tile) {
+      productByRow<SW>(s, plainReads, row, plainWrites, 0, 1.f);
+      float weight = lambda[head] / sizes.scale;
+#pragma unroll
+      for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+          s[n][i] *= weight * expf(fminf(decays[row + rowOf(i)] - decays[columnOf(n, i)], 0.f));
+    } else if (S) {
+      float between = expf(span);
+      bool near = isNear(sizes, between, spans.cNorms[spanBase + tile], spans.bNorms[spanBase + other(step)]);
+      if (near) productByRow<SW>(s, reads, row, writesOf(step % 2), 0, between);
+      span += spans.totals[spanBase + other(step)];
+    }
+    productByRow<D>(s, queries, row, keys, 0, 1.f);
+    if (step == tile) {
+#pragma unroll
+      for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+          if (key + columnOf(n, i) > first + row + rowOf(i)) s[n][i] = -INFINITY;
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float largest = most[half];
+#pragma unroll
+      for (int n = 0; n < 8; n++) largest = fmaxf(largest, fmaxf(s[n][half * 2], s[n][half * 2 + 1]) * factor);
+      largest = quadMax(largest);
+      float fix = exp2f(most[half] - largest), sum = 0;
+      most[half] = largest;
+#pragma unroll
+      for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = half * 2; i < half * 2 + 2; i++) sum += s[n][i] = exp2f(s[n][i] * factor - largest);
+      total[half] = total[half] * fix + quadSum(sum);
+#pragma unroll
+      for (int n = 0; n < D / 8; n++) sums[n][half * 2] *= fix, sums[n][half * 2 + 1] *= fix;
+    }
+    productByColumn<D>(sums, s, values, 0);
+    __syncthreads();
+  }
+  writeRows(out + base, stride, first + row, T, sums, 1.f / total[0], 1.f / total[1]);
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    int position = first + row + rowOf(half * 2);
+    if (threadIdx.x % 4 == 0 && position < T)
+      logSumExp[(int64)blockIdx.y * T + position] = (most[half] + log2f(total[half])) / LOG2E;
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// delta_i = sum over the width of out and its gradient, [B,H,T]. One warp for each row.
+extern "C" __global__ void attentionDelta(const bf16* out, const bf16* gradient, float* delta,
+                                          const __grid_constant__ AttentionSizes sizes, int width) {
+  int64 rows = (int64)sizes.batches * sizes.length * sizes.heads;
+  for (int64 row = (int64)blockIdx.x * 4 + threadIdx.x / 32; row < rows; row += (int64)gridDim.x * 4) {
+    float sum = 0;
+    for (int i = threadIdx.x % 32; i < width; i += 32)
+      sum += __bfloat162float(out[row * width + i]) * __bfloat162float(gradient[row * width + i]);
+    sum = warpSum(sum);
+    int64 head = row % sizes.heads, position = row / sizes.heads % sizes.length, batch = row / sizes.heads / sizes.length;
+    if (threadIdx.x % 32 == 0) delta[(batch * sizes.heads + head) * sizes.length + position] = sum;
+  }
+}
+
+template <int D, int S> struct Backward {
+  static const int NARROW = S ? Tile<S ? S : 16>::ELEMENTS : 0;
+  static const int STAGE = 2 * Tile<D>::ELEMENTS + NARROW;
+  static const int BYTES = 2 * (2 * Tile<D>::ELEMENTS + 3 * NARROW + 2 * STAGE) + 4 * 7 * TILE;
+};
+
+// Columns of the other side that are worked on at a time: fewer where the sums alone fill the registers.
+template <int D, int S> __device__ constexpr int columnsAtATime() { return D + S > 128 ? 32 : 64; }
+
+// Gradients by q and c. One block for each tile of queries. `read` is c . dc, which is what g_i gets, [B,T,H].
+template <int D, int S>
+__device__ void attentionBackwardQueries(const bf16* q, const bf16* k, const bf16* v, const bf16* c, const bf16* b,
+                                         const bf16* cHat, const bf16* bHat, const float* g, const float* lambda,
+                                         Spans spans, const float* logSumExp, const float* delta, const bf16* gradient,
+                                         bf16* dq, bf16* dc, float* read, const AttentionSizes& sizes) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  const int SW = S ? S : 16, N = columnsAtATime<D, S>() / 8;
+  bf16* memory = (bf16*)shared;
+  Tile<D> queries = {memory}, outs = {memory + Tile<D>::ELEMENTS};
+  memory += 2 * Tile<D>::ELEMENTS;
+  Tile<SW> reads = {memory}, plainReads = {memory + Tile<SW>::ELEMENTS}, plainWrites = {memory + 2 * Tile<SW>::ELEMENTS};
+  memory += 3 * Backward<D, S>::NARROW;
+  bf16* stages = memory;
+  float* decays = (float*)(memory + 2 * Backward<D, S>::STAGE);
+
+  int tiles = gridDim.x, tile = tiles - 1 - blockIdx.x, head = blockIdx.y % sizes.heads, batch = blockIdx.y / sizes.heads;
+  int T = sizes.length, row = threadIdx.x / 32 * 16, first = tile * TILE;
+  int64 stride = (int64)sizes.heads * D, narrow = (int64)sizes.heads * S;
+  int64 base = (int64)batch * T * stride + head * D, narrowBase = (int64)batch * T * narrow + head * S;
+  int64 spanBase = (int64)blockIdx.y * tiles;
+  auto keysOf = [&](int stage) { return Tile<D>{stages + stage * Backward<D, S>::STAGE}; };
+  auto valuesOf = [&](int stage) { return Tile<D>{stages + stage * Backward<D, S>::STAGE + Tile<D>::ELEMENTS}; };
+  auto writesOf = [&](int stage) { return Tile<SW>{stages + stage * Backward<D, S>::STAGE + 2 * Tile<D>::ELEMENTS}; };
+  auto other = [&](int step) { return step < tile ? tile - 1 - step : tile; };
+  auto fetch = [&](int step) {
+    if (step <= tile) {
+      int from = other(step) * TILE;
+      keysOf(step % 2).load(k + base, stride, from, T);
+      valuesOf(step % 2).load(v + base, stride, from, T);
+      if (S && step < tile) writesOf(step % 2).load(bHat + narrowBase, narrow, from, T);
+    }
+    commitCopies();
+  };
+
+  queries.load(q + base, stride, first, T);
+  outs.load(gradient + base, stride, first, T);
+  if (S) {
+    reads.load(cHat + narrowBase, narrow, first, T);
+    plainReads.load(c + narrowBase, narrow, first, T);
+    plainWrites.load(b + narrowBase, narrow, first, T);
+    if (threadIdx.x < TILE) decays[threadIdx.x] = first + threadIdx.x < T ? g[((int64)batch * T + first + threadIdx.x) * sizes.heads + head] : 0.f;
+  }
+  fetch(0);
+
+  float lse[2], offset[2];
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    int position = first + row + rowOf(half * 2);
+    lse[half] = position < T ? logSumExp[(int64)blockIdx.y * T + position] * LOG2E : INFINITY;
+    offset[half] = position < T ? delta[(int64)blockIdx.y * T + position] : 0.f;
+  }
+  float dQ[D / 8][4], dC[SW / 8][4], dot[2] = {0, 0}, span = 0;
+  clear(dQ);
+  clear(dC);
+  bool near = false;
+  float factor = sizes.scale * LOG2E, weight = S ? lambda[head] / sizes.scale : 0.f;
+  for (int step = 0; step <= tile; step++) {
+    fetch(step + 1);
+    waitCopies<1>();
+    __syncthreads();
+    Tile<D> keys = keysOf(step % 2), values = valuesOf(step % 2);
+    bool diagonal = step == tile;
+    float between = 1.f;
+    if (S && !diagonal) {
+      between = expf(span);
+      near = isNear(sizes, between, spans.cNorms[spanBase + tile], spans.bNorms[spanBase + other(step)]);
+      span += spans.totals[spanBase + other(step)];
+    }
+    if (S && diagonal) {
+      // What came before is by cHat; the rest is by c.
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        int local = row + rowOf(half * 2);
+        float decay = expf(decays[local]), sum = 0;
+#pragma unroll
+        for (int n = 0; n < SW / 8; n++)
+#pragma unroll
+          for (int i = half * 2; i < half * 2 + 2; i++) {
+            sum += dC[n][i] * __bfloat162float(reads.data[local * Tile<SW>::STRIDE + columnOf(n, i)]);
+            dC[n][i] *= decay;
+          }
+        dot[half] += sum;
+      }
+    }
+#pragma unroll
+    for (int from = 0; from < TILE; from += N * 8) {
+      float s[N][4], ds[N][4], term[N][4];
+      clear(s);
+      clear(term);
+      if (S && diagonal) {
+        productByRow<SW>(term, plainReads, row, plainWrites, from, 1.f);
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+          for (int i = 0; i < 4; i++)
+            s[n][i] = term[n][i] * weight * expf(fminf(decays[row + rowOf(i)] - decays[from + columnOf(n, i)], 0.f));
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+          for (int i = 0; i < 4; i++) term[n][i] = s[n][i];
+      } else if (near) {
+        productByRow<SW>(s, reads, row, writesOf(step % 2), from, between);
+      }
+      productByRow<D>(s, queries, row, keys, from, 1.f);
+      clear(ds);
+      productByRow<D>(ds, outs, row, values, from, 1.f);
+#pragma unroll
+      for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          bool seen = !diagonal || from + columnOf(n, i) <= row + rowOf(i);
+          float p = seen ? exp2f(s[n][i] * factor - lse[i / 2]) : 0.f;
+          ds[n][i] = p * (ds[n][i] - offset[i / 2]) * sizes.scale;
+        }
+      productByColumn<D>(dQ, ds, keys, from);
+      if (S && diagonal) {
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+          for (int i = 0; i < 4; i++) {
+            dot[i / 2] += ds[n][i] * term[n][i];
+            ds[n][i] *= expf(fminf(decays[row + rowOf(i)] - decays[from + columnOf(n, i)], 0.f));
+          }
+        productByColumn<SW>(dC, ds, plainWrites, from);
+      } else if (near) {
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+          for (int i = 0; i < 4; i++) ds[n][i] *= between;
+        productByColumn<SW>(dC, ds, writesOf(step % 2), from);
+      }
+    }
+    __syncthreads();
+  }
+  writeRows(dq + base, stride, first + row, T, dQ, 1.f, 1.f);
+  if (S) {
+    writeRows(dc + narrowBase, narrow, first + row, T, dC, weight, weight);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float sum = quadSum(dot[half]);
+      int position = first + row + rowOf(half * 2);
+      if (threadIdx.x % 4 == 0 && position < T) read[((int64)batch * T + position) * sizes.heads + head] = sum;
+    }
+  }
+}
+
+// Gradients by k, v and b. One block for each tile of keys; rows of results are keys, columns queries.
+// `write` is b . db, of which g_j gets the negative, [B,T,H].
+template <int D, int S>
+__device__ void attentionBackwardKeys(const bf16* q, const bf16* k, const bf16* v, const bf16* c, const bf16* b,
+                                      const bf16* cHat, const bf16* bHat, const float* g, const float* lambda,
+                                      Spans spans, const float* logSumExp, const float* delta, const bf16* gradient,
+                                      bf16* dk, bf16* dv, bf16* db, float* write, const AttentionSizes& sizes) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  const int SW = S ? S : 16, N = columnsAtATime<D, S>() / 8;
+  bf16* memory = (bf16*)shared;
+  Tile<D> keys = {memory}, values = {memory + Tile<D>::ELEMENTS};
+  memory += 2 * Tile<D>::ELEMENTS;
+  Tile<SW> writes = {memory}, plainReads = {memory + Tile<SW>::ELEMENTS}, plainWrites = {memory + 2 * Tile<SW>::ELEMENTS};
+  memory += 3 * Backward<D, S>::NARROW;
+  bf16* stages = memory;
+  float* decays = (float*)(memory + 2 * Backward<D, S>::STAGE);
+  float* rows = decays + TILE;  // two stages of logSumExp and delta
+
+  int tiles = gridDim.x, tile = blockIdx.x, head = blockIdx.y % sizes.heads, batch = blockIdx.y / sizes.heads;
+  int T = sizes.length, row = threadIdx.x / 32 * 16, first = tile * TILE, steps = tiles - tile;
+  int64 stride = (int64)sizes.heads * D, narrow = (int64)sizes.heads * S;
+  int64 base = (int64)batch * T * stride + head * D, narrowBase = (int64)batch * T * narrow + head * S;
+  int64 spanBase = (int64)blockIdx.y * tiles;
+  auto queriesOf = [&](int stage) { return Tile<D>{stages + stage * Backward<D, S>::STAGE}; };
+  auto outsOf = [&](int stage) { return Tile<D>{stages + stage * Backward<D, S>::STAGE + Tile<D>::ELEMENTS}; };
+  auto readsOf = [&](int stage) { return Tile<SW>{stages + stage * Backward<D, S>::STAGE + 2 * Tile<D>::ELEMENTS}; };
+  auto other = [&](int step) { return step + 1 < steps ? tile + 1 + step : tile; };
+  auto fetch = [&](int step) {
+    if (step < steps) {
+      int from = other(step) * TILE;
+      queriesOf(step % 2).load(q + base, stride, from, T);
+      outsOf(step % 2).load(gradient + base, stride, from, T);
+      if (S && step + 1 < steps) readsOf(step % 2).load(cHat + narrowBase, narrow, from, T);
+      if (threadIdx.x < TILE) {
+        int position = from + threadIdx.x;
+        bool inside = position < T;
+        rows[step % 2 * 2 * TILE + threadIdx.x] = inside ? logSumExp[(int64)blockIdx.y * T + position] * LOG2E : INFINITY;
+        rows[step % 2 * 2 * TILE + TILE + threadIdx.x] = inside ? delta[(int64)blockIdx.y * T + position] : 0.f;
+      }
+    }
+    commitCopies();
+  };
+
+  keys.load(k + base, stride, first, T);
+  values.load(v + base, stride, first, T);
+  if (S) {
+    writes.load(bHat + narrowBase, narrow, first, T);
+    plainReads.load(c + narrowBase, narrow, first, T);
+    plainWrites.load(b + narrowBase, narrow, first, T);
+    if (threadIdx.x < TILE) decays[threadIdx.x] = first + threadIdx.x < T ? g[((int64)batch * T + first + threadIdx.x) * sizes.heads + head] : 0.f;
+  }
+  fetch(0);
+
+  float dK[D / 8][4], dV[D / 8][4], dB[SW / 8][4], dot[2] = {0, 0}, span = 0;
+  clear(dK);
+  clear(dV);
+  clear(dB);
+  bool near = false;
+  float factor = sizes.scale * LOG2E, weight = S ? lambda[head] / sizes.scale : 0.f;
+  for (int step = 0; step < steps; step++) {
+    fetch(step + 1);
+    waitCopies<1>();
+    __syncthreads();
+    Tile<D> queries = queriesOf(step % 2), outs = outsOf(step % 2);
+    const float* lse = rows + step % 2 * 2 * TILE;
+    const float* offset = lse + TILE;
+    bool diagonal = step + 1 == steps;
+    float between = 1.f;
+    if (S && !diagonal) {
+      between = expf(span);
+      near = isNear(sizes, between, spans.cNorms[spanBase + other(step)], spans.bNorms[spanBase + tile]);
+      span += spans.totals[spanBase + other(step)];
+    }
+    if (S && diagonal) {
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        int local = row + rowOf(half * 2);
+        float decay = expf(fminf(decays[TILE - 1] - decays[local], 0.f)), sum = 0;
+#pragma unroll
+        for (int n = 0; n < SW / 8; n++)
+#pragma unroll
+          for (int i = half * 2; i < half * 2 + 2; i++) {
+            sum += dB[n][i] * __bfloat162float(writes.data[local * Tile<SW>::STRIDE + columnOf(n, i)]);
+            dB[n][i] *= decay;
+          }
+        dot[half] += sum;
+      }
+    }
+#pragma unroll
+    for (int from = 0; from < TILE; from += N * 8) {
+      float s[N][4], ds[N][4], term[N][4];
+      clear(s);
+      clear(term);
+      if (S && diagonal) {
+        productByRow<SW>(term, plainWrites, row, plainReads, from, 1.f);
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+          for (int i = 0; i < 4; i++)
+            s[n][i] = term[n][i] = term[n][i] * weight * expf(fminf(decays[from + columnOf(n, i)] - decays[row + rowOf(i)], 0.f));
+      } else if (near) {
+        productByRow<SW>(s, writes, row, readsOf(step % 2), from, between);
+      }
+      productByRow<D>(s, keys, row, queries, from, 1.f);
+      clear(ds);
+      productByRow<D>(ds, values, row, outs, from, 1.f);
+#pragma unroll
+      for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          int query = from + columnOf(n, i);
+          bool seen = !diagonal || row + rowOf(i) <= query;
+          s[n][i] = seen ? exp2f(s[n][i] * factor - lse[query]) : 0.f;
+          ds[n][i] = s[n][i] * (ds[n][i] - offset[query]) * sizes.scale;
+        }
+      productByColumn<D>(dV, s, outs, from);
+      productByColumn<D>(dK, ds, queries, from);
+      if (S && diagonal) {
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+          for (int i = 0; i < 4; i++) {
+            dot[i / 2] += ds[n][i] * term[n][i];
+            ds[n][i] *= weight * expf(fminf(decays[from + columnOf(n, i)] - decays[row + rowOf(i)], 0.f));
+          }
+        productByColumn<SW>(dB, ds, plainReads, from);
+      } else if (near) {
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+          for (int i = 0; i < 4; i++) ds[n][i] *= between;
+        productByColumn<SW>(dB, ds, readsOf(step % 2), from);
+      }
+    }
+    __syncthreads();
+  }
+  writeRows(dk + base, stride, first + row, T, dK, 1.f, 1.f);
+  writeRows(dv + base, stride, first + row, T, dV, 1.f, 1.f);
+  if (S) {
+    writeRows(db + narrowBase, narrow, first + row, T, dB, 1.f, 1.f);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float sum = quadSum(dot[half]);
+      int position = first + row + rowOf(half * 2);
+      if (threadIdx.x % 4 == 0 && position < T) write[((int64)batch * T + position) * sizes.heads + head] = sum;
+    }
+  }
+}
+
+// gKey gets -write, and the last position of each tile also what the tile's total gets: the sum of read - write over all
+// later tiles. One block for each head of each sequence; tiles are summed from the end.
+extern "C" __global__ void decayKeyGradient(const float* read, const float* write, float* gKey,
+                                            const __grid_constant__ AttentionSizes sizes) {
+  __shared__ float parts[TILE];
+  int head = blockIdx.x % sizes.heads, batch = blockIdx.x / sizes.heads, T = sizes.length;
+  double later = 0;
+  for (int tile = (T - 1) / TILE; tile >= 0; tile--) {
+    int position = tile * TILE + threadIdx.x;
+    int64 place = ((int64)batch * T + position) * sizes.heads + head;
+    float own = position < T ? write[place] : 0.f;
+    parts[threadIdx.x] = position < T ? read[place] - own : 0.f;
+    __syncthreads();
+    if (position < T) gKey[place] = (threadIdx.x == TILE - 1 ? (float)later : 0.f) - own;
+    for (int i = 0; i < TILE; i++) later += parts[i];
+    __syncthreads();
+  }
+}
+
+// lambda gets the sum of read over all positions, over lambda. One block for each head.
+extern "C" __global__ void decayLambdaGradient(const float* read, const float* lambda, float* gradient,
+                                               const __grid_constant__ AttentionSizes sizes) {
+  __shared__ double parts[32];
+  double sum = 0;
+  int64 rows = (int64)sizes.batches * sizes.length;
+  for (int64 i = threadIdx.x; i < rows; i += blockDim.x) sum += read[i * sizes.heads + blockIdx.x];
+  sum = blockSum(sum, parts);
+  if (threadIdx.x == 0) gradient[blockIdx.x] = (float)(sum / lambda[blockIdx.x]);
+}
+
+#define KERNELS(D, S)                                                                                                    \
+  extern "C" __global__ void __launch_bounds__(THREADS) attentionForward_##D##_##S(                                      \
+      const bf16* q, const bf16* k, const bf16* v, const bf16* c, const bf16* b, const bf16* cHat, const bf16* bHat,     \
+      const float* g, const float* lambda, const float* totals, const float* cNorms, const float* bNorms, bf16* out,     \
+      float* logSumExp, const __grid_constant__ AttentionSizes sizes) {                                                  \
+    attentionForward<D, S>(q, k, v, c, b, cHat, bHat, g, lambda, Spans{totals, cNorms, bNorms}, out, logSumExp, sizes);  \
+  }                                                                                                                      \
+  extern "C" __global__ void __launch_bounds__(THREADS) attentionBackwardQueries_##D##_##S(                              \
+      const bf16* q, const bf16* k, const bf16* v, const bf16* c, const bf16* b, const bf16* cHat, const bf16* bHat,     \
+      const float* g, const float* lambda, const float* totals, const float* cNorms, const float* bNorms,                \
+      const float* logSumExp, const float* delta, const bf16* gradient, bf16* dq, bf16* dc, float* read,                 \
+      const __grid_constant__ AttentionSizes sizes) {                                                                    \
+    attentionBackwardQueries<D, S>(q, k, v, c, b, cHat, bHat, g, lambda, Spans{totals, cNorms, bNorms}, logSumExp,       \
+                                   delta, gradient, dq, dc, read, sizes);                                                \
+  }                                                                                                                      \
+  extern "C" __global__ void __launch_bounds__(THREADS) attentionBackwardKeys_##D##_##S(                                 \
+      const bf16* q, const bf16* k, const bf16* v, const bf16* c, const bf16* b, const bf16* cHat, const bf16* bHat,     \
+      const float* g, const float* lambda, const float* totals, const float* cNorms, const float* bNorms,                \
+      const float* logSumExp, const float* delta, const bf16* gradient, bf16* dk, bf16* dv, bf16* db, float* write,      \
+      const __grid_constant__ AttentionSizes sizes) {                                                                    \
+    attentionBackwardKeys<D, S>(q, k, v, c, b, cHat, bHat, g, lambda, Spans{totals, cNorms, bNorms}, logSumExp, delta,   \
+                                gradient, dk, dv, db, write, sizes);                                                     \
+  }
+KERNELS(64, 0)
+KERNELS(64, 16)
+KERNELS(64, 32)
+KERNELS(64, 64)
+KERNELS(64, 128)
+KERNELS(128, 0)
+KERNELS(128, 16)
+KERNELS(128, 32)
+KERNELS(128, 64)
+KERNELS(128, 128)

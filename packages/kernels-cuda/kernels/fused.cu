@@ -1,0 +1,247 @@
+// Composites as one kernel each: norms, rotation, gates, the optimizer, and the loss. Narrow floats are computed in float.
+#include "common.cuh"
+
+// Eight neighbouring elements at a time, 16 bytes of bfloat16 or twice 16 of float.
+template <class T> struct Eight;
+template <> struct Eight<float> {
+  static __device__ void load(float (&x)[8], const float* p) {
+    *(float4*)&x[0] = ((const float4*)p)[0];
+    *(float4*)&x[4] = ((const float4*)p)[1];
+  }
+  static __device__ void store(float* p, const float (&x)[8]) {
+    ((float4*)p)[0] = *(const float4*)&x[0];
+    ((float4*)p)[1] = *(const float4*)&x[4];
+  }
+};
+template <> struct Eight<__nv_bfloat16> {
+  static __device__ void load(float (&x)[8], const __nv_bfloat16* p) {
+    uint4 bits = *(const uint4*)p;
+    const __nv_bfloat162* pairs = (const __nv_bfloat162*)&bits;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      float2 pair = __bfloat1622float2(pairs[i]);
+      x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
+    }
+  }
+  static __device__ void store(__nv_bfloat16* p, const float (&x)[8]) {
+    uint4 bits;
+    __nv_bfloat162* pairs = (__nv_bfloat162*)&bits;
+#pragma unroll
+    for (int i = 0; i < 4; i++) pairs[i] = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
+    *(uint4*)p = bits;
+  }
+};
+
+// y = x / sqrt(mean(x^2) + epsilon) * weight, one warp a row. width is a multiple of 8.
+template <class T, class W>
+__device__ void rmsNormRows(const T* x, const W* weight, T* out, int64 rows, int width, float epsilon) {
+  int lane = threadIdx.x % 32, warps = blockDim.x / 32;
+  for (int64 row = (int64)blockIdx.x * warps + threadIdx.x / 32; row < rows; row += (int64)gridDim.x * warps) {
+    const T* from = x + row * width;
+    float squares = 0;
+    for (int i = lane * 8; i < width; i += 256) {
+      float part[8];
+      Eight<T>::load(part, from + i);
+#pragma unroll
+      for (int j = 0; j < 8; j++) squares += part[j] * part[j];
+    }
+    float inverse = 1.f / sqrtf(warpSum(squares) / width + epsilon);
+    for (int i = lane * 8; i < width; i += 256) {
+      float part[8], w[8];
+      Eight<T>::load(part, from + i);
+      Eight<W>::load(w, weight + i);
+#pragma unroll
+      for (int j = 0; j < 8; j++) part[j] = part[j] * inverse * w[j];
+      Eight<T>::store(out + row * width + i, part);
+    }
+  }
+}
+
+// Gradients by x and, for the rows of one block each, by the weight: parts [gridDim.x, width]. Thread t owns columns 8t..8t+7.
+template <class T, class W>
+__device__ void rmsNormBackwardRows(const T* x, const W* weight, const T* gradient, T* dx, float* parts, int64 rows,
+                                    int width, float epsilon) {
+  __shared__ float shared[2][32];
+  int column = threadIdx.x * 8;
+  bool own = column < width;
+  float w[8] = {}, dw[8] = {};
+  if (own) Eight<W>::load(w, weight + column);
+  for (int64 row = blockIdx.x; row < rows; row += gridDim.x) {
+    float part[8] = {}, g[8] = {};
+    if (own) Eight<T>::load(part, x + row * width + column), Eight<T>::load(g, gradient + row * width + column);
+    float squares = 0, dot = 0;
+#pragma unroll
+    for (int j = 0; j < 8; j++) squares += part[j] * part[j], dot += part[j] * g[j] * w[j];
+    squares = blockSum(squares, shared[0]);
+    dot = blockSum(dot, shared[1]);
+    float inverse = 1.f / sqrtf(squares / width + epsilon);
+    float mean = dot * inverse / width;
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+      float normal = part[j] * inverse;
+      dw[j] += g[j] * normal;
+      part[j] = inverse * (g[j] * w[j] - normal * mean);
+    }
+    if (own) Eight<T>::store(dx + row * width + column, part);
+  }
+  if (own) Eight<float>::store(parts + (int64)blockIdx.x * width + column, dw);
+}
+
+#define NORMS(suffix, T, W)                                                                                             \
+  extern "C" __global__ void rmsNorm_##suffix(const T* x, const W* weight, T* out, int64 rows, int width, float epsilon) { \
+    rmsNormRows<T, W>(x, weight, out, rows, width, epsilon);                                                            \
+  }                                                                                                                     \
+  extern "C" __global__ void rmsNormBackward_##suffix(const T* x, const W* weight, const T* gradient, T* dx,            \
+                                                      float* parts, int64 rows, int width, float epsilon) {             \
+    rmsNormBackwardRows<T, W>(x, weight, gradient, dx, parts, rows, width, epsilon);                                    \
+  }
+NORMS(float32_float32, float, float)
+NORMS(bfloat16_float32, __nv_bfloat16, float)
+NORMS(bfloat16_bfloat16, __nv_bfloat16, __nv_bfloat16)
+
+// Rotates pairs. Axes go over pairs: tensor 0 the result and tensor 1 the operand (strides in elements), 2 cos, 3 sin.
+extern "C" __global__ void rope(const void* x, const void* cosines, const void* sines, void* out,
+                                const __grid_constant__ Axes axes) {
+  GRID_STRIDE(index, axes.count) {
+    Places p = placesOf<4>(axes, index);
+    float a = load<float>(x, axes.type[1], p.at[1]), b = load<float>(x, axes.type[1], p.at[1] + 1);
+    float c = load<float>(cosines, axes.type[2], p.at[2]), s = load<float>(sines, axes.type[3], p.at[3]);
+    store(out, axes.type[0], p.at[0], a * c - b * s);
+    store(out, axes.type[0], p.at[0] + 1, a * s + b * c);
+  }
+}
+
+__device__ inline float logistic(float x) {
+  float e = expf(-fabsf(x));
+  return (x < 0.f ? e : 1.f) / (1.f + e);
+}
+
+template <class T> __device__ void gate(const T* gates, const T* ups, T* out, int64 count) {
+  GRID_STRIDE(index, count / 8) {
+    float g[8], u[8];
+    Eight<T>::load(g, gates + index * 8);
+    Eight<T>::load(u, ups + index * 8);
+#pragma unroll
+    for (int j = 0; j < 8; j++) u[j] *= g[j] * logistic(g[j]);
+    Eight<T>::store(out + index * 8, u);
+  }
+}
+template <class T> __device__ void gateBackward(const T* gates, const T* ups, const T* gradient, T* dGates, T* dUps, int64 count) {
+  GRID_STRIDE(index, count / 8) {
+    float g[8], u[8], d[8];
+    Eight<T>::load(g, gates + index * 8);
+    Eight<T>::load(u, ups + index * 8);
+    Eight<T>::load(d, gradient + index * 8);
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+      float s = logistic(g[j]), activated = g[j] * s;
+      g[j] = d[j] * u[j] * (s + activated * (1.f - s));
+      u[j] = d[j] * activated;
+    }
+    Eight<T>::store(dGates + index * 8, g);
+    Eight<T>::store(dUps + index * 8, u);
+  }
+}
+#define GATES(suffix, T)                                                                                       \
+  extern "C" __global__ void swiglu_##suffix(const T* gates, const T* ups, T* out, int64 count) {              \
+    gate<T>(gates, ups, out, count);                                                                           \
+  }                                                                                                            \
+  extern "C" __global__ void swigluBackward_##suffix(const T* gates, const T* ups, const T* gradient,          \
+                                                     T* dGates, T* dUps, int64 count) {                        \
+    gateBackward<T>(gates, ups, gradient, dGates, dUps, count);                                                \
+  }
+GATES(float32, float)
+GATES(bfloat16, __nv_bfloat16)
+
+// One step of AdamW in the order of operations of torch.optim.AdamW, in place.
+extern "C" __global__ void adamw(float* parameter, const float* gradient, float* first, float* second,
+                                 const float* learningRate, const float* firstCorrection, const float* secondCorrection,
+                                 const float* gradientScale, const unsigned char* proceed, int64 count, float beta1,
+                                 float beta2, float epsilon, float weightDecay) {
+  if (!*proceed) return;
+  float rate = *learningRate, scale = *gradientScale;
+  float decay = 1.f - rate * weightDecay, step = rate / *firstCorrection, root = sqrtf(*secondCorrection);
+  GRID_STRIDE(index, count) {
+    float g = gradient[index] * scale;
+    float m = first[index] * beta1 + g * (1.f - beta1);
+    float v = second[index] * beta2 + g * g * (1.f - beta2);
+    first[index] = m;
+    second[index] = v;
+    parameter[index] = parameter[index] * decay - m / (sqrtf(v) / root + epsilon) * step;
+  }
+}
+
+// Sums of squares of a tensor, one for each block; then the root of the sum of all of them.
+extern "C" __global__ void squareSums(const void* x, int type, int64 count, float* parts) {
+  __shared__ float shared[32];
+  float sum = 0;
+  GRID_STRIDE(index, count) {
+    float value = load<float>(x, type, index);
+    sum += value * value;
+  }
+  sum = blockSum(sum, shared);
+  if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+}
+extern "C" __global__ void rootOfSum(const float* parts, int count, float* out) {
+  __shared__ double shared[32];
+  double sum = 0;
+  for (int i = threadIdx.x; i < count; i += blockDim.x) sum += parts[i];
+  sum = blockSum(sum, shared);
+  // Rounded to float first, so that a sum beyond float32 is infinite as it is there.
+  if (threadIdx.x == 0) *out = sqrtf((float)sum);
+}
+
+// One block a row of logits, `stride` apart: its loss, and the gradient by the logits in their place, times share.
+template <class T>
+__device__ void lossRows(T* logits, const int* targets, float* losses, int vocabulary, int stride, float share,
+                         Fault* fault, int node) {
+  __shared__ float shared[32];
+  int64 row = blockIdx.x;
+  T* own = logits + row * stride;
+  int target = targets[row];
+  bool bad = target < 0 || target >= vocabulary;
+  if (bad && threadIdx.x == 0) report(fault, node, target);
+  float most = -INFINITY, total = 0;
+  for (int i = threadIdx.x * 8; i < vocabulary; i += blockDim.x * 8) {
+    float x[8];
+    Eight<T>::load(x, own + i);
+    float largest = most;
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+      if (i + j >= vocabulary) x[j] = -INFINITY;
+      largest = fmaxf(largest, x[j]);
+    }
+    if (largest > most) total *= expf(most - largest), most = largest;
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+      if (i + j < vocabulary) total += expf(x[j] - most);
+  }
+  float all = blockMax(most, shared);
+  total = blockSum(most == -INFINITY ? 0.f : total * expf(most - all), shared);
+  float logTotal = logf(total) + all;
+  if (threadIdx.x == 0) losses[row] = bad ? 0.f : logTotal - load<float>(own, sizeof(T) == 2 ? Bfloat16 : Float32, target);
+  __syncthreads();
+  for (int i = threadIdx.x * 8; i < vocabulary; i += blockDim.x * 8) {
+    float x[8];
+    Eight<T>::load(x, own + i);
+#pragma unroll
+    for (int j = 0; j < 8; j++) x[j] = i + j < vocabulary ? (expf(x[j] - logTotal) - (i + j == target)) * share : 0.f;
+    Eight<T>::store(own + i, x);
+  }
+}
+extern "C" __global__ void lossRows_float32(float* logits, const int* targets, float* losses, int vocabulary, int stride,
+                                            float share, Fault* fault, int node) {
+  lossRows<float>(logits, targets, losses, vocabulary, stride, share, fault, node);
+}
+extern "C" __global__ void lossRows_bfloat16(__nv_bfloat16* logits, const int* targets, float* losses, int vocabulary,
+                                             int stride, float share, Fault* fault, int node) {
+  lossRows<__nv_bfloat16>(logits, targets, losses, vocabulary, stride, share, fault, node);
+}
+// The mean of row losses, in one fixed order.
+extern "C" __global__ void meanOf(const float* x, int64 count, float* out) {
+  __shared__ double shared[32];
+  double sum = 0;
+  for (int64 i = threadIdx.x; i < count; i += blockDim.x) sum += x[i];
+  sum = blockSum(sum, shared);
+  if (threadIdx.x == 0) *out = (float)(sum / count);
+}

@@ -1,0 +1,130 @@
+// Attention and decay attention by tiles: bfloat16, causal, whole sequences. Everything else, such as caches, a bias, or
+// float32, takes the composition.
+
+import { type Node, sizesOf } from "@sisa/core";
+import type { Context, LoweringRule, Value, View } from "../plan.ts";
+import type { Lowering } from "./index.ts";
+
+/** Positions of a tile; TILE in kernels/attention.cu, and decayBlock in @sisa/core. */
+const tileSize = 64;
+/** Widths that there are kernels for. */
+const widths = [64, 128];
+const stateWidths = [16, 32, 64, 128];
+
+/** An importance term is left out of a pair of tiles where no score can change by more: below what bfloat16 shows. */
+const skipBelow = 2 ** -12;
+
+interface AttentionAttributes {
+  readonly scale: number;
+  readonly causal?: boolean;
+}
+
+/** Whether a node is other than what the kernels are for. */
+function declines({ inputs, attributes }: Node): boolean {
+  const { q, k, v, bias, queryStart, keyLength, cRotated, bRotated, gQuery, gKey, lambda } = inputs;
+  const { scale, causal = true } = attributes as unknown as AttentionAttributes;
+  if (!q || !k || !v || bias || queryStart || keyLength || !causal || !(scale > 0)) return true;
+  const [, length, , width = 0] = sizesOf(q.shape);
+  const plain = [q, k, v].some(({ dtype }) => dtype !== "bfloat16");
+  if (plain || length === 0 || !widths.includes(width) || sizesOf(v.shape)[3] !== width) return true;
+  if (sizesOf(k.shape)[1] !== length) return true;
+  if (!cRotated || !bRotated || !gQuery || !gKey || !lambda) return false;
+  const wide = [gQuery, gKey, lambda].some(({ dtype }) => dtype !== "float32");
+  // A query and a key at one position have one g, or they would not be of one sequence.
+  const apart = gQuery !== gKey;
+  const narrow = cRotated.dtype === "bfloat16" && bRotated.dtype === "bfloat16";
+  return wide || apart || !narrow || !stateWidths.includes(sizesOf(cRotated.shape)[3] ?? 0);
+}
+
+interface Sizes {
+  readonly batches: number;
+  readonly length: number;
+  readonly heads: number;
+  readonly width: number;
+  readonly stateWidth: number;
+  readonly tiles: number;
+  /** The structure AttentionSizes. */
+  readonly packed: Uint8Array;
+}
+
+function sizesFor(context: Context): Sizes {
+  const [batches = 0, length = 0, heads = 0, width = 0] = context.input("q").sizes;
+  const stateWidth = context.optional("cRotated")?.sizes[3] ?? 0;
+  const { scale } = context.attributes<AttentionAttributes>();
+  const packed = new Uint8Array(20);
+  const view = new DataView(packed.buffer);
+  [batches, length, heads].forEach((size, index) => {
+    view.setInt32(4 * index, size, true);
+  });
+  view.setFloat32(12, scale, true);
+  view.setFloat32(16, skipBelow, true);
+  return { batches, length, heads, width, stateWidth, tiles: Math.ceil(length / tileSize), packed };
+}
+
+/** Bytes of a tile in shared memory: rows have eight elements of padding. */
+const tileBytes = (width: number) => (width === 0 ? 0 : 2 * tileSize * (width + 8));
+
+type Names = readonly (View | null)[];
+
+/** What the kernels take in front: the inputs, and what the prologue makes of them. */
+function operands(context: Context, sizes: Sizes): Names {
+  const names = ["q", "k", "v"].map((name) => context.input(name));
+  if (sizes.stateWidth === 0) return [...names, ...new Array<null>(9).fill(null)];
+  const { batches, length, heads, stateWidth, tiles, packed } = sizes;
+  const [c, b] = [context.input("cRotated"), context.input("bRotated")];
+  const [g, lambda] = [context.input("gQuery"), context.input("lambda")];
+  const rotated = 2 * batches * length * heads * stateWidth;
+  const [cHat, bHat] = [context.scratch(rotated), context.scratch(rotated)];
+  const perTile = () => context.scratch(4 * batches * heads * tiles);
+  const [totals, cNorms, bNorms] = [perTile(), perTile(), perTile()];
+  const args = [c, b, g, lambda, cHat, bHat, totals, cNorms, bNorms, packed, stateWidth];
+  context.kernel("decayPrologue", [tiles, batches * heads, 1], 128, args);
+  return [...names, c, b, cHat, bHat, g, lambda, totals, cNorms, bNorms];
+}
+
+const forward: LoweringRule = (context) => {
+  const sizes = sizesFor(context);
+  const { batches, heads, width, stateWidth, tiles, packed } = sizes;
+  const [value, logSumExp] = [context.output("value"), context.output("logSumExp")];
+  if (value.count === 0) return;
+  const given = operands(context, sizes);
+  const stage = 2 * tileBytes(width) + tileBytes(stateWidth);
+  const sharedBytes = tileBytes(width) + 3 * tileBytes(stateWidth) + 2 * stage + 4 * tileSize;
+  const args = [...given, value, logSumExp, packed];
+  context.kernel(`attentionForward_${width}_${stateWidth}`, [tiles, batches * heads, 1], 128, args, sharedBytes);
+};
+
+const backward: LoweringRule = (context) => {
+  const sizes = sizesFor(context);
+  const { batches, length, heads, width, stateWidth, tiles, packed } = sizes;
+  const outputs = ["q", "k", "v"].map((name) => context.output(name));
+  const [dq, dk, dv] = outputs as [Value, Value, Value];
+  const decays = stateWidth > 0;
+  const own = (name: string) => (decays ? context.output(name) : null);
+  const [dc, db] = [own("cRotated"), own("bRotated")];
+  const [read, gKey, dLambda] = [own("gQuery"), own("gKey"), own("lambda")];
+  if (dq.count === 0) return;
+  const given = operands(context, sizes);
+  const [value, gradient, logSumExp] = [context.input("value"), context.input("gradient"), context.input("logSumExp")];
+  const delta = context.scratch(4 * batches * heads * length);
+  const rows = batches * length * heads;
+  const blocks = Math.min(Math.ceil(rows / 4), context.multiprocessors * 64);
+  context.kernel("attentionDelta", blocks, 128, [value, gradient, delta, packed, width]);
+  const stage = 2 * tileBytes(width) + tileBytes(stateWidth);
+  const sharedBytes = 2 * tileBytes(width) + 3 * tileBytes(stateWidth) + 2 * stage + 4 * 7 * tileSize;
+  const grid = [tiles, batches * heads, 1] as const;
+  const common = [...given, logSumExp, delta, gradient];
+  const kernel = (side: string) => `attentionBackward${side}_${width}_${stateWidth}`;
+  context.kernel(kernel("Queries"), grid, 128, [...common, dq, dc, read, packed], sharedBytes);
+  const write = decays ? context.scratch(4 * rows) : null;
+  context.kernel(kernel("Keys"), grid, 128, [...common, dk, dv, db, write, packed], sharedBytes);
+  if (!read || !write || !gKey || !dLambda) return;
+  context.kernel("decayKeyGradient", batches * heads, tileSize, [read, write, gKey, packed]);
+  context.kernel("decayLambdaGradient", heads, 256, [read, context.input("lambda"), dLambda, packed]);
+};
+
+export const attention: Lowering = { lower: forward, declines };
+export const decayAttention: Lowering = { lower: forward, declines };
+export const decayAttentionBackward: Lowering = { lower: backward, declines };
+
+export const attentionBackward: Lowering = { lower: backward, declines };
