@@ -1,11 +1,13 @@
 // The held-out loss: fixed batches, nats a token, and bits a byte where a tokenizer says how many bytes a token is.
 import {
+  applyPrecision,
   type Backend,
   type DeviceTensor,
   type Executable,
   i32,
   type LanguageModel,
   type LossGraph,
+  type Precision,
   simplify,
 } from "@sisa/core";
 import type { Tokenizer } from "@sisa/hub";
@@ -74,9 +76,15 @@ export class HeldOutEvaluator {
     this.#targets = backend.tensor(spec);
   }
 
-  static async create(backend: Backend, model: LanguageModel, heldOut: HeldOutBatches): Promise<HeldOutEvaluator> {
-    const graph = model.lossGraph().bind({ B: heldOut.rows, T: heldOut.sequenceLength });
-    return new HeldOutEvaluator(backend, await backend.compile(simplify(graph)), heldOut);
+  static async create(
+    backend: Backend,
+    model: LanguageModel,
+    precision: Precision,
+    heldOut: HeldOutBatches,
+  ): Promise<HeldOutEvaluator> {
+    const graph = applyPrecision(model.lossGraph(), precision);
+    const bound = graph.bind({ B: heldOut.rows, T: heldOut.sequenceLength });
+    return new HeldOutEvaluator(backend, await backend.compile(simplify(bound)), heldOut);
   }
 
   /** The loss with these parameters. All batches are of one size, so the mean of their means is the mean. */

@@ -11,6 +11,7 @@ import {
   kindOf,
   type LanguageModel,
   not,
+  type Precision,
   reshape,
   SisaError,
   simplify,
@@ -46,13 +47,17 @@ export class NotFiniteProbe {
     this.#close = close;
   }
 
-  /** @param sizes of a micro-batch */
+  /**
+   * @param precision that of the step
+   * @param sizes     of a micro-batch
+   */
   static async create(
     backend: Backend,
     model: LanguageModel,
+    precision: Precision,
     sizes: { readonly B: number; readonly T: number },
   ): Promise<NotFiniteProbe> {
-    const graph = simplify(gradientGraph(model).bind(sizes));
+    const graph = simplify(gradientGraph(model, precision).bind(sizes));
     const inputs = Object.values(graph.inputTensors);
     const watched = [...inputs, ...graph.nodes.flatMap((node) => Object.values(node.outputs))].filter(
       ({ dtype }) => kindOf(dtype) === "float",

@@ -51,6 +51,26 @@ describe("Trainer", () => {
     expect(trainer.progress).toMatchObject({ step: 30, skipped: 0 });
   });
 
+  it("trains in bfloat16 with parameters in float32, and goes on to the same bits from a saved state", async () => {
+    await using backend = reference();
+    const settings = { precision: "bfloat16", steps: 20, gradientAccumulation: 2 };
+    await using straight = await tinyTrainer(backend, settings);
+    const { records } = await straight.advance(6);
+    await using plain = await tinyTrainer(backend, { ...settings, precision: "float32" });
+    const wide = (await plain.advance(6)).records;
+    records.forEach(({ loss }, step) => {
+      expect(Math.abs(loss - (wide[step]?.loss ?? 0))).toBeLessThan(0.02);
+    });
+    const saved = await stateOf(straight);
+    await using resumed = await tinyTrainer(backend, settings);
+    await resumed.restore(straight.progress, async (name) => saved[name] ?? new Float32Array());
+    expect((await resumed.advance(3)).records.map(({ loss }) => loss)).toEqual(
+      (await straight.advance(3)).records.map(({ loss }) => loss),
+    );
+    expect(await stateOf(resumed)).toEqual(await stateOf(straight));
+    expect((await straight.evaluate()).heldOutLoss).toBeGreaterThan(0);
+  });
+
   it("gives one result however many steps are taken between two looks at the loss", async () => {
     await using backend = reference();
     await using one = await tinyTrainer(backend);

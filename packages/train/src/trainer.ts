@@ -14,6 +14,7 @@ import {
   initialize,
   type LanguageModel,
   parameterSpecs,
+  shadowName,
 } from "@sisa/core";
 import { type ResolvedSettings, scheduleOf } from "./config/settings.ts";
 import type { Batch } from "./data/batches.ts";
@@ -21,7 +22,7 @@ import { type HeldOutBatches, HeldOutEvaluator, type HeldOutLoss } from "./held-
 import type { StepRecord } from "./metrics/metrics.ts";
 import { NotFiniteProbe } from "./not-finite.ts";
 import { learningRateAt } from "./optimizer/schedule.ts";
-import { accumulateGraph, stateName, updateGraph } from "./training-graphs.ts";
+import { accumulateGraph, shadowGraph, shadowSpecs, stateName, updateGraph } from "./training-graphs.ts";
 
 type Tensors = Readonly<Record<string, DeviceTensor>>;
 type AnyExecutable = Executable<GraphInputs, GraphOutputs>;
@@ -69,6 +70,8 @@ export interface Advance {
 export class Trainer implements AsyncDisposable {
   readonly #options: TrainerOptions;
   readonly #accumulate: AnyExecutable;
+  /** The parameters that the accumulating program reads, or their narrow copies. */
+  readonly #accumulateInputs: Tensors;
   readonly #update: AnyExecutable;
   readonly #state: Tensors;
   readonly #inputs: { readonly [N in "ids" | "targets" | "first" | "rates"]: DeviceTensor };
@@ -79,10 +82,17 @@ export class Trainer implements AsyncDisposable {
   #secondsBefore = 0;
   #startedAt: number | undefined;
 
-  private constructor(options: TrainerOptions, accumulate: AnyExecutable, update: AnyExecutable, state: Tensors) {
+  private constructor(
+    options: TrainerOptions,
+    accumulate: AnyExecutable,
+    reads: readonly string[],
+    update: AnyExecutable,
+    state: Tensors,
+  ) {
     const { backend, settings } = options;
     this.#options = options;
     this.#accumulate = accumulate;
+    this.#accumulateInputs = Object.fromEntries(Object.entries(state).filter(([name]) => reads.includes(name)));
     this.#update = update;
     this.#state = state;
     this.#now = options.now ?? (() => performance.now());
@@ -107,8 +117,8 @@ export class Trainer implements AsyncDisposable {
         `sequenceLength: expected at most the model's maximumLength (${maximumLength}), got ${settings.sequenceLength}`,
       );
     }
-    const update = updateGraph(model, settings);
-    const accumulate = accumulateGraph(model, settings.gradientAccumulation);
+    const accumulate = accumulateGraph(model, settings.gradientAccumulation, settings.precision);
+    const update = updateGraph(model, settings, accumulate.shadowed);
     const sizes = { B: settings.microBatchSize, T: settings.sequenceLength };
     const accumulateProgram = await backend.compile(accumulate.graph.bind(sizes), { state: accumulate.state });
     const updateProgram = await backend.compile(update.graph, { state: update.state });
@@ -124,7 +134,12 @@ export class Trainer implements AsyncDisposable {
       const sum = stateName.gradient(name);
       if (sums.includes(sum)) state[sum] = backend.tensor(spec);
     }
-    return new Trainer(options, accumulateProgram, updateProgram, state);
+    for (const [name, spec] of Object.entries(shadowSpecs(model, accumulate.shadowed))) {
+      state[name] = backend.tensor(spec);
+    }
+    const trainer = new Trainer(options, accumulateProgram, Object.keys(accumulate.graph.inputs), updateProgram, state);
+    await trainer.#copyShadows();
+    return trainer;
   }
 
   get model(): LanguageModel {
@@ -195,7 +210,7 @@ export class Trainer implements AsyncDisposable {
       const batch = await batches(step, micro);
       backend.write(ids, batch.ids);
       backend.write(targets, batch.targets);
-      const inputs = { ...this.#parameters(), ids, targets };
+      const inputs = { ...this.#accumulateInputs, ids, targets };
       if (microBatches === 1) {
         sums = this.#accumulate.run(inputs);
       } else {
@@ -217,6 +232,17 @@ export class Trainer implements AsyncDisposable {
     return Object.fromEntries(Object.keys(this.model.parameters).map((name) => [name, this.#tensor(name)]));
   }
 
+  /** Makes the narrow copies of the parameters anew. */
+  async #copyShadows(): Promise<void> {
+    const shadowed = Object.keys(this.model.parameters).filter((name) => this.#state[shadowName(name)]);
+    if (shadowed.length === 0) return;
+    const { graph, state } = shadowGraph(this.model, shadowed);
+    const copy = await this.#options.backend.compile(graph, { state });
+    const names = Object.keys(graph.inputs);
+    copy.run(Object.fromEntries(names.map((name) => [name, this.#tensor(name)])));
+    copy.close();
+  }
+
   /** The sums over micro-batches, where there are several. */
   #sums(): Record<string, DeviceTensor> {
     const names = [stateName.loss, ...Object.keys(this.model.parameters).map(stateName.gradient)];
@@ -233,7 +259,7 @@ export class Trainer implements AsyncDisposable {
   async #explain(step: number): Promise<string> {
     const { backend, settings, batches, model } = this.#options;
     const { ids, targets } = this.#inputs;
-    const probe = await NotFiniteProbe.create(backend, model, {
+    const probe = await NotFiniteProbe.create(backend, model, settings.precision, {
       B: settings.microBatchSize,
       T: settings.sequenceLength,
     });
@@ -255,7 +281,7 @@ export class Trainer implements AsyncDisposable {
   async evaluate(): Promise<HeldOutLoss> {
     const { backend, model, heldOut } = this.#options;
     if (heldOut === undefined) throw new ConfigError("evaluate: this trainer was made without held-out batches");
-    this.#evaluator ??= await HeldOutEvaluator.create(backend, model, heldOut);
+    this.#evaluator ??= await HeldOutEvaluator.create(backend, model, this.settings.precision, heldOut);
     return await this.#evaluator.loss(this.#parameters());
   }
 
@@ -295,6 +321,7 @@ export class Trainer implements AsyncDisposable {
     for (const name of [...Object.keys(this.parameterTensors()), ...Object.keys(this.momentTensors())]) {
       this.#options.backend.write(this.#tensor(name), await read(name));
     }
+    await this.#copyShadows();
     this.#step = progress.step;
     this.#skipped = progress.skipped;
     this.#secondsBefore = progress.elapsedSeconds;

@@ -5,6 +5,7 @@ import {
   adamw,
   add,
   and,
+  applyPrecision,
   cast,
   clipFactor,
   concat,
@@ -20,11 +21,15 @@ import {
   mul,
   not,
   or,
+  type Precision,
   parameterSpecs,
   reshape,
+  shadowName,
   simplify,
   slice,
   type Tensor,
+  type TensorSpec,
+  takeShadows,
   trace,
   valueAndGrad,
   where,
@@ -48,19 +53,24 @@ export interface StatefulGraph {
 }
 
 /** The loss and its gradients by every parameter, for `ids` and `targets` [B,T]. */
-export function gradientGraph(model: LanguageModel): Graph {
+export function gradientGraph(model: LanguageModel, precision: Precision = "float32"): Graph {
   const names = Object.keys(model.parameters);
-  return valueAndGrad(model.lossGraph(), { wrt: names }) as unknown as Graph;
+  return valueAndGrad(applyPrecision(model.lossGraph(), precision), { wrt: names }) as unknown as Graph;
 }
 
 /**
  * The loss and the gradients of a step's micro-batches, summed, as `loss` and `gradient.<parameter>`.
  *
- * Inputs: `ids`, `targets` int32 [B,T]; the parameters; with several micro-batches a step also the sums so far, which are
+ * Inputs: `ids`, `targets` int32 [B,T]; the parameters, or their narrow copies `shadow.<parameter>`; with several micro-batches a step also the sums so far, which are
  * state, and `first` bool [], true where the sums start anew.
  */
-export function accumulateGraph(model: LanguageModel, microBatches: number): StatefulGraph {
-  const gradients = gradientGraph(model);
+export function accumulateGraph(
+  model: LanguageModel,
+  microBatches: number,
+  precision: Precision = "float32",
+): StatefulGraph & { readonly shadowed: readonly string[] } {
+  const parameters = Object.keys(model.parameters);
+  const { graph: gradients, shadowed } = takeShadows(gradientGraph(model, precision), parameters);
   const terms: Record<string, AnyTensor | undefined> = {
     [stateName.loss]: gradients.outputTensors.value,
     ...Object.fromEntries(
@@ -83,6 +93,7 @@ export function accumulateGraph(model: LanguageModel, microBatches: number): Sta
   return {
     graph: simplify(new Graph<GraphInputs, GraphOutputs>(inputs, outputs)),
     state: Object.fromEntries(state.map((name) => [name, name])),
+    shadowed,
   };
 }
 
@@ -94,9 +105,14 @@ export function accumulateGraph(model: LanguageModel, microBatches: number): Sta
  * State: the parameters, the moments, and `halted`. Where loss or norm is not finite, parameters and moments stay as they
  * are, bit for bit, and so they do in every later step until the host clears `halted`: it can then look into the very state
  * in which the step failed.
+ * Narrow copies of parameters, `shadow.<parameter>`, are state too, for the parameters that are named.
  * Output: `report` float32 [3]: mean loss of the step, norm of its gradients before clipping, 1 where it took effect.
  */
-export function updateGraph(model: LanguageModel, settings: ResolvedSettings): StatefulGraph {
+export function updateGraph(
+  model: LanguageModel,
+  settings: ResolvedSettings,
+  shadowed: readonly string[] = [],
+): StatefulGraph {
   const { beta1, beta2, epsilon, weightDecay, clipNorm, groups } = settings.optimizer;
   const specs = Object.entries(parameterSpecs(model));
   const own = parameterSettings(model.parameters, weightDecay, groups);
@@ -112,6 +128,7 @@ export function updateGraph(model: LanguageModel, settings: ResolvedSettings): S
         [stateName.gradient(name), spec],
       ]),
     ),
+    ...shadowSpecs(model, shadowed),
   };
   const graph = trace(inputs as GraphInputs, (tensors) => {
     const float = (name: string): Tensor => tensors[name] as Tensor;
@@ -142,6 +159,7 @@ export function updateGraph(model: LanguageModel, settings: ResolvedSettings): S
         { beta1, beta2, epsilon, weightDecay: decay },
       );
       outputs[name] = updated.parameter;
+      if (shadowed.includes(name)) outputs[shadowName(name)] = cast(updated.parameter, "bfloat16");
       outputs[stateName.firstMoment(name)] = updated.firstMoment;
       outputs[stateName.secondMoment(name)] = updated.secondMoment;
     }
@@ -151,4 +169,28 @@ export function updateGraph(model: LanguageModel, settings: ResolvedSettings): S
   });
   const state = Object.keys(graph.outputs).filter((name) => name !== "report");
   return { graph: simplify(graph), state: Object.fromEntries(state.map((name) => [name, name])) };
+}
+
+/**
+ * Makes the narrow copies of parameters, for a start and after a restore; `update` keeps them from then on.
+ * State: the copies.
+ */
+export function shadowGraph(model: LanguageModel, shadowed: readonly string[]): StatefulGraph {
+  const specs = parameterSpecs(model);
+  const parameters = Object.fromEntries(shadowed.map((name) => [name, specs[name] ?? f32()]));
+  const graph = trace({ ...parameters, ...shadowSpecs(model, shadowed) } as GraphInputs, (tensors) =>
+    Object.fromEntries(shadowed.map((name) => [shadowName(name), cast(tensors[name] as Tensor, "bfloat16")])),
+  );
+  return { graph, state: Object.fromEntries(shadowed.map((name) => [shadowName(name), shadowName(name)])) };
+}
+
+/** Specs of the narrow copies of parameters, by `shadow.<parameter>`. */
+export function shadowSpecs(
+  model: LanguageModel,
+  shadowed: readonly string[],
+): Readonly<Record<string, TensorSpec<"float">>> {
+  const specs = parameterSpecs(model);
+  return Object.fromEntries(
+    shadowed.map((name) => [shadowName(name), { dtype: "bfloat16", shape: specs[name]?.shape ?? [] }]),
+  );
 }

@@ -1,9 +1,9 @@
 // The settings of a training run: the fields, their derived defaults, and the combinations that are refused.
 // The command-line program adds where things lie (config.ts); `train` takes these.
-import { ConfigError } from "@sisa/core";
+import { ConfigError, precisions } from "@sisa/core";
 import type { ParameterGroup } from "../optimizer/parameter-groups.ts";
 import type { LearningRateSchedule } from "../optimizer/schedule.ts";
-import { custom, type Given, integer, number, type Parsed } from "./field.ts";
+import { choice, custom, type Given, integer, number, type Parsed } from "./field.ts";
 import { isRecord, parseTable } from "./table.ts";
 
 const optimizerFields = {
@@ -66,6 +66,11 @@ export const loopFields = {
     unit: "micro-batches",
     derived: "batchTokens / (microBatchSize x sequenceLength)",
     description: "Micro-batches of one optimizer step; the other way to say batchTokens.",
+  }),
+  precision: choice(precisions, {
+    default: "float32",
+    description:
+      "Widths: float32, or bfloat16 products and activations with float32 parameters, norms and sums (backend cuda).",
   }),
   optimizer: optimizerFields,
   seed: integer({

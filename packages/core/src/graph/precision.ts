@@ -1,0 +1,148 @@
+// Precision as a pass: layers are written for floats of any width, a policy says which widths they get.
+
+import type { DType } from "../dtype.ts";
+import { kindOf } from "../dtype.ts";
+import { cast, castOp } from "../ops/cast.ts";
+import { matmulOp } from "../ops/matmul.ts";
+import { reshapeOp } from "../ops/reshape.ts";
+import { Graph, type GraphInputs, type GraphOutputs, inputTensor, rebuild, rewrite } from "./graph.ts";
+import { applyOp, type OpInputs, type OpOutputs } from "./op.ts";
+import { pickOutputs } from "./passes.ts";
+import type { AnyTensor, Node } from "./tensor.ts";
+
+/**
+ * `float32`: everything. `bfloat16`: products and what flows between them are bfloat16; norms, softmax, running sums,
+ * decays, phases, lambda and losses are float32, and so are parameters and their gradients.
+ */
+export type Precision = "float32" | "bfloat16";
+
+export const precisions = ["float32", "bfloat16"] as const satisfies readonly Precision[];
+
+/** Inputs that are narrowed, by operation. Products are as wide as what they multiply; their sums are float32. */
+const narrowed: { readonly [op: string]: readonly string[] } = {
+  attention: ["q", "k", "v"],
+  decayAttention: ["q", "k", "v", "cRotated", "bRotated"],
+  gather: ["table"],
+  linearCrossEntropy: ["x", "weight"],
+  matmul: ["a", "b"],
+  rope: ["x"],
+  sisaAttention: ["q", "k", "v", "c", "b"],
+  ssmPrepare: ["c", "b"],
+  swiglu: ["gate", "up"],
+};
+
+/** Operations that take what comes as it is: they move elements, or widen by themselves where they compute. */
+const asGiven: ReadonlySet<string> = new Set([
+  "broadcastTo",
+  "chunk",
+  "pad",
+  "reshape",
+  "rmsNorm",
+  "slice",
+  "takeRow",
+  "transpose",
+  "unchunk",
+]);
+
+/** Operations that stay narrow where all of their floats are, and widen all of them where one is wide. */
+const joined: ReadonlySet<string> = new Set(["add", "concat", "maximum", "minimum", "mul", "sub", "where"]);
+
+/**
+ * Gives a graph the widths of a policy; to be applied to the forward pass, before it is differentiated. Inputs and
+ * outputs keep their dtypes. Operations that no rule names are computed in float32, so that an operation that is new
+ * is slow and not wrong.
+ */
+export function applyPrecision<I extends GraphInputs, O extends GraphOutputs>(
+  graph: Graph<I, O>,
+  precision: Precision,
+): Graph<I, O> {
+  if (precision === "float32") return graph;
+  // With inputs of its own, since only then may what takes a node's place have another dtype.
+  const changed = rewrite(graph, (node, inputs) => narrowNode(node, inputs), { mapInput: (spec) => spec });
+  const outputs = Object.fromEntries(
+    Object.entries(changed.outputTensors).map(([name, tensor]) => {
+      const dtype = graph.outputTensors[name]?.dtype ?? tensor.dtype;
+      return [name, dtype === "float32" ? widened(tensor) : (cast(tensor, dtype) as AnyTensor)];
+    }),
+  );
+  return new Graph(
+    changed.inputTensors as { readonly [N in keyof I]: AnyTensor },
+    outputs as { readonly [N in keyof O]: AnyTensor },
+  );
+}
+
+const narrow: DType = "bfloat16";
+
+function narrowNode(node: Node, inputs: { readonly [name: string]: AnyTensor }): OpOutputs {
+  const { name } = node.op;
+  if (asGiven.has(name)) return rebuild(node, inputs);
+  if (joined.has(name)) {
+    const floats = Object.values(inputs).filter(isFloat);
+    if (floats.every(({ dtype }) => dtype === narrow)) return rebuild(node, inputs);
+  }
+  const narrowInputs = narrowed[name] ?? [];
+  const given: OpInputs = Object.fromEntries(
+    Object.entries(inputs).map(([input, tensor]) => {
+      if (!isFloat(tensor) || tensor.dtype === "float64") return [input, tensor];
+      return [input, narrowInputs.includes(input) ? (cast(tensor, narrow) as AnyTensor) : widened(tensor)];
+    }),
+  );
+  return applyOp(node.op, given, node.attributes, node.tag);
+}
+
+function isFloat({ dtype }: AnyTensor): boolean {
+  return kindOf(dtype) === "float";
+}
+
+/** A value in float32. A product gives its sums as they are, instead of rounding them on the way. */
+function widened(tensor: AnyTensor): AnyTensor {
+  if (tensor.dtype !== narrow) return tensor;
+  const { node } = tensor;
+  if (node.op === reshapeOp) {
+    const [x] = Object.values(node.inputs);
+    const { value } = x ? applyOp(node.op, { x: widened(x) }, node.attributes, node.tag) : {};
+    if (value) return value;
+  }
+  if (node.op === matmulOp) {
+    const { value } = applyOp(node.op, node.inputs, { ...node.attributes, dtype: "float32" }, node.tag);
+    if (value) return value;
+  }
+  return cast(tensor, "float32") as AnyTensor;
+}
+
+/** What the narrow copy of an input is called. */
+export const shadowName = (input: string): string => `shadow.${input}`;
+
+/**
+ * Takes the narrow copies of inputs from inputs of their own, `shadow.<input>`, instead of making them in every run:
+ * whoever changes the input keeps its copy. Inputs that nothing else reads are left out.
+ *
+ * @param names inputs that have copies
+ * @returns the graph, and the names of the inputs whose copies it takes
+ */
+export function takeShadows(
+  graph: Graph,
+  names: readonly string[],
+): { readonly graph: Graph; readonly shadowed: readonly string[] } {
+  const ofInput = new Map(names.map((name) => [graph.inputTensors[name], name] as const));
+  const shadows = new Map<string, AnyTensor>();
+  for (const node of graph.nodes) {
+    const name = copiedInput(node, ofInput);
+    if (name === undefined || shadows.has(name)) continue;
+    const shape = graph.inputTensors[name]?.shape ?? [];
+    shadows.set(name, inputTensor(shadowName(name), { dtype: narrow, shape } as AnyTensor));
+  }
+  const inputs = Object.fromEntries([...shadows].map(([name, tensor]) => [shadowName(name), tensor]));
+  const open = new Graph({ ...graph.inputTensors, ...inputs }, graph.outputTensors, graph.nodes);
+  const taken = rewrite(open, (node, mapped) => {
+    const name = copiedInput(node, ofInput);
+    const value = name === undefined ? undefined : shadows.get(name);
+    return value ? { value } : rebuild(node, mapped);
+  });
+  return { graph: pickOutputs(taken, Object.keys(taken.outputs)), shadowed: [...shadows.keys()] };
+}
+
+function copiedInput(node: Node, ofInput: ReadonlyMap<AnyTensor | undefined, string>): string | undefined {
+  if (node.op !== castOp || node.outputs.value?.dtype !== narrow) return undefined;
+  return ofInput.get(node.inputs.x);
+}
