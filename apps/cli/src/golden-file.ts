@@ -14,7 +14,7 @@ import {
 } from "@sisa/hub";
 
 /** Kinds of files in parameter names of ours. */
-const ownKinds: readonly string[] = ["sisa", "transformer"];
+const ownKinds: readonly string[] = ["sisa", "transformer", "mamba3"];
 
 /** A golden file: sizes, weights and what was computed from them, read as parameters of a model of ours. */
 export class GoldenFile {
@@ -70,6 +70,7 @@ export class GoldenFile {
 
   #ownConfig(form: SisaForm, length: number): ModelConfig {
     const size = (name: string, fallback?: number): number => this.number(this.#sizes, name, fallback);
+    if (this.kind === "mamba3") return this.#mamba3Config(length);
     const mixer = this.kind === "sisa" ? "sisa" : "attention";
     return {
       mixers: Array.from({ length: size("n_layer") }, () => mixer),
@@ -83,6 +84,32 @@ export class GoldenFile {
       maximumLength: size("max_seq_len", length),
       ropeBase: size("rope_theta", 10_000),
       normEpsilon: size("rms_eps", 1e-6),
+    };
+  }
+
+  #mamba3Config(length: number): ModelConfig {
+    const size = (name: string): number => this.number(this.#sizes, name);
+    const isHeavy = this.#sizes.a_activation !== "softplus";
+    return {
+      mixers: Array.from({ length: size("n_layer") }, () => "mamba3"),
+      vocabularySize: size("vocab_size"),
+      width: size("d_model"),
+      heads: 1,
+      feedForwardWidth: 0,
+      stateWidth: size("d_state"),
+      form: "exact",
+      maximumLength: length,
+      ropeBase: 10_000,
+      normEpsilon: size("rms_eps"),
+      mixerSettings: {
+        mamba3: {
+          kind: "mamba3",
+          innerWidth: size("expand") * size("d_model"),
+          headWidth: size("headdim"),
+          groups: size("ngroups"),
+          decay: isHeavy ? "heavy-tail" : "softplus",
+        },
+      },
     };
   }
 

@@ -37,6 +37,7 @@ export { Block, type BlockParts, type Combination, type FeedForward } from "./la
 export { GatedFeedForward, type GatedFeedForwardSizes } from "./layers/gated-feed-forward.ts";
 export * from "./layers/layer.ts";
 export { Mamba2Mixer, type Mamba2MixerSizes, type Mamba2Settings } from "./layers/mamba2-mixer.ts";
+export { Mamba3Mixer, type Mamba3MixerSizes, type Mamba3Settings } from "./layers/mamba3-mixer.ts";
 export {
   type Mixer,
   type MixerCache,

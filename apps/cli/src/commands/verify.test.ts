@@ -17,6 +17,8 @@ describe("sisa verify", () => {
     ["sisa-tiny-clamped", "onnxruntime", "sdpa"],
     ["mamba2-tiny", "onnxruntime", "exact"],
     ["mamba2-tiny", "reference", "exact"],
+    ["mamba3-tiny-softplus", "onnxruntime", "exact"],
+    ["mamba3-tiny-softplus", "reference", "exact"],
   ])("passes %s on %s in form %s", async (name, backend, form) => {
     const { code, json } = await verify(`${name}.safetensors`, "--backend", backend, "--form", form);
     expect(json).toMatchObject({ passed: true, backend, form, worstGradient: expect.stringContaining("layers.") });
@@ -77,7 +79,7 @@ describe("of a file that is not what it should be", () => {
       metadata.config = JSON.stringify({ kind: "rwkv", d_model: 32 });
     });
     const { code, error } = await verify(file);
-    expect(error).toContain("expected a golden file of kind sisa, transformer, mamba2, got rwkv");
+    expect(error).toContain("expected a golden file of kind sisa, transformer, mamba3, mamba2, got rwkv");
     expect(code).toBe(3);
   });
 

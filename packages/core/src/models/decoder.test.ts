@@ -15,6 +15,8 @@ const length = 150;
 /** Small sizes for kinds whose defaults are too large here. */
 const mixerSettings = {
   mamba2: { kind: "mamba2", headWidth: 8 },
+  mamba3: { kind: "mamba3", headWidth: 8 },
+  mimo: { kind: "mamba3", headWidth: 8, rank: 2, groups: 2, decay: "heavy-tail", outputNorm: true },
 } as const satisfies ModelConfig["mixerSettings"];
 
 function tinyModel(mixers: readonly string[], change: Partial<ModelConfig> = {}) {
@@ -77,6 +79,7 @@ describe.each([
   ["attention", ["attention", "attention"]],
   ["a mix", ["sisa", "attention"]],
   ["mamba2", ["mamba2", "mamba2"]],
+  ["mamba3", ["mamba3", "mimo"]],
   ["mamba2 beside attention", ["mamba2+attention", "sisa"]],
   ["a mean of mamba2 and attention, after meta tokens", ["wide+inner", "attention"], meanWithMeta],
 ] as const)("cached decoding of %s equals the full pass", (_name, mixers, change: Partial<ModelConfig> = {}) => {

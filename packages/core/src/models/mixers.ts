@@ -3,6 +3,7 @@
 import { ConfigError } from "../errors.ts";
 import { AttentionMixer } from "../layers/attention-mixer.ts";
 import { Mamba2Mixer, type Mamba2Settings } from "../layers/mamba2-mixer.ts";
+import { Mamba3Mixer, type Mamba3Settings } from "../layers/mamba3-mixer.ts";
 import type { Mixer } from "../layers/mixer.ts";
 import { SisaMixer } from "../layers/sisa-mixer.ts";
 import type { ModelConfig } from "./config.ts";
@@ -11,7 +12,8 @@ import type { ModelConfig } from "./config.ts";
 export type MixerSettings =
   | { readonly kind: "attention" }
   | { readonly kind: "sisa" }
-  | ({ readonly kind: "mamba2" } & Mamba2Settings);
+  | ({ readonly kind: "mamba2" } & Mamba2Settings)
+  | ({ readonly kind: "mamba3" } & Mamba3Settings);
 
 export type MixerKind = MixerSettings["kind"];
 
@@ -30,6 +32,15 @@ const rules: { readonly [K in MixerKind]: { readonly [N in Exclude<keyof Setting
     groups: "count",
     convWidth: "count",
     outputNorm: ["after-gate", "before-gate", "none"],
+  },
+  mamba3: {
+    stateWidth: "count",
+    innerWidth: "count",
+    headWidth: "count",
+    groups: "count",
+    rank: "count",
+    decay: ["softplus", "heavy-tail"],
+    outputNorm: "boolean",
   },
 };
 
@@ -79,10 +90,13 @@ function checkSizes(settings: MixerSettings, { width, heads, stateWidth }: Model
         throw new ConfigError(`model: stateWidth must be even, since its channels rotate in pairs; got ${stateWidth}`);
       }
       return;
-    case "mamba2": {
+    case "mamba2":
+    case "mamba3": {
       const { innerWidth = 2 * width, headWidth = 64, groups = 1 } = settings;
       expectMultiple("innerWidth", innerWidth, "headWidth", headWidth);
       expectMultiple("the number of heads", innerWidth / headWidth, "groups", groups);
+      // Half of the channels turn in pairs.
+      if (settings.kind === "mamba3") expectMultiple("stateWidth", settings.stateWidth ?? stateWidth, "4", 4);
     }
   }
 }
@@ -103,5 +117,7 @@ export function createMixer(settings: MixerSettings, config: ModelConfig): Mixer
       return new SisaMixer(sizes);
     case "mamba2":
       return new Mamba2Mixer({ ...config, ...settings });
+    case "mamba3":
+      return new Mamba3Mixer({ ...config, ...settings });
   }
 }

@@ -68,7 +68,7 @@ describe("config.json", () => {
     [{ model_type: "llama" }, 'expected model_type "sisa", got "llama"'],
     [{ hidden_size: "256" }, 'hidden_size must be a number, got "256"'],
     [{ layer_types: ["sisa"] }, "layer_types must list 2 layers"],
-    [{ layer_types: ["sisa", "mamba9"] }, 'a mixer must be one of attention, sisa, mamba2, got "mamba9"'],
+    [{ layer_types: ["sisa", "mamba9"] }, 'a mixer must be one of attention, sisa, mamba2, mamba3, got "mamba9"'],
     [{ num_attention_heads: 3 }, "heads must divide width, got heads 3 and width 256"],
     [{ state_size: 7 }, "stateWidth must be even"],
     [{ sisa_form: "fast" }, 'form must be "exact" or "sdpa", got "fast"'],
