@@ -28,6 +28,7 @@ import { expCases } from "./exp.ts";
 import { finiteCases } from "./finite.ts";
 import { floorCases } from "./floor.ts";
 import { floorDivCases } from "./floor-div.ts";
+import { forgettingAttentionBackwardCases, forgettingAttentionCases } from "./forgetting-attention.ts";
 import { gatherCases } from "./gather.ts";
 import { globalNormCases } from "./global-norm.ts";
 import { inputCases } from "./input.ts";
@@ -104,6 +105,8 @@ export const allCases: readonly OpCases[] = [
   finiteCases,
   floorDivCases,
   floorCases,
+  forgettingAttentionCases,
+  forgettingAttentionBackwardCases,
   gatherCases,
   globalNormCases,
   inputCases,

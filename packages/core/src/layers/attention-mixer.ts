@@ -1,63 +1,230 @@
-// Multi-head causal attention: the mixer of the Transformer that SISA is compared with, and its relatives.
+// Multi-head causal attention and its relatives: the mixer of the Transformer that SISA is compared with, of FoX, and of
+// models with windows or without rotary positions.
 
-import type { DimLike } from "../dim.ts";
+import { Dim, type DimLike } from "../dim.ts";
 import type { Tensor } from "../graph/tensor.ts";
+import { add } from "../ops/add.ts";
 import { attention } from "../ops/attention.ts";
+import { blockCumulativeSum } from "../ops/block-cumulative-sum.ts";
+import { broadcastTo } from "../ops/broadcast-to.ts";
 import { cacheWrite } from "../ops/cache-write.ts";
+import { cast } from "../ops/cast.ts";
+import { concat } from "../ops/concat.ts";
+import { constant } from "../ops/constant.ts";
+import { floorDiv } from "../ops/floor-div.ts";
+import { forgettingAttention } from "../ops/forgetting-attention.ts";
+import { iota } from "../ops/iota.ts";
 import { linear } from "../ops/linear.ts";
+import { mul } from "../ops/mul.ts";
+import { neg } from "../ops/neg.ts";
+import { pad } from "../ops/pad.ts";
+import { reshape } from "../ops/reshape.ts";
 import { rope } from "../ops/rope.ts";
-import { f32 } from "../spec.ts";
-import { normal, type ParametersOf } from "./layer.ts";
-import { expectEntries, type Mixer, type MixerContext, type MixerOutput, mergeHeads, splitHeads } from "./mixer.ts";
+import { sigmoid } from "../ops/sigmoid.ts";
+import { slice } from "../ops/slice.ts";
+import { softplus } from "../ops/softplus.ts";
+import { decayBlock } from "../ops/ssm-prepare.ts";
+import { sub } from "../ops/sub.ts";
+import { f32, type TensorSpec } from "../spec.ts";
+import { filled, normal, type Parameter, type ParametersOf } from "./layer.ts";
+import {
+  expectEntries,
+  lastRows,
+  type Mixer,
+  type MixerCache,
+  type MixerContext,
+  type MixerOutput,
+  mergeHeads,
+  normGroups,
+  repeatHeads,
+  rowBefore,
+  splitHeads,
+  stateBefore,
+} from "./mixer.ts";
 
-export interface AttentionMixerSizes {
-  /** M, a multiple of heads */
+export interface AttentionSettings {
+  /** Heads of keys and values, which neighbouring heads of queries share. Default as many as queries have */
+  readonly keyValueHeads?: number;
+  /** Width of a head's values. Default M / heads */
+  readonly headWidth?: number;
+  /** Width of a head's queries and keys. Default headWidth */
+  readonly keyWidth?: number;
+  /** How positions enter: rotation, a penalty by distance, or not at all. Default "rope" */
+  readonly positions?: "rope" | "alibi" | "none";
+  /** Tokens that each token sees, itself included. Default all */
+  readonly window?: number;
+  /** Scores forget by gates of every token between, as in FoX. Default false */
+  readonly forget?: boolean;
+  /** Norm queries and keys, head by head. Default false */
+  readonly queryKeyNorm?: boolean;
+  /** Mix each key and value with that of the token before, as in FoX Pro. Default false */
+  readonly shift?: boolean;
+  /** Norm the output head by head and gate it, as in FoX Pro. Default false */
+  readonly outputGate?: boolean;
+}
+
+export interface AttentionMixerSizes extends AttentionSettings {
+  /** M */
   readonly width: number;
   readonly heads: number;
+  readonly normEpsilon: number;
 }
 
 /**
  * Multi-head attention.
  * attention(rope(W_Q h), rope(W_K h), W_V h)
- * Source: Vaswani et al. 2017, arXiv:1706.03762; Su et al. 2021, arXiv:2104.09864.
+ *
+ * FoX is `{ positions: "none", forget: true }`; FoX Pro has queryKeyNorm, shift and outputGate besides. The forget gate is
+ * sigmoid(W_F h + b_F), and starts at a half.
+ * Source: Vaswani et al. 2017, arXiv:1706.03762; Su et al. 2021, arXiv:2104.09864; Lin et al. 2025, arXiv:2503.02130.
  */
 export class AttentionMixer implements Mixer {
-  readonly sizes: AttentionMixerSizes;
-  readonly parameters;
+  readonly sizes: AttentionMixerSizes & {
+    readonly keyValueHeads: number;
+    readonly headWidth: number;
+    readonly keyWidth: number;
+    readonly positions: "rope" | "alibi" | "none";
+  };
+  readonly parameters: { readonly [N in "W_Q.weight" | "W_K.weight" | "W_V.weight"]: Parameter } & {
+    readonly [optional: string]: Parameter;
+  };
   readonly names = { norm: "attn_norm.weight", output: "W_O.weight" };
   readonly innerWidth: number;
   readonly outputInitializer = { kind: "normal", deviation: 0.02 } as const;
-  readonly isRecurrent = false;
+  /** Only the newest key and value before their mixing are kept. */
+  readonly isRecurrent: boolean;
 
   constructor(sizes: AttentionMixerSizes) {
-    const { width: M } = sizes;
-    this.sizes = sizes;
-    this.innerWidth = M;
+    const { width: M, heads: H, keyValueHeads: G = H, headWidth = M / H, keyWidth = headWidth } = sizes;
+    this.sizes = { ...sizes, keyValueHeads: G, headWidth, keyWidth, positions: sizes.positions ?? "rope" };
+    this.innerWidth = H * headWidth;
+    this.isRecurrent = sizes.shift ?? false;
     this.parameters = {
-      "W_Q.weight": normal([M, M], 0.02),
-      "W_K.weight": normal([M, M], 0.02),
-      "W_V.weight": normal([M, M], 0.02),
+      "W_Q.weight": normal([H * keyWidth, M], 0.02),
+      "W_K.weight": normal([G * keyWidth, M], 0.02),
+      "W_V.weight": normal([G * headWidth, M], 0.02),
+      ...(sizes.forget ? { "W_F.weight": normal([H, M], 0.02), "W_F.bias": filled([H], 0) } : {}),
+      ...(sizes.shift ? { "k_shift.weight": normal([G, M], 0.02), "v_shift.weight": normal([G, M], 0.02) } : {}),
+      ...(sizes.queryKeyNorm
+        ? { "q_norm.weight": filled([H * keyWidth], 1), "k_norm.weight": filled([G * keyWidth], 1) }
+        : {}),
+      ...(sizes.outputGate
+        ? { "out_norm.weight": filled([H * headWidth], 1), "out_gate.weight": normal([H * headWidth, M], 0.02) }
+        : {}),
     };
   }
 
-  cacheSpecs(batch: DimLike, capacity: DimLike) {
-    const { width, heads } = this.sizes;
-    const perHead = f32(batch, capacity, heads, width / heads);
-    return { key: perHead, value: perHead };
+  cacheSpecs(batch: DimLike, capacity: DimLike): { readonly [name: string]: TensorSpec<"float"> } {
+    const { heads, keyValueHeads: G, headWidth, keyWidth, forget, shift } = this.sizes;
+    return {
+      key: f32(batch, capacity, G, keyWidth),
+      value: f32(batch, capacity, G, headWidth),
+      ...(forget ? { gate: f32(batch, capacity, heads) } : {}),
+      ...(shift ? { lastKey: f32(batch, 1, G, keyWidth), lastValue: f32(batch, 1, G, headWidth) } : {}),
+    };
   }
 
   forward(p: ParametersOf<this>, h: Tensor, context: MixerContext): MixerOutput {
-    const { heads, width } = this.sizes;
-    const { cos, sin } = context.rope(width / heads);
-    const q = rope(splitHeads(linear(h, p["W_Q.weight"]), heads), cos, sin); // [B,T,H,D]
-    const k = rope(splitHeads(linear(h, p["W_K.weight"]), heads), cos, sin);
-    const v = splitHeads(linear(h, p["W_V.weight"]), heads);
+    const { heads, keyValueHeads, keyWidth, positions, window, normEpsilon } = this.sizes;
     const { cache } = context;
-    if (!cache) return { value: mergeHeads(attention({ q, k, v })), cache: {} };
-    const { start } = cache;
-    const { key, value } = expectEntries("AttentionMixer", cache, ["key", "value"]);
-    const written = { key: cacheWrite(key, k, start), value: cacheWrite(value, v, start) };
-    const y = attention({ q, k: written.key, v: written.value, queryStart: start });
-    return { value: mergeHeads(y), cache: written };
+    const written: Record<string, Tensor> = {};
+    const shifted = (name: "k" | "v", x: Tensor) => this.#shift(p, h, name, x, cache, written);
+    const rotated = (x: Tensor) => {
+      if (positions !== "rope") return x;
+      const { cos, sin } = context.rope(keyWidth);
+      return rope(x, cos, sin);
+    };
+    const normed = (x: Tensor, weight: Tensor | undefined, groups: number) =>
+      weight ? splitHeads(normGroups(mergeHeads(x), weight, groups, normEpsilon), groups) : x;
+    const q = rotated(normed(splitHeads(linear(h, p["W_Q.weight"]), heads), p["q_norm.weight"], heads)); // [B,T,H,D]
+    const plain = shifted("k", splitHeads(linear(h, p["W_K.weight"]), keyValueHeads));
+    const k = rotated(normed(plain, p["k_norm.weight"], keyValueHeads));
+    const v = shifted("v", splitHeads(linear(h, p["W_V.weight"]), keyValueHeads));
+
+    const keep = (name: string, update: Tensor) => {
+      const entry = cache?.entries[name];
+      if (!cache || !entry) return update;
+      written[name] = cacheWrite(entry, update, cache.start);
+      return written[name];
+    };
+    if (cache) expectEntries("AttentionMixer", cache, ["key", "value"]);
+    const repeated = (x: Tensor) => repeatHeads(x, heads / keyValueHeads);
+    const inputs = {
+      q,
+      k: repeated(keep("key", k)),
+      v: repeated(keep("value", v)),
+      queryStart: cache?.start,
+    };
+    const sums = this.#sums(p, h, inputs.k, cache, keep);
+    const isPlain = sums === undefined && window === undefined;
+    const y = isPlain
+      ? attention(inputs)
+      : forgettingAttention({ ...inputs, ...sums }, { window, sinks: context.metaTokens });
+    return { value: this.#gated(p, h, mergeHeads(y)), cache: written };
+  }
+
+  /** Each key (or value) mixed with that of the token before: a x_{t-1} + (1 - a) x_t, a = sigmoid(W_shift h). */
+  #shift(
+    p: ParametersOf<this>,
+    h: Tensor,
+    name: "k" | "v",
+    x: Tensor,
+    cache: MixerCache | undefined,
+    written: Record<string, Tensor>,
+  ): Tensor {
+    const weight = p[`${name}_shift.weight`];
+    if (!weight) return x;
+    const entry = name === "k" ? "lastKey" : "lastValue";
+    const T = x.shape[1] ?? Dim.of(0);
+    const before = cache && stateBefore(expectEntries("AttentionMixer", cache, [entry])[entry], cache.start);
+    if (cache && before) written[entry] = lastRows(before, x, cache);
+    const rows = before ? concat([before, x], { axis: 1 }) : pad(x, { axis: 1, before: 1 });
+    const previous = slice(rows, { axis: 1, end: T });
+    const share = sigmoid(linear(h, weight)); // [B,T,G]
+    return add(x, mul(reshape(share, [...share.shape, 1]), sub(previous, x)));
+  }
+
+  /** Sums of log forget gates within blocks: learned ones, or those of ALiBi, which are the same for every token. */
+  #sums(
+    p: ParametersOf<this>,
+    h: Tensor,
+    k: Tensor,
+    cache: MixerCache | undefined,
+    keep: (name: string, update: Tensor) => Tensor,
+  ): { readonly gQuery: Tensor; readonly gKey: Tensor } | undefined {
+    const { heads, positions, forget } = this.sizes;
+    const [weight, bias] = [p["W_F.weight"], p["W_F.bias"]];
+    if (forget && weight && bias) {
+      const logGate = neg(softplus(neg(linear(h, weight, bias)))); // log sigmoid, [B,T,H]
+      const entry = cache && expectEntries("AttentionMixer", cache, ["gate"]).gate;
+      const before = cache && entry ? { before: rowBefore(entry, cache.start), start: cache.start } : {};
+      const gQuery = blockCumulativeSum({ x: logGate, ...before }, { size: decayBlock });
+      return { gQuery, gKey: keep("gate", gQuery) };
+    }
+    if (positions !== "alibi") return undefined;
+    const [B = Dim.of(1), T = Dim.of(1)] = h.shape;
+    const C = k.shape[1] ?? Dim.of(1);
+    const slopes = constant(
+      Float32Array.from({ length: heads }, (_, head) => -(2 ** ((-8 * (head + 1)) / heads))),
+      "float32",
+      [heads],
+    );
+    // A position p is the (p mod 64 + 1)th of its block.
+    const sumAt = (position: Tensor<"int">) => {
+      const inBlock = sub<"int">(position, mul<"int">(floorDiv(position, decayBlock), decayBlock));
+      const count = cast(add<"int">(inBlock, 1), "float32");
+      return mul(reshape(count, [...count.shape, 1]), slopes);
+    };
+    const query = cache ? add<"int">(iota(T), reshape(cache.start, [B, 1])) : reshape(iota(T), [1, T]);
+    const spread = (sums: Tensor, length: Dim) => broadcastTo(sums, [B, length, heads]);
+    return { gQuery: spread(sumAt(query), T), gKey: spread(sumAt(reshape(iota(C), [1, C])), C) };
+  }
+
+  /** y normed head by head, times sigmoid(W_gate h). */
+  #gated(p: ParametersOf<this>, h: Tensor, y: Tensor): Tensor {
+    const { heads, normEpsilon } = this.sizes;
+    const [norm, gate] = [p["out_norm.weight"], p["out_gate.weight"]];
+    if (!norm || !gate) return y;
+    return mul(normGroups(y, norm, heads, normEpsilon), sigmoid(linear(h, gate)));
   }
 }

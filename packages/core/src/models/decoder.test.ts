@@ -17,6 +17,10 @@ const mixerSettings = {
   mamba2: { kind: "mamba2", headWidth: 8 },
   mamba3: { kind: "mamba3", headWidth: 8 },
   mimo: { kind: "mamba3", headWidth: 8, rank: 2, groups: 2, decay: "heavy-tail", outputNorm: true },
+  fox: { kind: "attention", positions: "none", forget: true },
+  foxPro: { kind: "attention", positions: "none", forget: true, queryKeyNorm: true, shift: true, outputGate: true },
+  alibi: { kind: "attention", positions: "alibi" },
+  local: { kind: "attention", window: 20, keyValueHeads: 1, keyWidth: 12 },
 } as const satisfies ModelConfig["mixerSettings"];
 
 function tinyModel(mixers: readonly string[], change: Partial<ModelConfig> = {}) {
@@ -80,6 +84,9 @@ describe.each([
   ["a mix", ["sisa", "attention"]],
   ["mamba2", ["mamba2", "mamba2"]],
   ["mamba3", ["mamba3", "mimo"]],
+  ["fox", ["fox", "fox"]],
+  ["fox pro", ["foxPro", "foxPro"]],
+  ["alibi and a window", ["alibi", "local"]],
   ["mamba2 beside attention", ["mamba2+attention", "sisa"]],
   ["a mean of mamba2 and attention, after meta tokens", ["wide+inner", "attention"], meanWithMeta],
 ] as const)("cached decoding of %s equals the full pass", (_name, mixers, change: Partial<ModelConfig> = {}) => {

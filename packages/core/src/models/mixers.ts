@@ -1,7 +1,7 @@
 // The kinds of mixers: what can be set of each, how it is checked, and the layer that it makes.
 
 import { ConfigError } from "../errors.ts";
-import { AttentionMixer } from "../layers/attention-mixer.ts";
+import { AttentionMixer, type AttentionSettings } from "../layers/attention-mixer.ts";
 import { Mamba2Mixer, type Mamba2Settings } from "../layers/mamba2-mixer.ts";
 import { Mamba3Mixer, type Mamba3Settings } from "../layers/mamba3-mixer.ts";
 import type { Mixer } from "../layers/mixer.ts";
@@ -10,7 +10,7 @@ import type { ModelConfig } from "./config.ts";
 
 /** A mixer's kind and what is special about it; fields that are left out have their defaults. */
 export type MixerSettings =
-  | { readonly kind: "attention" }
+  | ({ readonly kind: "attention" } & AttentionSettings)
   | { readonly kind: "sisa" }
   | ({ readonly kind: "mamba2" } & Mamba2Settings)
   | ({ readonly kind: "mamba3" } & Mamba3Settings);
@@ -23,7 +23,17 @@ type Rule = "count" | "boolean" | readonly string[];
 type SettingsOf<K extends MixerKind> = Extract<MixerSettings, { readonly kind: K }>;
 
 const rules: { readonly [K in MixerKind]: { readonly [N in Exclude<keyof SettingsOf<K>, "kind">]-?: Rule } } = {
-  attention: {},
+  attention: {
+    keyValueHeads: "count",
+    headWidth: "count",
+    keyWidth: "count",
+    positions: ["rope", "alibi", "none"],
+    window: "count",
+    forget: "boolean",
+    queryKeyNorm: "boolean",
+    shift: "boolean",
+    outputGate: "boolean",
+  },
   sisa: {},
   mamba2: {
     stateWidth: "count",
@@ -79,14 +89,18 @@ function problemOf(rule: Rule, value: unknown): string | undefined {
 
 function checkSizes(settings: MixerSettings, { width, heads, stateWidth }: ModelConfig): void {
   switch (settings.kind) {
-    case "attention":
-    case "sisa":
-      if ((width / heads) % 2 !== 0) {
-        throw new ConfigError(
-          `model: width / heads must be even for rotary positions, got ${width} / ${heads} = ${width / heads}`,
-        );
+    case "attention": {
+      const { headWidth = width / heads, keyWidth = headWidth, keyValueHeads = heads, positions = "rope" } = settings;
+      expectMultiple("heads", heads, "keyValueHeads", keyValueHeads);
+      if (positions === "rope" && keyWidth % 2 !== 0) expectEvenHeads(width, heads, keyWidth);
+      if (positions === "alibi" && settings.forget) {
+        throw new ConfigError('model: attention with forget takes no positions "alibi", since both penalise distance');
       }
-      if (settings.kind === "sisa" && stateWidth % 2 !== 0) {
+      return;
+    }
+    case "sisa":
+      if ((width / heads) % 2 !== 0) expectEvenHeads(width, heads, width / heads);
+      if (stateWidth % 2 !== 0) {
         throw new ConfigError(`model: stateWidth must be even, since its channels rotate in pairs; got ${stateWidth}`);
       }
       return;
@@ -99,6 +113,11 @@ function checkSizes(settings: MixerSettings, { width, heads, stateWidth }: Model
       if (settings.kind === "mamba3") expectMultiple("stateWidth", settings.stateWidth ?? stateWidth, "4", 4);
     }
   }
+}
+
+function expectEvenHeads(width: number, heads: number, keyWidth: number): never {
+  const origin = keyWidth === width / heads ? `${width} / ${heads} = ${keyWidth}` : `keyWidth ${keyWidth}`;
+  throw new ConfigError(`model: width / heads must be even for rotary positions, got ${origin}`);
 }
 
 function expectMultiple(name: string, value: number, divisorName: string, divisor: number): void {

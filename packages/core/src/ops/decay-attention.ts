@@ -62,12 +62,17 @@ interface DecayAttentionAttributes {
 
 type DecayAttentionOutputs = { value: Tensor; logSumExp: Tensor };
 
-/**
- * exp(g_i - g_j) for global sums g, from sums within blocks: [B,H,T,C]. Block I of query i comes after block J of key j:
- * the decay is what is left of J after j, plus the totals of the blocks between, plus I up to i. All are sums of at most
- * a block, none is a difference of long ones. Keys that come after the query get a factor of at most 1.
- */
+/** exp(g_i - g_j) for global sums g, [B,H,T,C]; see `decaySums`. */
 export function decayFactors(gQuery: Tensor, gKey: Tensor, queryStart: Tensor<"int"> | undefined): Tensor {
+  return exp(decaySums(gQuery, gKey, queryStart));
+}
+
+/**
+ * g_i - g_j for global sums g, from sums within blocks: [B,H,T,C]. Block I of query i comes after block J of key j:
+ * the decay is what is left of J after j, plus the totals of the blocks between, plus I up to i. All are sums of at most
+ * a block, none is a difference of long ones. Keys that come after the query get at most 0.
+ */
+export function decaySums(gQuery: Tensor, gKey: Tensor, queryStart: Tensor<"int"> | undefined): Tensor {
   const [B = Dim.of(0), T = Dim.of(0), H = Dim.of(0)] = gQuery.shape;
   const C = gKey.shape[1] ?? Dim.of(0);
   const keys = chunk(transpose(gKey, [0, 2, 1]), { axis: 2, size: decayBlock });
@@ -82,7 +87,7 @@ export function decayFactors(gQuery: Tensor, gKey: Tensor, queryStart: Tensor<"i
   const query = add(reshape(transpose(gQuery, [0, 2, 1]), [B, H, T, 1]), fromBlock);
   const rows = query.shape.slice(0, 3);
   const difference = sub(reshape(query, [...rows, blocks, 1]), reshape(keys, [B, H, 1, blocks, decayBlock]));
-  return exp(minimum(unchunk(difference, { axis: 3, length: C }), 0));
+  return minimum(unchunk(difference, { axis: 3, length: C }), 0);
 }
 
 /** lambda * decay * (c . b), the importance term of the score: [B,H,T,C]. */
@@ -208,7 +213,7 @@ export const decayAttentionBackwardOp: DefinedOp<
  * The total of a block, which its last position holds, takes part in every pair that spans it: it gets the gradient of
  * all later positions, [B,H,T]. Gradients of pairs inside the later blocks cancel in read - write.
  */
-function totalsGradient(difference: Tensor): Tensor {
+export function totalsGradient(difference: Tensor): Tensor {
   const T = difference.shape[2] ?? Dim.of(0);
   const blocks = chunk(difference, { axis: 2, size: decayBlock });
   const later = cumulativeSum(sum(blocks, { axes: [3], keepDims: true }), { axis: 2, exclusive: true, reverse: true });

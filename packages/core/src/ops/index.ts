@@ -39,6 +39,12 @@ export { exp, expOp } from "./exp.ts";
 export { finite, finiteOp } from "./finite.ts";
 export { floor, floorOp } from "./floor.ts";
 export { floorDiv, floorDivOp } from "./floor-div.ts";
+export {
+  type ForgettingAttentionInputs,
+  forgettingAttention,
+  forgettingAttentionBackwardOp,
+  forgettingAttentionOp,
+} from "./forgetting-attention.ts";
 export { gather, gatherOp } from "./gather.ts";
 export { clipFactor, globalNorm, globalNormOp } from "./global-norm.ts";
 export { iota, iotaOp } from "./iota.ts";

@@ -83,6 +83,8 @@ export const lowerings = {
   softplus: always(elementwise.softplus),
   sqrt: always(elementwise.sqrt),
   ssdScan: "compose",
+  forgettingAttention: "compose",
+  forgettingAttentionBackward: "compose",
   ssdScanBackward: "compose",
   ssmPrepare: "compose",
   sub: always(elementwise.sub),

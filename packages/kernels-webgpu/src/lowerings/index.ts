@@ -74,6 +74,8 @@ export const lowerings = {
   sqrt: elementwise.sqrt,
   ssmPrepare: "compose",
   ssdScan: "compose",
+  forgettingAttention: "compose",
+  forgettingAttentionBackward: "compose",
   ssdScanBackward: "compose",
   sub: elementwise.sub,
   sum,

@@ -24,7 +24,7 @@ export interface CachedAttention {
   readonly widths: { readonly D: Dim; readonly E: Dim; readonly S: Dim };
   readonly scale: number;
   readonly causal: boolean;
-  /** Broadcasts to [B,H,T,C]. */
+  /** Broadcasts to [B,H,T,C], with as many axes; with one row in the batch to [H,T,C]. */
   readonly bias?: Value | undefined;
   /** int32 [B] */
   readonly queryStart?: Value | undefined;
@@ -142,7 +142,9 @@ function attend(args: CachedAttention, keys: Keys, visible: Visibility) {
     const product = layout.scores(layout.operand(args.q, T, widths.D), keyOperand(args.k, widths.D), scale);
     const decayed = importance && importanceOf(emit, args, importance, layout, keys, visible, keyOperand);
     const withImportance = decayed ? emit.node("Add", [product, decayed]) : product;
-    const scores = bias ? emit.node("Add", [withImportance, cut(emit, bias, 3, C, keys)]) : withImportance;
+    const scores = bias
+      ? emit.node("Add", [withImportance, cut(emit, bias, layout.leading.length + 1, C, keys)])
+      : withImportance;
 
     const masked = visible.hidden ? emit.node("Add", [scores, visible.hidden]) : scores;
     const last = builder.int64(layout.leading.length + 1);

@@ -122,7 +122,12 @@ function lowerCached(
   const perHead = lambda && emit.node("Unsqueeze", [lambda, emit.builder.int64(1)]);
   const importance =
     c && b && gQuery && gKey && perHead ? { c: emit.node("Mul", [c, perHead]), b, gQuery, gKey } : undefined;
-  const args = { ...rest, sizes: { B, T, C, H }, widths: { D, E, S }, scale, causal, importance };
+  // As many axes as the scores have, which is one less where there is one row.
+  const rank = B.equals(1) ? 3 : 4;
+  const axes = specs.bias?.shape ?? [];
+  const missing = new Array<Dim>(Math.max(0, rank - axes.length)).fill(one);
+  const bias = rest.bias && emit.reshape(rest.bias, [...missing, ...axes.slice(-rank)], axes);
+  const args = { ...rest, bias, sizes: { B, T, C, H }, widths: { D, E, S }, scale, causal, importance };
   return cachedAttention(emit, args, needsLogSumExp);
 }
 

@@ -81,6 +81,8 @@ export const lowerings = {
   softplus: elementwise.softplus,
   sqrt: elementwise.sqrt,
   ssdScan: "compose",
+  forgettingAttention: "compose",
+  forgettingAttentionBackward: "compose",
   ssdScanBackward: "compose",
   ssmPrepare: "compose",
   sub: elementwise.sub,
