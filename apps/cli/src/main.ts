@@ -9,6 +9,7 @@ import { exportCommand } from "./commands/export.ts";
 import { generateCommand } from "./commands/generate.ts";
 import { inspectCommand } from "./commands/inspect.ts";
 import { prepareCommand } from "./commands/prepare.ts";
+import { serveCommand } from "./commands/serve.ts";
 import { trainCommand } from "./commands/train.ts";
 import { verifyCommand } from "./commands/verify.ts";
 import type { Context } from "./context.ts";
@@ -25,6 +26,7 @@ const commands = [
   inspectCommand,
   verifyCommand,
   exportCommand,
+  serveCommand,
   doctorCommand,
   demoCommand,
 ];

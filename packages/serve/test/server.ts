@@ -8,9 +8,12 @@ export const template =
   "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
 
 /** Starts a server, which is closed after the tests of the file. */
-export async function startServer(options: Partial<ServeOptions> = {}): Promise<Server> {
+export async function startServer(
+  options: Partial<ServeOptions> = {},
+  change: Parameters<typeof tinyModel>[0] = {},
+): Promise<Server> {
   const backend = await onnxruntime({ threads: 1 });
-  const { tokenizer, ...rest } = tinyModel();
+  const { tokenizer, ...rest } = tinyModel(change);
   const loaded = { ...rest, tokenizer, generationConfig: {}, assets: {} };
   const server = await serve(loaded, {
     backend,

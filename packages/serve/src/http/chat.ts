@@ -92,14 +92,7 @@ export function templateOf({ template, modelName }: Service): ChatTemplate {
 /** Messages as templates expect them: content is text, and who is called developer elsewhere is the system. */
 export function messagesOf(messages: ChatRequest["messages"]): Record<string, unknown>[] {
   return messages.map(({ role, content, ...rest }) => {
-    const parts = Array.isArray(content) ? content : [{ type: "text", text: content ?? "" }];
-    const other = parts.find(({ type, text }) => type !== "text" || typeof text !== "string");
-    if (other) {
-      throw new ApiError(400, `messages: this model reads text only, got a part of type "${other.type}"`, {
-        param: "messages",
-      });
-    }
-    const text = parts.map((part) => part.text ?? "").join("");
+    const text = Array.isArray(content) ? content.map((part) => part.text).join("") : (content ?? "");
     return { ...rest, role: role === "developer" ? "system" : role, content: text };
   });
 }

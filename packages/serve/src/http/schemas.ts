@@ -57,7 +57,7 @@ export const completionRequest = z.object({
 });
 export type CompletionRequest = z.infer<typeof completionRequest>;
 
-const textPart = z.object({ type: z.string(), text: z.string().nullish() });
+const textPart = z.object({ type: z.literal("text"), text: z.string() });
 const message = z.looseObject({
   role: z.enum(["system", "developer", "user", "assistant", "tool", "function"]),
   content: z.union([z.string(), z.array(textPart)]).nullish(),

@@ -248,7 +248,7 @@ describe("what cannot be is refused with the four keys", () => {
   test.each<[string, object, string]>([
     ["no messages", { messages: [] }, "messages"],
     ["a role that is none", { messages: [{ role: "king", content: "x" }] }, "messages.0.role"],
-    ["an image", { messages: [{ role: "user", content: [{ type: "image_url" }] }] }, "messages"],
+    ["an image", { messages: [{ role: "user", content: [{ type: "image_url" }] }] }, "messages.0.content"],
     ["tools", { tools: [{}] }, "tools"],
     ["functions", { functions: [{}] }, "functions"],
     ["a schema of the answer", { response_format: { type: "json_object" } }, "response_format"],
