@@ -25,6 +25,8 @@ if (!names.includes(name)) {
     target: "node20",
     conditions: ["@sisa/source"],
     external: ["onnxruntime-node", "onnxruntime-web", "node-llama-cpp"],
+    // Packages that are not modules of ECMAScript ask for those of Node in the old way.
+    banner: { js: 'import { createRequire } from "node:module"; const require = createRequire(import.meta.url);' },
     sourcemap: "inline",
     logLevel: "warning",
   });

@@ -77,7 +77,7 @@ export {
   parameterCountOf,
   preset,
 } from "./models/presets.ts";
-export { checkSampling, type SamplingOptions, sampleToken } from "./models/sampler.ts";
+export { checkSampling, likeliest, type SamplingOptions, sampleToken } from "./models/sampler.ts";
 export * from "./ops/index.ts";
 export { RandomStream } from "./random.ts";
 export {

@@ -1,5 +1,7 @@
 // What the model thinks of tokens: log probabilities, and the likeliest tokens of a row of logits.
 
+import { likeliest } from "@sisa/core";
+
 export interface TokenScore {
   readonly token: number;
   /** Natural logarithm of the model's probability, before temperature, bias and penalties. */
@@ -16,22 +18,6 @@ export function scoreOf(logits: Float32Array, token: number, count: number): Tok
   for (const value of logits) total += Math.exp(value - peak);
   const shift = peak + Math.log(total);
   const logprob = (id: number) => (logits[id] ?? Number.NEGATIVE_INFINITY) - shift;
-  const top = largest(logits, count).map((id) => ({ token: id, logprob: logprob(id) }));
+  const top = likeliest(logits, count).map((id) => ({ token: id, logprob: logprob(id) }));
   return { token, logprob: logprob(token), top };
-}
-
-/** Ids of the `count` largest in falling order, equal ones by id. */
-export function largest(logits: Float32Array, count: number): number[] {
-  const ids: number[] = [];
-  const at = (id: number | undefined) => (id === undefined ? Number.NEGATIVE_INFINITY : (logits[id] ?? 0));
-  for (let id = 0; id < logits.length && count > 0; id++) {
-    if (ids.length === count && at(id) <= at(ids[count - 1])) continue;
-    let place = ids.length === count ? count - 1 : ids.length;
-    while (place > 0 && at(ids[place - 1]) < at(id)) {
-      ids[place] = ids[place - 1] ?? 0;
-      place--;
-    }
-    ids[place] = id;
-  }
-  return ids;
 }
