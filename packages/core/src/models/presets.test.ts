@@ -28,6 +28,49 @@ describe("presets", () => {
     expect(parameterCountOf(preset("sisa", size))).toBe(count);
   });
 
+  const otherFamilies = ["nope", "alibi", "wide-key", "fox", "fox-pro", "falcon-h1", "hymba"] as const;
+  test.each(["1m", "5m", "50m", "152m", "369m"] as const)("every family of %s has as many parameters", (size) => {
+    const target = parameterCountOf(preset("transformer", size));
+    for (const family of otherFamilies) {
+      expect(Math.abs(parameterCountOf(preset(family, size)) / target - 1), family).toBeLessThan(0.001);
+    }
+  });
+
+  test.each(["1m", "5m"] as const)("state space models of %s get widths of states, with any vocabulary", (size) => {
+    for (const vocabularySize of [257, 50_277]) {
+      const target = parameterCountOf(preset("transformer", size, { vocabularySize }));
+      for (const family of ["mamba2", "mamba3"] as const) {
+        const count = parameterCountOf(preset(family, size, { vocabularySize }));
+        expect(Math.abs(count / target - 1), family).toBeLessThan(0.001);
+      }
+    }
+  });
+
+  // Counts of the paper's own depths, N = 64, without feed-forward.
+  test.each([
+    ["mamba2", "50m", 14],
+    ["mamba2", "152m", 31],
+    ["mamba2", "369m", 49],
+    ["mamba3", "50m", 14],
+    ["mamba3", "152m", 30],
+    ["mamba3", "369m", 48],
+  ] as const)("%s of %s has the paper's %d layers", (family, size, layers) => {
+    const config = preset(family, size);
+    expect(config).toMatchObject({ stateWidth: 64, feedForwardWidth: 0 });
+    expect(config.mixers).toHaveLength(layers);
+    const transformer = parameterCountOf(preset("transformer", size));
+    // The paper's own sizes are up to 4 % off its Transformer's.
+    expect(Math.abs(parameterCountOf(config) / transformer - 1)).toBeLessThan(0.04);
+  });
+
+  // 152.27 M and 149.88 M in arXiv:2606.02332 and its code.
+  test.each([
+    ["mamba2", 152_270_000],
+    ["mamba3", 149_880_000],
+  ] as const)("%s of 152m has the paper's count", (family, count) => {
+    expect(Math.abs(parameterCountOf(preset(family, "152m")) - count)).toBeLessThan(10_000);
+  });
+
   test("another vocabulary or depth keeps the families equal", () => {
     const changed = { vocabularySize: 257, layers: 3 };
     const [sisa, transformer] = [preset("sisa", "5m", changed), preset("transformer", "5m", changed)];
@@ -43,7 +86,9 @@ describe("presets", () => {
     // A caller without types.
     const loose = preset as (family: string, size: string) => ModelConfig;
     expect(() => loose("sisa", "7b")).toThrow('expected a size of 1m, 5m, 50m, 152m, 369m, got "7b"');
-    expect(() => loose("mamba", "5m")).toThrow('expected a family of sisa, transformer, got "mamba"');
+    expect(() => loose("mamba", "5m")).toThrow(
+      'expected a family of sisa, transformer, nope, alibi, wide-key, fox, fox-pro, mamba2, mamba3, falcon-h1, hymba, got "mamba"',
+    );
   });
 
   test("a budget that cannot be met is refused", () => {

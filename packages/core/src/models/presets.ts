@@ -3,13 +3,13 @@
 import { ConfigError } from "../errors.ts";
 import { parameterCount } from "../layers/layer.ts";
 import { checkLayerCount, checkModelConfig, type ModelConfig } from "./config.ts";
+import { type Family, families, recipeOf, type TransformerSizes } from "./families.ts";
 import { LanguageModel } from "./language-model.ts";
-import type { MixerKind } from "./mixers.ts";
 
-export type Family = "sisa" | "transformer";
+export type { Family } from "./families.ts";
 export type PresetSize = "1m" | "5m" | "50m" | "152m" | "369m";
 
-/** What may differ from a preset. `layers` repeats the family's mixer; `mixers` names each layer's. */
+/** What may differ from a preset. `layers` is the number of layers; `mixers` names each layer's. */
 export type PresetOverrides = Partial<ModelConfig> & { readonly layers?: number };
 
 // The paper's three sizes (arXiv:2606.02332, table of configurations), and two for CPUs.
@@ -19,30 +19,34 @@ const transformerSizes = {
   "50m": { width: 512, heads: 8, layers: 6, feedForwardWidth: 2048 },
   "152m": { width: 768, heads: 12, layers: 12, feedForwardWidth: 3072 },
   "369m": { width: 1024, heads: 16, layers: 24, feedForwardWidth: 2944 },
-} as const satisfies Record<PresetSize, object>;
+} as const satisfies Record<PresetSize, TransformerSizes>;
 
-const familyMixers = { sisa: "sisa", transformer: "attention" } as const satisfies Record<Family, MixerKind>;
+/** Layers that the paper gives its state space models, all with N = 64. They are kept, and not quite as large. */
+const paperLayers: { readonly [family: string]: { readonly [size: string]: number } } = {
+  mamba2: { "50m": 14, "152m": 31, "369m": 49 },
+  mamba3: { "50m": 14, "152m": 30, "369m": 48 },
+};
 
 /**
- * A model of a named size. Every family of a size has as many parameters as its Transformer: where something else than
- * the feed-forward width is changed, that width is solved again.
+ * A model of a named size. Every family of a size has as many parameters as its Transformer: the feed-forward width is
+ * solved for that, and where a family has none, the widths of its states. State space models have the paper's own sizes
+ * where it gives them.
  *
- * @param overrides fields that differ; with `feedForwardWidth` among them nothing is solved
+ * @param overrides fields that differ; with the one that is solved among them nothing is
  * @throws ConfigError
  */
 export function preset(family: Family, size: PresetSize, overrides: PresetOverrides = {}): ModelConfig {
-  const sizes = transformerSizes[size];
-  const mixer = familyMixers[family];
+  const sizes = Object.hasOwn(transformerSizes, size) ? transformerSizes[size] : undefined;
   if (sizes === undefined) {
     throw new ConfigError(`preset: expected a size of ${Object.keys(transformerSizes).join(", ")}, got "${size}"`);
   }
-  if (mixer === undefined) {
-    throw new ConfigError(`preset: expected a family of ${Object.keys(familyMixers).join(", ")}, got "${family}"`);
+  if (!Object.hasOwn(families, family)) {
+    throw new ConfigError(`preset: expected a family of ${Object.keys(families).join(", ")}, got "${family}"`);
   }
-  const { layers = sizes.layers, ...changed } = overrides;
-  checkLayerCount(layers);
-  const base: ModelConfig = {
-    mixers: new Array<MixerKind>(layers).fill(mixer),
+  const recipe = recipeOf(family);
+  const { layers, ...changed } = overrides;
+  if (layers !== undefined) checkLayerCount(layers);
+  const shared = {
     vocabularySize: 50_277,
     width: sizes.width,
     heads: sizes.heads,
@@ -52,13 +56,64 @@ export function preset(family: Family, size: PresetSize, overrides: PresetOverri
     maximumLength: 2048,
     ropeBase: 10_000,
     normEpsilon: 1e-6,
+  } as const;
+  const make = (count: number): ModelConfig => ({
+    ...shared,
+    ...recipe.make({ ...sizes, ...changed }, count),
     ...changed,
-  };
-  if (changed.feedForwardWidth !== undefined || base.mixers.every((kind) => kind === "attention")) {
-    return checkModelConfig(base);
+  });
+  const transformer = (count: number): ModelConfig => ({
+    ...shared,
+    ...pick(changed, ["vocabularySize", "width", "heads", "maximumLength"]),
+    mixers: new Array<string>(count).fill("attention"),
+  });
+
+  if (recipe.solved === "feedForwardWidth") {
+    const base = checkModelConfig(make(layers ?? sizes.layers));
+    const isTarget = family === "transformer" && changed.mixers === undefined && changed.mixerSettings === undefined;
+    if (changed.feedForwardWidth !== undefined || isTarget) return base;
+    const target = parameterCountOf(transformer(base.mixers.length));
+    return checkModelConfig({ ...base, feedForwardWidth: ffnWidthFor(base, target) });
   }
-  const transformer = { ...base, mixers: base.mixers.map(() => "attention" as const) };
-  return { ...base, feedForwardWidth: ffnWidthFor(base, parameterCountOf(transformer)) };
+  const paper = paperLayers[family]?.[size];
+  const isGiven = changed.stateWidth !== undefined || changed.mixers !== undefined || layers !== undefined;
+  if (isGiven || paper !== undefined) return checkModelConfig(make(layers ?? paper ?? sizes.layers));
+  return withStateWidths(make, recipe.unit ?? 1, parameterCountOf(transformer(sizes.layers)));
+}
+
+function pick<T extends object, K extends keyof T>(record: T, names: readonly K[]): Partial<Pick<T, K>> {
+  const present = names.filter((name) => record[name] !== undefined);
+  return Object.fromEntries(present.map((name) => [name, record[name]])) as Partial<Pick<T, K>>;
+}
+
+/**
+ * As many layers as come nearest with states of the usual width, and then the widths that come nearest: some layers get a
+ * unit more than the others.
+ */
+function withStateWidths(make: (layers: number) => ModelConfig, unit: number, target: number): ModelConfig {
+  const [one, two] = [1, 2].map((layers) => parameterCountOf(make(layers))) as [number, number];
+  const layers = Math.max(1, Math.round((target - one) / (two - one)) + 1);
+  const base = make(layers);
+  const [kind = "mamba2"] = base.mixers;
+  const at = (stateWidth: number) => parameterCountOf({ ...base, stateWidth });
+  // One unit more in one layer.
+  const step = (at(2 * unit) - at(unit)) / layers;
+  const units = Math.max(layers, Math.round((target - at(unit)) / step) + layers);
+  const [least, more] = [Math.floor(units / layers), units % layers];
+  const wider = `${kind}-wider`;
+  return checkModelConfig({
+    ...base,
+    stateWidth: least * unit,
+    ...(more === 0
+      ? {}
+      : {
+          mixers: base.mixers.map((name, layer) => (layer < more ? wider : name)),
+          mixerSettings: {
+            ...base.mixerSettings,
+            [wider]: { kind: kind as "mamba2" | "mamba3", stateWidth: (least + 1) * unit },
+          },
+        }),
+  });
 }
 
 /** Number of parameters of a model, without building one. */
