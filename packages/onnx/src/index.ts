@@ -3,6 +3,7 @@
 export { type OnnxruntimeOptions, onnxruntime } from "./backend.ts";
 export { type ExportedFiles, type ExportOptions, exportOnnx, type ModelToExport } from "./export/export-onnx.ts";
 export { type GraphToOnnxOptions, graphToOnnx } from "./export/graph-to-onnx.ts";
+export type { Difference } from "./export/measure.ts";
 export type { WeightType } from "./export/weights.ts";
 export type { Lowerings } from "./lower.ts";
 export {

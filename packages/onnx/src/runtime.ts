@@ -143,7 +143,7 @@ export class Runtime {
       // Equal values that rematerialisation computes twice on purpose stay two.
       extra: { optimization: { disable_specified_optimizers: "CommonSubexpressionElimination" } },
       ...(external.length > 0 && {
-        externalData: external.map(({ path, data }) => ({ path, data: isNode() ? asBuffer(data) : data })),
+        externalData: external.map(({ path, data }) => ({ path, data: asBuffer(data) })),
       }),
     };
     try {
@@ -189,12 +189,13 @@ function isNode(): boolean {
   return (globalThis as NodeLike).process?.versions?.node !== undefined;
 }
 
-/** The binding takes Buffers only. */
-function asBuffer(data: Uint8Array): Uint8Array {
+/** A file beside a model. The binding takes Buffers only. */
+export function asBuffer(data: Uint8Array): Uint8Array {
   return (globalThis as NodeLike).Buffer?.from(data.buffer, data.byteOffset, data.byteLength) ?? data;
 }
 
-async function importRuntime(): Promise<OrtModule> {
+/** The module. @throws BackendUnavailableError where the package is not installed or cannot start */
+export async function importRuntime(): Promise<OrtModule> {
   // Named by a variable, so that bundlers for browsers do not look for the native package.
   const native = "onnxruntime-node";
   try {

@@ -170,9 +170,9 @@ function resultText(result: TaskResult | undefined): string {
 }
 
 /** The text to measure on: a given one, all of it, or what the model's run held out. */
-async function windowsOf(
+export async function windowsOf(
   { run, path, tokenizer, model }: ModelSource,
-  options: Options,
+  options: Pick<Options, "text" | "sequenceLength">,
   io: Io,
 ): Promise<{ tokens: TokenSource; sequenceLength: number }> {
   const { maximumLength, vocabularySize } = model.config;

@@ -5,18 +5,21 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { loadModel, saveModel } from "@sisa/hub/node";
 import { beforeAll, describe, expect, it } from "vitest";
 import { run, temporaryFolder, tinyConfig, tinyText } from "../testing.ts";
 
 const root = fileURLToPath(new URL("../../../../", import.meta.url));
 const execute = promisify(execFile);
 
+/** Enough to write words. */
+const longer = { steps: 400, saveEvery: 400, optimizer: { learningRate: 0.02, warmupSteps: 10 } };
+
 let folder: string;
 beforeAll(async () => {
   folder = await temporaryFolder();
   await writeFile(join(folder, "corpus.txt"), tinyText);
-  // Long enough to write letters only.
-  await writeFile(join(folder, "tiny.config.json"), JSON.stringify({ ...tinyConfig, steps: 60, saveEvery: 60 }));
+  await writeFile(join(folder, "tiny.config.json"), JSON.stringify({ ...tinyConfig, ...longer }));
   expect((await run(folder, ["train", "tiny.config.json"])).code).toBe(0);
 });
 
@@ -42,6 +45,14 @@ async function exampleProject(): Promise<string> {
   return project;
 }
 
+/** A model folder that belongs to no run. */
+async function copyOfModel(place: string): Promise<string> {
+  const { model, parameters, tokenizer } = await loadModel(join(place, "checkpoints/latest"));
+  const copy = await temporaryFolder();
+  await saveModel(copy, { config: model.config, parameters, tokenizer });
+  return copy;
+}
+
 async function versionAt(place: string): Promise<{ place: string; version: unknown } | undefined> {
   const text = await readFile(join(place, "package.json"), "utf8").catch(() => undefined);
   return text === undefined ? undefined : { place, version: JSON.parse(text).version };
@@ -57,6 +68,7 @@ describe("the example of docs/onnx.md", () => {
     const example = [join(project, "generate.js"), join(folder, "export"), "Once upon", "40"];
     const { stdout } = await execute(process.execPath, example, { cwd: project });
     expect(String(json?.text)).toHaveLength(40);
+    expect(new Set(String(json?.text)).size).toBeGreaterThan(4);
     expect(stdout).toBe(`${json?.text}\n`);
   });
 });
@@ -76,6 +88,18 @@ describe("sisa export", () => {
     expect(Object.keys(json?.files as object)).toEqual(
       expect.arrayContaining(["onnx/model_fp16.onnx", "onnx/model_fixed_fp16.onnx", "onnx/model_int8.onnx"]),
     );
+  });
+
+  it("measures them on what the run held out, or on a given text", async () => {
+    const report = async (name: string) => JSON.parse(await readFile(join(folder, name, "onnx/report.json"), "utf8"));
+    await run(folder, ["export", "runs/latest", "--to", "own"]);
+    await run(folder, ["export", "runs/latest", "--to", "given", "--held-out", "corpus.txt"]);
+    const [own, given] = [await report("own"), await report("given")].map(({ variants }) => variants[0].difference);
+    expect(own.heldOutLoss).toBeCloseTo(own.originalLoss, 5);
+    expect(given.heldOutLoss).not.toBe(own.heldOutLoss);
+    const copy = await copyOfModel(join(folder, "runs/latest"));
+    const { stderr } = await run(folder, ["export", copy, "--to", "none"]);
+    expect(stderr).toContain("no held-out text, so what each type changes is not measured");
   });
 
   it("refuses a type that is none, before anything is written", async () => {

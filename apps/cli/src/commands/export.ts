@@ -4,17 +4,22 @@ import { directory } from "@sisa/hub/node";
 import { exportOnnx, type WeightType } from "@sisa/onnx";
 import { type Command, Option } from "commander";
 import { type Context, command, jsonOption } from "../context.ts";
-import { printLine } from "../io.ts";
-import { addModelOptions, loadSource, type ModelOptions } from "../model-source.ts";
+import { note, printLine } from "../io.ts";
+import { addModelOptions, loadSource, type ModelOptions, type ModelSource } from "../model-source.ts";
 import { shownPath } from "../next-steps.ts";
 import { requireFolder } from "../run-folder.ts";
 import { byteText } from "../table.ts";
+import { windowsOf } from "./eval.ts";
 
 interface Options extends ModelOptions {
   readonly to: string;
   readonly dtype: readonly WeightType[];
+  readonly heldOut?: string;
   readonly json?: boolean;
 }
+
+/** Tokens that differences are measured on at most. */
+const mostHeldOut = 16_384;
 
 export function exportCommand({ io }: Context): Command {
   const created = command("export", "write a model as ONNX, with its configuration and tokenizer beside it", [
@@ -28,6 +33,10 @@ export function exportCommand({ io }: Context): Command {
       new Option("--dtype <names>", "element types of the weights, with commas: float32, float16, int8, int4")
         .argParser((names) => names.split(",") as WeightType[])
         .default(["float32"], "float32"),
+    )
+    .option(
+      "--held-out <path>",
+      "file or folder of text to measure on what each type changes (default: what the model's run held out)",
     );
   return addModelOptions(created)
     .addOption(jsonOption())
@@ -36,7 +45,8 @@ export function exportCommand({ io }: Context): Command {
       await requireFolder(folder, "--to");
       const source = await loadSource(place, io.cwd, options);
       const storage = directory(folder);
-      const files = await exportOnnx(source, { dtypes: options.dtype });
+      const heldOut = await heldOutOf(source, options.heldOut);
+      const files = await exportOnnx(source, { dtypes: options.dtype, ...(heldOut && { heldOut }) });
       for (const [name, bytes] of Object.entries(files)) {
         await storage.write(name, bytes);
         printLine(io, `${shownPath(io, join(folder, name))}  ${byteText(bytes.length)}`);
@@ -47,4 +57,14 @@ export function exportCommand({ io }: Context): Command {
         printLine(io, JSON.stringify({ folder, files: Object.fromEntries(sizes) }));
       }
     });
+
+  /** Enough tokens of a text that was not trained on; undefined, with a note, where there is none. */
+  async function heldOutOf(source: ModelSource, text: string | undefined): Promise<Int32Array | undefined> {
+    if (text === undefined && source.run === undefined) {
+      note(io, "no held-out text, so what each type changes is not measured; give one: --held-out FILE_OR_FOLDER");
+      return undefined;
+    }
+    const { tokens } = await windowsOf(source, text === undefined ? {} : { text }, io);
+    return Int32Array.from(await tokens.read(0, Math.min(tokens.length, mostHeldOut)));
+  }
 }

@@ -5,6 +5,8 @@ import { lower } from "../lower.ts";
 import { modelBytes, type PlaceConstant } from "../model-proto.ts";
 import { cacheLowerings } from "./cache-ops.ts";
 import { axisNames, fixedDecoder, growingDecoder } from "./decoder.ts";
+import { measureDecoder } from "./measure.ts";
+import { cardBytes, type ReportedVariant, reportBytes } from "./model-card.ts";
 import { StoredWeights, suffixes, type WeightType, weightLowerings, weightTypes } from "./weights.ts";
 
 /** A model with its weights, as `loadModel` of @sisa/hub gives it. */
@@ -23,6 +25,11 @@ export interface ExportOptions {
    * share. Default 1 GB; a protobuf holds 2.
    */
   readonly largestFileBytes?: number;
+  /**
+   * Tokens of a text that was not trained on. With them, what each dtype changes is measured with ONNX Runtime, and stands in
+   * README.md and onnx/report.json.
+   */
+  readonly heldOut?: ArrayLike<number>;
 }
 
 export type ExportedFiles = { readonly [path: string]: Uint8Array };
@@ -47,23 +54,36 @@ const alignment = 4096;
  *   for weights that a dtype cannot hold
  */
 export async function exportOnnx(source: ModelToExport, options: ExportOptions = {}): Promise<ExportedFiles> {
-  const { dtypes = ["float32"], largestFileBytes = 2 ** 30 } = options;
+  const { dtypes = ["float32"], largestFileBytes = 2 ** 30, heldOut } = options;
   for (const dtype of dtypes) {
     if (!weightTypes.includes(dtype)) {
       throw new ConfigError(`export: expected dtypes of ${weightTypes.join(", ")}, got "${dtype}"`);
     }
   }
-  const files: Record<string, Uint8Array> = { ...source.assets };
   const growing = growingDecoder(source.model);
   const fixed = fixedDecoder(source.model);
+  const files: Record<string, Uint8Array> = { ...source.assets };
+  const variants: ReportedVariant[] = [];
   for (const dtype of new Set(dtypes)) {
     const suffix = suffixes[dtype];
     const outside = new OutsideData(`model${suffix}.onnx_data`, largestFileBytes);
     const weights = new StoredWeights(source.parameters, dtype);
-    files[`${folder}model${suffix}.onnx`] = decoderBytes(growing, source, weights, outside);
-    files[`${folder}model_fixed${suffix}.onnx`] = decoderBytes(fixed, source, weights, outside);
-    if (outside.length > 0) files[folder + outside.location] = outside.bytes();
+    const model = decoderBytes(growing, source, weights, outside);
+    const written: Record<string, Uint8Array> = {
+      [`model${suffix}.onnx`]: model,
+      [`model_fixed${suffix}.onnx`]: decoderBytes(fixed, source, weights, outside),
+    };
+    if (outside.length > 0) written[outside.location] = outside.bytes();
+    for (const [name, bytes] of Object.entries(written)) files[folder + name] = bytes;
+    const beside = Object.fromEntries(Object.entries(written).filter(([name]) => name === outside.location));
+    variants.push({
+      dtype,
+      files: Object.fromEntries(Object.entries(written).map(([name, { length }]) => [name, length])),
+      ...(heldOut && { difference: await measureDecoder(source, model, beside, heldOut) }),
+    });
   }
+  files[`${folder}report.json`] = reportBytes(variants);
+  files["README.md"] = cardBytes(variants);
   return files;
 }
 

@@ -3,7 +3,7 @@
 import { fromFloat16Bits, i32, initialize, languageModel, preset, toFloat16Bits } from "@sisa/core";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { beforeAll, describe, expect, test } from "vitest";
-import { type ExportedFiles, exportOnnx, onnxruntime } from "../index.ts";
+import { type Difference, type ExportedFiles, exportOnnx, onnxruntime } from "../index.ts";
 
 const vocabularySize = 96;
 const model = languageModel(
@@ -61,7 +61,7 @@ describe("exportOnnx with dtypes", () => {
     const names = ["model", "model_fixed"].flatMap((name) =>
       ["", "_fp16", "_int8", "_q4"].map((end) => `onnx/${name}${end}.onnx`),
     );
-    expect(Object.keys(files).sort()).toEqual(names.sort());
+    expect(Object.keys(files).sort()).toEqual([...names, "README.md", "onnx/report.json"].sort());
     const lengths = ["model.onnx", "model_fp16.onnx", "model_int8.onnx", "model_q4.onnx"].map(
       (name) => file(name).length,
     );
@@ -105,6 +105,41 @@ describe("exportOnnx with dtypes", () => {
       expect(session.outputNames).toContain("logits");
       await session.release();
     }
+  });
+
+  test("measures what each dtype changes, and writes it down", async () => {
+    const heldOut = Array.from({ length: 300 }, (_, index) => (index * index + 3 * index) % vocabularySize);
+    const measured = await exportOnnx({ model, parameters }, { dtypes: ["float32", "int8"], heldOut });
+    const text = (path: string) => new TextDecoder().decode(measured[path]);
+    const { variants } = JSON.parse(text("onnx/report.json"));
+    const [float32, int8] = variants.map(({ difference }: { difference: Difference }) => difference);
+    expect(float32.largestLogitDifference).toBeLessThan(1e-5);
+    expect(float32.sameToken).toBe(1);
+    expect(float32.heldOutLoss).toBeCloseTo(float32.originalLoss, 6);
+    expect(int8.originalLoss).toBe(float32.originalLoss);
+    expect(int8.meanLogitDifference).toBeGreaterThan(1e-4);
+    expect(Math.abs(int8.heldOutLoss - int8.originalLoss)).toBeGreaterThan(1e-5);
+    // The loss over the windows that are measured, computed another way.
+    await using backend = await onnxruntime({ threads: 1 });
+    const graph = model.lossGraph();
+    const executable = await backend.compile(graph);
+    const length = 64;
+    let sum = 0;
+    for (let window = 0; window < 4; window++) {
+      const start = Math.floor((window * 299) / 4);
+      const part = (from: number) =>
+        backend.tensor(i32(1, length), Int32Array.from(heldOut.slice(from, from + length)));
+      const weights = Object.entries(parameters).map(([name, data]) => [
+        name,
+        backend.tensor(graph.inputs[name] as never, data),
+      ]);
+      const feeds = { ...Object.fromEntries(weights), ids: part(start), targets: part(start + 1) };
+      sum += (await executable.run(feeds).value.read())[0] ?? Number.NaN;
+    }
+    expect(float32.originalLoss).toBeCloseTo(sum / 4, 5);
+    expect(text("README.md")).toContain(`| int8 | onnx/model_int8.onnx | `);
+    expect(text("README.md")).toContain(` | ${int8.heldOutLoss.toFixed(4)} | `);
+    expect(new TextDecoder().decode(files["README.md"])).toContain("| not measured |");
   });
 
   test("refuses other dtypes, and weights that a dtype cannot hold", async () => {
