@@ -1,10 +1,20 @@
-// Minutes on two cores: families of about 1M parameters on real text and on associative recall, three seeds each.
+// Minutes on two cores: models of about 1M parameters on real text and on associative recall, three seeds each.
+// docs/measuring.md has the table.
 //
 //   npm run sisa -- experiment experiments/cpu-smoke.ts
-import { defineExperiment } from "@sisa/cli/config";
+import { defineExperiment, type FamilyChoice } from "@sisa/cli/config";
+
+const layers = 4;
+
+/** Another mixer in the blocks of the Transformer, with the feed-forward width that makes the parameters equal. */
+const mixer = (name: string, kind: string): FamilyChoice => ({
+  name,
+  family: "transformer",
+  mixers: new Array<string>(layers).fill(kind),
+});
 
 export default defineExperiment({
-  families: ["sisa", "transformer"],
+  families: ["sisa", "transformer", mixer("mamba2", "mamba2")],
   sizes: ["1m"],
   seeds: [0, 1, 2],
   workloads: {
@@ -13,15 +23,15 @@ export default defineExperiment({
       data: { text: "node_modules/@types/node", sequenceLength: 128 },
       model: { maximumLength: 256 },
       microBatchSize: 8,
-      tokens: 200_000,
-      evaluateEvery: 40,
+      tokens: 100_000,
+      evaluateEvery: 25,
     },
-    // Four pairs in sixteen tokens: the value of each key is asked for once.
+    // Four pairs in sixteen tokens, then the value of each key is asked for once.
     recall: {
       data: { synthetic: "mqar", sequenceLength: 16, vocabularySize: 32 },
       model: { maximumLength: 128 },
       microBatchSize: 64,
-      tokens: 350_000,
+      tokens: 250_000,
       evaluateEvery: 50,
       tasks: ["mqar"],
       taskOptions: { lengths: [16] },

@@ -52,10 +52,12 @@ export default defineExperiment({
   seeds: [0],
   sets: ["data/sets"],
   common: isReduced ? small : paper,
-  workloads: {
-    // Weights, moments and arithmetic in float32.
-    float32: {},
-    // To come with training in other precisions: { precision: "bfloat16" }, fp32 master weights, and
-    // { precision: "paper" }, weights and moments in bfloat16.
-  },
+  workloads: isReduced
+    ? { float32: {} }
+    : {
+        // Parameters and moments in float32, products and activations in bfloat16; then everything in float32. The paper's
+        // own mode, parameters and moments in bfloat16 as well, is `precision: "paper"` once training has it.
+        bfloat16: { precision: "bfloat16" },
+        float32: {},
+      },
 });

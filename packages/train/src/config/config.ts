@@ -50,7 +50,9 @@ export const configFields = {
   backend: text({ default: "onnxruntime", description: "What runs the model; `sisa doctor` lists what is there." }),
   precision: choice(["float32", "bfloat16", "paper"], {
     default: "float32",
-    description: "Number formats of training; onnxruntime has float32 only.",
+    description:
+      "float32; bfloat16, products and activations, with float32 parameters, norms and sums (backend cuda); paper is not " +
+      "built yet.",
   }),
   output: text({ default: "runs", description: "Folder for checkpoints, metrics and the report." }),
   resume: custom<boolean | string>(
@@ -88,13 +90,15 @@ export function parseTrainingConfig(value: unknown): TrainingConfig {
   if (data.vocabularySize !== undefined && data.synthetic === undefined) {
     throw new ConfigError("data.vocabularySize is for data.synthetic; text and shards have that of their tokenizer");
   }
-  if (config.precision !== "float32" && ["onnxruntime", "reference"].includes(config.backend)) {
+  if (config.precision !== "float32" && config.backend !== "cuda") {
     throw new ConfigError(
       `precision ${config.precision} and backend ${config.backend} contradict each other: it computes in float32 only`,
     );
   }
-  if (config.precision !== "float32") {
-    throw new ConfigError(`precision: training in ${config.precision} is not built yet; use float32`);
+  if (config.precision === "paper") {
+    throw new ConfigError(
+      "precision paper: parameters and moments in bfloat16 are not built yet; use bfloat16 or float32",
+    );
   }
   if (data.shards !== undefined && data.tokenizer !== configFields.data.tokenizer.default) {
     throw new ConfigError("data.tokenizer and data.shards contradict each other: shards bring their own tokenizer");
