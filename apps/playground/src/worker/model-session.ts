@@ -175,7 +175,8 @@ export class ModelSession {
       const layers = await this.#layers(backend, model, parameters, used);
       const decay = layers.flatMap(({ meanLogDecay }) => (meanLogDecay === undefined ? [] : [meanLogDecay]));
       const decoder = tokenizer.streamDecoder();
-      const tokens = used.map((id) => decoder.push(id));
+      // Meta tokens stand in front of every text.
+      const tokens = [...model.prefix.map((_, index) => `⟨${index}⟩`), ...used.map((id) => decoder.push(id))];
       const table = headTable(parameters, decay.length > 0 ? decay : undefined);
       return { tokens, cut: ids.length > used.length, heads, layers, ...(table === undefined ? {} : { table }) };
     });

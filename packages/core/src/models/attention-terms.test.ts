@@ -133,3 +133,19 @@ describe.each(["exact", "sdpa"] as const)("form %s", (form) => {
     expect(terms["layers.2.logDecay"]?.shape).toEqual([B, T, H]);
   });
 });
+
+test("a layer of another kind shows nothing, and a model of nothing else is refused", () => {
+  const config = { ...model("exact").config, width: 32 };
+  const mixed = languageModel({ ...config, mixers: ["mamba2", "sisa"] });
+  expect(Object.keys(attentionTermsGraph(mixed).outputs)).toEqual(
+    ["content", "importance", "attention", "logDecay"].map((term) => `layers.1.${term}`),
+  );
+  const recurrent = languageModel({ ...config, mixers: ["mamba2"] });
+  expect(() => attentionTermsGraph(recurrent)).toThrow(/expected a model with attention or SISA layers/);
+});
+
+test("meta tokens are seen in front", () => {
+  const withMeta = languageModel({ ...model("exact").config, metaTokens: 3 });
+  const { "layers.1.attention": attention } = attentionTermsGraph(withMeta).bind({ B: 1, T: 5 }).outputs;
+  expect(attention?.shape.map(({ value }) => value)).toEqual([1, H, 8, 8]);
+});

@@ -28,13 +28,14 @@ export type AttentionTermsGraph = Graph<
  * The terms of every layer's attention, read off the model's own graph.
  *
  * Inputs: `ids` int32 [B,T] and all parameters. Outputs, for each layer N that attends; [B,H,T,T], query before key,
- * 0 where the key comes after the query:
+ * 0 where the key comes after the query; the model's meta tokens stand in front and add to T:
  *
  * | output | |
  * |---|---|
  * | `layers.N.content` | scale * q_i . k_j |
  * | `layers.N.importance` | SISA layers: lambda * exp(g_i - g_j) * (R(Phi_i) c_i) . (R(Phi_j) b_j), as the layer's form computes it |
- * | `layers.N.attention` | softmax over the keys of the sum of both, which weighs the values |
+ * | `layers.N.bias` | where the layer adds another to its scores, that bias, of any shape that broadcasts |
+ * | `layers.N.attention` | softmax over the keys of the sum of all, which weighs the values |
  * | `layers.N.logDecay` | SISA layers: log alpha, [B,T,H] |
  *
  * @throws GraphError for a model in which no layer attends
@@ -46,10 +47,14 @@ export function attentionTermsGraph(model: LanguageModel): AttentionTermsGraph {
     const terms = termsOf(node);
     if (terms === undefined) continue;
     const prefix = layerOf(node);
-    const scores = terms.importance ? add(terms.content, terms.importance) : terms.content;
+    const scores = [terms.importance, terms.bias].reduce<Tensor>(
+      (sum, term) => (term ? add(sum, term) : sum),
+      terms.content,
+    );
     const past = pastKeys(scores);
     outputs[`${prefix}content`] = where(past, terms.content, 0);
     if (terms.importance) outputs[`${prefix}importance`] = where(past, terms.importance, 0);
+    if (terms.bias) outputs[`${prefix}bias`] = where(past, terms.bias, 0);
     outputs[`${prefix}attention`] = softmax(where(past, scores, Number.NEGATIVE_INFINITY));
     if (terms.logDecay) outputs[`${prefix}logDecay`] = terms.logDecay;
   }
@@ -62,6 +67,7 @@ export function attentionTermsGraph(model: LanguageModel): AttentionTermsGraph {
 interface Terms {
   readonly content: Tensor;
   readonly importance?: Tensor;
+  readonly bias?: Tensor | undefined;
   readonly logDecay?: Tensor;
 }
 
@@ -70,7 +76,10 @@ function termsOf({ op, inputs, attributes }: Node): Terms | undefined {
   const scale = attributes.scale as number;
   const content = ({ q, k }: Pick<AttentionInputs, "q" | "k">) =>
     mul(matmul(swapHeads(q), swapHeads(k), { transposeB: true }), scale);
-  if (op === attentionOp) return { content: content(inputs as AttentionInputs) };
+  if (op === attentionOp) {
+    const attention = inputs as AttentionInputs;
+    return { content: content(attention), bias: attention.bias };
+  }
   if (op !== sisaAttentionOp) return undefined;
   const sisa = inputs as SisaAttentionInputs;
   const form = attributes.form as SisaForm;
