@@ -22,11 +22,16 @@ export function sources() {
     .sort();
 }
 
-/** Hash of a kernel file, the headers that kernel files share, and the compiler's options. */
+/** Hash of a kernel file, of the headers that it includes, and of the compiler's options. */
 export function sourceHash(/** @type {string} */ name) {
   const hash = createHash("sha256").update(JSON.stringify(flags));
-  const headers = readdirSync(kernels).filter((file) => file.endsWith(".cuh"));
-  for (const file of [...headers.sort(), `${name}.cu`])
-    hash.update(file).update(readFileSync(path.join(kernels, file)));
+  for (const file of withHeaders(`${name}.cu`)) hash.update(file).update(readFileSync(path.join(kernels, file)));
   return hash.digest("hex");
+}
+
+/** @returns {readonly string[]} a file after all headers that it needs */
+function withHeaders(/** @type {string} */ file) {
+  const text = readFileSync(path.join(kernels, file), "utf8");
+  const headers = [...text.matchAll(/^#include "(.+)"/gm)].flatMap(([, header]) => (header ? withHeaders(header) : []));
+  return [...new Set([...headers, file])];
 }

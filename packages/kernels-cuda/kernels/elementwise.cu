@@ -1,6 +1,6 @@
 // Elementwise operations with broadcasting: tensor 0 is the result, tensors 1 to 3 the operands.
 // Suffix f computes in float (for float32, float16 and bfloat16), d in double, i in int (for int32 and bool).
-#include "common.cuh"
+#include "eight.cuh"
 
 __device__ inline float absolute(float x) { return fabsf(x); }
 __device__ inline double absolute(double x) { return fabs(x); }
@@ -31,23 +31,78 @@ template <class C> __device__ inline C logistic(C x) {
 template <class C> __device__ inline C softened(C x) { return larger(x, (C)0) + log1p(exp(-absolute(x))); }
 __device__ inline int wrapped(uint32 x) { return (int)x; }
 
-#define UNARY(name, suffix, C, expression)                                                             \
-  extern "C" __global__ void name##_##suffix(const void* x_, void* out, const __grid_constant__ Axes axes) { \
-    GRID_STRIDE(index, axes.count) {                                                                   \
-      Places p = placesOf<2>(axes, index);                                                             \
-      C x = load<C>(x_, axes.type[1], p.at[1]);                                                        \
-      store(out, axes.type[0], p.at[0], expression);                                                   \
-    }                                                                                                  \
+// Whether the tensors can be read and written eight elements at a time: dense or single numbers, of float32 or bfloat16.
+template <class C, int N> __device__ inline bool byEights(const Axes& axes, const void* const (&data)[N]) {
+  if (sizeof(C) != 4 || (C)0.5f == (C)0 || axes.rank != 1 || axes.count % 8 != 0 || axes.stride[0][0] != 1) return false;
+#pragma unroll
+  for (int n = 0; n < N; n++) {
+    if (axes.type[n] != Float32 && axes.type[n] != Bfloat16) return false;
+    if (axes.stride[n][0] != 0 && (axes.stride[n][0] != 1 || (unsigned long long)data[n] % 16 != 0)) return false;
   }
-#define BINARY(name, suffix, C, expression)                                                            \
-  extern "C" __global__ void name##_##suffix(const void* a_, const void* b_, void* out,                \
-                                             const __grid_constant__ Axes axes) {                      \
-    GRID_STRIDE(index, axes.count) {                                                                   \
-      Places p = placesOf<3>(axes, index);                                                             \
-      C a = load<C>(a_, axes.type[1], p.at[1]);                                                        \
-      C b = load<C>(b_, axes.type[2], p.at[2]);                                                        \
-      store(out, axes.type[0], p.at[0], expression);                                                   \
-    }                                                                                                  \
+  return true;
+}
+template <class C> __device__ inline void loadEight(C (&x)[8], const void* data, int type, int64 stride, int64 index) {
+  float part[8];
+  if (stride == 0) {
+    C single = load<C>(data, type, 0);
+#pragma unroll
+    for (int j = 0; j < 8; j++) x[j] = single;
+    return;
+  }
+  if (type == Float32) Eight<float>::load(part, (const float*)data + index);
+  else Eight<__nv_bfloat16>::load(part, (const __nv_bfloat16*)data + index);
+#pragma unroll
+  for (int j = 0; j < 8; j++) x[j] = (C)part[j];
+}
+__device__ inline void storeEight(void* data, int type, int64 index, const float (&x)[8]) {
+  if (type == Float32) Eight<float>::store((float*)data + index, x);
+  else Eight<__nv_bfloat16>::store((__nv_bfloat16*)data + index, x);
+}
+
+#define UNARY(name, suffix, C, expression)                                                                   \
+  extern "C" __global__ void name##_##suffix(const void* x_, void* out, const __grid_constant__ Axes axes) { \
+    if (byEights<C>(axes, {out, x_})) {                                                                      \
+      GRID_STRIDE(eight, axes.count / 8) {                                                                   \
+        C xs[8];                                                                                             \
+        float results[8];                                                                                    \
+        loadEight(xs, x_, axes.type[1], axes.stride[1][0], eight * 8);                                       \
+        _Pragma("unroll") for (int j = 0; j < 8; j++) {                                                      \
+          C x = xs[j];                                                                                       \
+          results[j] = (float)(expression);                                                                  \
+        }                                                                                                    \
+        storeEight(out, axes.type[0], eight * 8, results);                                                   \
+      }                                                                                                      \
+      return;                                                                                                \
+    }                                                                                                        \
+    GRID_STRIDE(index, axes.count) {                                                                         \
+      Places p = placesOf<2>(axes, index);                                                                   \
+      C x = load<C>(x_, axes.type[1], p.at[1]);                                                              \
+      store(out, axes.type[0], p.at[0], expression);                                                         \
+    }                                                                                                        \
+  }
+#define BINARY(name, suffix, C, expression)                                                \
+  extern "C" __global__ void name##_##suffix(const void* a_, const void* b_, void* out,    \
+                                             const __grid_constant__ Axes axes) {          \
+    if (byEights<C>(axes, {out, a_, b_})) {                                                \
+      GRID_STRIDE(eight, axes.count / 8) {                                                 \
+        C as[8], bs[8];                                                                    \
+        float results[8];                                                                  \
+        loadEight(as, a_, axes.type[1], axes.stride[1][0], eight * 8);                     \
+        loadEight(bs, b_, axes.type[2], axes.stride[2][0], eight * 8);                     \
+        _Pragma("unroll") for (int j = 0; j < 8; j++) {                                    \
+          C a = as[j], b = bs[j];                                                          \
+          results[j] = (float)(expression);                                                \
+        }                                                                                  \
+        storeEight(out, axes.type[0], eight * 8, results);                                 \
+      }                                                                                    \
+      return;                                                                              \
+    }                                                                                      \
+    GRID_STRIDE(index, axes.count) {                                                       \
+      Places p = placesOf<3>(axes, index);                                                 \
+      C a = load<C>(a_, axes.type[1], p.at[1]);                                            \
+      C b = load<C>(b_, axes.type[2], p.at[2]);                                            \
+      store(out, axes.type[0], p.at[0], expression);                                       \
+    }                                                                                      \
   }
 #define FLOAT_UNARY(name, expression) UNARY(name, f, float, expression) UNARY(name, d, double, expression)
 #define FLOAT_BINARY(name, expression) BINARY(name, f, float, expression) BINARY(name, d, double, expression)

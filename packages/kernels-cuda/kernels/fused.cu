@@ -1,36 +1,5 @@
 // Composites as one kernel each: norms, rotation, gates, the optimizer, and the loss. Narrow floats are computed in float.
-#include "common.cuh"
-
-// Eight neighbouring elements at a time, 16 bytes of bfloat16 or twice 16 of float.
-template <class T> struct Eight;
-template <> struct Eight<float> {
-  static __device__ void load(float (&x)[8], const float* p) {
-    *(float4*)&x[0] = ((const float4*)p)[0];
-    *(float4*)&x[4] = ((const float4*)p)[1];
-  }
-  static __device__ void store(float* p, const float (&x)[8]) {
-    ((float4*)p)[0] = *(const float4*)&x[0];
-    ((float4*)p)[1] = *(const float4*)&x[4];
-  }
-};
-template <> struct Eight<__nv_bfloat16> {
-  static __device__ void load(float (&x)[8], const __nv_bfloat16* p) {
-    uint4 bits = *(const uint4*)p;
-    const __nv_bfloat162* pairs = (const __nv_bfloat162*)&bits;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      float2 pair = __bfloat1622float2(pairs[i]);
-      x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
-    }
-  }
-  static __device__ void store(__nv_bfloat16* p, const float (&x)[8]) {
-    uint4 bits;
-    __nv_bfloat162* pairs = (__nv_bfloat162*)&bits;
-#pragma unroll
-    for (int i = 0; i < 4; i++) pairs[i] = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
-    *(uint4*)p = bits;
-  }
-};
+#include "eight.cuh"
 
 // y = x / sqrt(mean(x^2) + epsilon) * weight, one warp a row. width is a multiple of 8.
 template <class T, class W>
@@ -109,6 +78,33 @@ extern "C" __global__ void rope(const void* x, const void* cosines, const void* 
     store(out, axes.type[0], p.at[0], a * c - b * s);
     store(out, axes.type[0], p.at[0] + 1, a * s + b * c);
   }
+}
+
+// The same, four neighbouring pairs at a time: axes go over such groups, and the tables are float32 and dense in them.
+template <class T> __device__ void rotateFours(const T* x, const float* cosines, const float* sines, T* out, const Axes& axes) {
+  GRID_STRIDE(index, axes.count) {
+    Places p = placesOf<4>(axes, index);
+    float part[8];
+    Eight<T>::load(part, x + p.at[1]);
+    float4 cosine = *(const float4*)(cosines + p.at[2]), sine = *(const float4*)(sines + p.at[3]);
+    const float* c = &cosine.x;
+    const float* s = &sine.x;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      float a = part[2 * i], b = part[2 * i + 1];
+      part[2 * i] = a * c[i] - b * s[i];
+      part[2 * i + 1] = a * s[i] + b * c[i];
+    }
+    Eight<T>::store(out + p.at[0], part);
+  }
+}
+extern "C" __global__ void ropeFours_float32(const float* x, const float* cosines, const float* sines, float* out,
+                                             const __grid_constant__ Axes axes) {
+  rotateFours<float>(x, cosines, sines, out, axes);
+}
+extern "C" __global__ void ropeFours_bfloat16(const __nv_bfloat16* x, const float* cosines, const float* sines,
+                                              __nv_bfloat16* out, const __grid_constant__ Axes axes) {
+  rotateFours<__nv_bfloat16>(x, cosines, sines, out, axes);
 }
 
 __device__ inline float logistic(float x) {

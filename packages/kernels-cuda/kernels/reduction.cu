@@ -161,25 +161,38 @@ extern "C" __global__ void blockCumulativeSum(const void* x, const void* before,
   }
 }
 
-// Running sum of angles modulo a full turn. x: [batches, length, row]. Eight loads are under way at a time.
+// Running sum of angles modulo a full turn. x: [batches, length, row]. A block takes 32 neighbouring lines; each of its
+// eight warps sums an eighth of the time, and then begins where those before it ended.
 extern "C" __global__ void cumulativePhase(const void* x, const void* before, void* out, int type, int64 batches,
                                            int64 length, int64 row) {
   const double turn = 6.283185307179586476925;
-  GRID_STRIDE(line, batches * row) {
-    int64 batch = line / row, i = line % row;
-    double phase = before ? load<double>(before, type, batch * row + i) : 0;
-    for (int64 first = 0; first < length; first += 8) {
+  __shared__ double sums[8][32];
+  int lane = threadIdx.x % 32, part = threadIdx.x / 32;
+  int64 share = (length + 7) / 8, first = part * share, end = min(first + share, length);
+  for (int64 group = blockIdx.x; group * 32 < batches * row; group += gridDim.x) {
+    int64 line = group * 32 + lane;
+    bool inside = line < batches * row;
+    int64 batch = inside ? line / row : 0, i = inside ? line % row : 0;
+    double sum = 0;
+#pragma unroll 4
+    for (int64 t = first; t < end; t++) sum += load<double>(x, type, (batch * length + t) * row + i);
+    sums[part][lane] = sum - turn * floor(sum / turn);
+    __syncthreads();
+    double phase = before && inside ? load<double>(before, type, batch * row + i) : 0;
+    for (int j = 0; j < part; j++) phase += sums[j][lane];
+    for (int64 start = first; start < end; start += 8) {
       double steps[8];
 #pragma unroll
       for (int j = 0; j < 8; j++)
-        steps[j] = first + j < length ? load<double>(x, type, (batch * length + first + j) * row + i) : 0;
+        steps[j] = start + j < end ? load<double>(x, type, (batch * length + start + j) * row + i) : 0;
 #pragma unroll
       for (int j = 0; j < 8; j++) {
         phase += steps[j];
         phase -= turn * floor(phase / turn);
-        if (first + j < length) store(out, type, (batch * length + first + j) * row + i, phase);
+        if (inside && start + j < end) store(out, type, (batch * length + start + j) * row + i, phase);
       }
     }
+    __syncthreads();
   }
 }
 

@@ -4,6 +4,7 @@ import {
   type AnyTensor,
   adamw,
   add,
+  alignGates,
   and,
   applyPrecision,
   cast,
@@ -55,7 +56,9 @@ export interface StatefulGraph {
 /** The loss and its gradients by every parameter, for `ids` and `targets` [B,T]. */
 export function gradientGraph(model: LanguageModel, precision: Precision = "float32"): Graph {
   const names = Object.keys(model.parameters);
-  return valueAndGrad(applyPrecision(model.lossGraph(), precision), { wrt: names }) as unknown as Graph;
+  // Narrow products are for GPUs, whose speed depends on even widths.
+  const loss = precision === "float32" ? model.lossGraph() : applyPrecision(alignGates(model.lossGraph()), precision);
+  return valueAndGrad(loss, { wrt: names }) as unknown as Graph;
 }
 
 /**

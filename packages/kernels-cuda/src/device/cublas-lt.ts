@@ -21,7 +21,7 @@ const heuristicBytes = 96;
 /** Scratch memory that products may use: what NVIDIA recommends for Hopper. */
 export const workspaceBytes = 32 * 2 ** 20;
 
-/** C [m,n] = op(A) op(B), all row major, `batch` times. */
+/** C [m,n] = op(A) op(B), all row major and dense, `batch` times. */
 export interface Product {
   readonly m: number;
   readonly n: number;
@@ -35,9 +35,6 @@ export interface Product {
   readonly strideA: number;
   readonly strideB: number;
   readonly strideC: number;
-  /** Elements from one row to the next, of A and C as they are stored; dense where left out. */
-  readonly strideOfRowsA?: number;
-  readonly strideOfRowsC?: number;
   /** Add to C instead of overwriting it. */
   readonly accumulate: boolean;
   /** Largest power of two, at most 16, that divides every address in bytes. */
@@ -115,21 +112,15 @@ export class CublasLt {
     );
     this.#set("descSet", desc, descriptor.transposeA, Int32Array.of(transposeB ? 1 : 0));
     this.#set("descSet", desc, descriptor.transposeB, Int32Array.of(transposeA ? 1 : 0));
-    const layoutOf = (type: ProductType, rows: number, columns: number, stride: number, pitch = rows) => {
-      const made = this.#make("layoutCreate", dataType[type], rows, columns, pitch);
+    const layoutOf = (type: ProductType, rows: number, columns: number, stride: number) => {
+      const made = this.#make("layoutCreate", dataType[type], rows, columns, rows);
       this.#set("layoutSet", made, layout.batchCount, Int32Array.of(batch));
       this.#set("layoutSet", made, layout.stridedBatchOffset, BigInt64Array.of(BigInt(stride)));
       return made;
     };
     const first = layoutOf(product.type, transposeB ? k : n, transposeB ? n : k, product.strideB);
-    const second = layoutOf(
-      product.type,
-      transposeA ? m : k,
-      transposeA ? k : m,
-      product.strideA,
-      product.strideOfRowsA,
-    );
-    const third = layoutOf(resultType, n, m, product.strideC, product.strideOfRowsC);
+    const second = layoutOf(product.type, transposeA ? m : k, transposeA ? k : m, product.strideA);
+    const third = layoutOf(resultType, n, m, product.strideC);
     const wish = this.#make("preferenceCreate");
     this.#set("preferenceSet", wish, preference.workspaceBytes, BigUint64Array.of(BigInt(workspaceBytes)));
     for (const which of preference.alignment) {

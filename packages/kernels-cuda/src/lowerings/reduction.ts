@@ -171,11 +171,12 @@ export const blockCumulativeSum: LoweringRule = (context) => {
 
 export const cumulativePhase: LoweringRule = (context) => {
   const [x, before] = [context.input("x"), context.optional("before")];
-  const value = context.output("value", ["x"]);
+  // Not over x, which other warps read again.
+  const value = context.output();
   if (value.count === 0) return;
   const [batches, length, row] = timeSizes(x);
   const args = [x, before ?? null, value, elementType[x.spec.dtype], batches, length, row];
-  context.kernel("cumulativePhase", blocksFor(context, batches * row, 64), 64, args);
+  context.kernel("cumulativePhase", blocksFor(context, batches * row, 32), 256, args);
 };
 
 export const linearScan: LoweringRule = (context) => {
