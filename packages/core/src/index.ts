@@ -37,6 +37,7 @@ export { AttentionMixer, type AttentionMixerSizes, type AttentionSettings } from
 export { Block, type BlockParts, type Combination, type FeedForward } from "./layers/block.ts";
 export { GatedFeedForward, type GatedFeedForwardSizes } from "./layers/gated-feed-forward.ts";
 export * from "./layers/layer.ts";
+export { MambaMixer, type MambaMixerSizes, type MambaSettings } from "./layers/mamba-mixer.ts";
 export { Mamba2Mixer, type Mamba2MixerSizes, type Mamba2Settings } from "./layers/mamba2-mixer.ts";
 export { Mamba3Mixer, type Mamba3MixerSizes, type Mamba3Settings } from "./layers/mamba3-mixer.ts";
 export {
@@ -47,6 +48,7 @@ export {
   mergeHeads,
   splitHeads,
 } from "./layers/mixer.ts";
+export { RoutedFeedForward, type RoutedFeedForwardSizes } from "./layers/routed-feed-forward.ts";
 export { SisaMixer, type SisaMixerSizes } from "./layers/sisa-mixer.ts";
 export { type AttentionTermsGraph, attentionTermsGraph } from "./models/attention-terms.ts";
 export {

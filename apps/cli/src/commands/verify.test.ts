@@ -17,6 +17,8 @@ describe("sisa verify", () => {
     ["sisa-tiny-clamped", "onnxruntime", "sdpa"],
     ["mamba2-tiny", "onnxruntime", "exact"],
     ["mamba2-tiny", "reference", "exact"],
+    ["jamba-tiny", "onnxruntime", "exact"],
+    ["falcon-h1-tiny", "onnxruntime", "exact"],
     ["mamba3-tiny-softplus", "onnxruntime", "exact"],
     ["mamba3-tiny-softplus", "reference", "exact"],
   ])("passes %s on %s in form %s", async (name, backend, form) => {
@@ -79,7 +81,9 @@ describe("of a file that is not what it should be", () => {
       metadata.config = JSON.stringify({ kind: "rwkv", d_model: 32 });
     });
     const { code, error } = await verify(file);
-    expect(error).toContain("expected a golden file of kind sisa, transformer, mamba3, mamba2, got rwkv");
+    expect(error).toContain(
+      "expected a golden file of kind sisa, transformer, mamba3, falcon_h1, jamba, mamba2, got rwkv",
+    );
     expect(code).toBe(3);
   });
 

@@ -14,6 +14,7 @@ const length = 150;
 
 /** Small sizes for kinds whose defaults are too large here. */
 const mixerSettings = {
+  mamba: { kind: "mamba", normalize: true },
   mamba2: { kind: "mamba2", headWidth: 8 },
   mamba3: { kind: "mamba3", headWidth: 8 },
   mimo: { kind: "mamba3", headWidth: 8, rank: 2, groups: 2, decay: "heavy-tail", outputNorm: true },
@@ -42,6 +43,8 @@ const meanWithMeta: Partial<ModelConfig> = {
   metaTokens: 3,
   mixerSettings: { wide: { kind: "attention" }, inner: { kind: "mamba2", headWidth: 8, innerWidth: 16 } },
 };
+
+const routed: Partial<ModelConfig> = { feedForwards: ["routed", "none"], experts: { count: 3, perToken: 2 } };
 
 const tokens = Array.from({ length }, (_, index) => new RandomStream(2, "tokens").below(vocabularySize, index));
 
@@ -84,6 +87,7 @@ describe.each([
   ["a mix", ["sisa", "attention"]],
   ["mamba2", ["mamba2", "mamba2"]],
   ["mamba3", ["mamba3", "mimo"]],
+  ["mamba, with routed feed-forwards", ["mamba", "sisa"], routed],
   ["fox", ["fox", "fox"]],
   ["fox pro", ["foxPro", "foxPro"]],
   ["alibi and a window", ["alibi", "local"]],

@@ -66,6 +66,21 @@ export const families = {
   "fox-pro": uniform("fox-pro", { ...fox, queryKeyNorm: true, shift: true, outputGate: true }),
   mamba2: stateSpace("mamba2", 1),
   mamba3: stateSpace("mamba3", 4),
+  /** One layer of attention without positions among Mamba layers: every eighth, and the one in the middle at least. */
+  jamba: {
+    solved: "feedForwardWidth",
+    make: (_, layers) => {
+      const offset = Math.min(4, Math.floor(layers / 2));
+      return {
+        mixers: Array.from({ length: layers }, (_, layer) => (layer % 8 === offset ? "nope" : "mamba")),
+        stateWidth: 16,
+        mixerSettings: {
+          nope: { kind: "attention", positions: "none" },
+          mamba: { kind: "mamba", normalize: true },
+        },
+      };
+    },
+  },
   /** Attention and Mamba-2 side by side, summed. */
   "falcon-h1": {
     solved: "feedForwardWidth",

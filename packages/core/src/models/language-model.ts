@@ -2,7 +2,7 @@
 // it a Transformer, a SISA model, a state space model, or any mix.
 
 import { Dim, type DimLike } from "../dim.ts";
-import { ConfigError, GraphError } from "../errors.ts";
+import { GraphError } from "../errors.ts";
 import { type Graph, trace } from "../graph/graph.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { Block, type FeedForward } from "../layers/block.ts";
@@ -18,6 +18,7 @@ import {
   parametersUnder,
 } from "../layers/layer.ts";
 import type { MixerCache, MixerContext } from "../layers/mixer.ts";
+import { RoutedFeedForward } from "../layers/routed-feed-forward.ts";
 import { add } from "../ops/add.ts";
 import { broadcastTo } from "../ops/broadcast-to.ts";
 import { concat } from "../ops/concat.ts";
@@ -318,7 +319,8 @@ function createFeedForward(config: ModelConfig, layer: number): FeedForward | un
     case "dense":
       return new GatedFeedForward(config);
     case "routed":
-      throw new ConfigError("model: routed feed-forwards are not built yet");
+      // Checked with the configuration.
+      return new RoutedFeedForward({ ...config, experts: config.experts ?? { count: 1, perToken: 1 } });
   }
 }
 

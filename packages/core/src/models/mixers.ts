@@ -2,6 +2,7 @@
 
 import { ConfigError } from "../errors.ts";
 import { AttentionMixer, type AttentionSettings } from "../layers/attention-mixer.ts";
+import { MambaMixer, type MambaSettings } from "../layers/mamba-mixer.ts";
 import { Mamba2Mixer, type Mamba2Settings } from "../layers/mamba2-mixer.ts";
 import { Mamba3Mixer, type Mamba3Settings } from "../layers/mamba3-mixer.ts";
 import type { Mixer } from "../layers/mixer.ts";
@@ -12,6 +13,7 @@ import type { ModelConfig } from "./config.ts";
 export type MixerSettings =
   | ({ readonly kind: "attention" } & AttentionSettings)
   | { readonly kind: "sisa" }
+  | ({ readonly kind: "mamba" } & MambaSettings)
   | ({ readonly kind: "mamba2" } & Mamba2Settings)
   | ({ readonly kind: "mamba3" } & Mamba3Settings);
 
@@ -35,6 +37,13 @@ const rules: { readonly [K in MixerKind]: { readonly [N in Exclude<keyof Setting
     outputGate: "boolean",
   },
   sisa: {},
+  mamba: {
+    stateWidth: "count",
+    innerWidth: "count",
+    stepWidth: "count",
+    convWidth: "count",
+    normalize: "boolean",
+  },
   mamba2: {
     stateWidth: "count",
     innerWidth: "count",
@@ -104,6 +113,8 @@ function checkSizes(settings: MixerSettings, { width, heads, stateWidth }: Model
         throw new ConfigError(`model: stateWidth must be even, since its channels rotate in pairs; got ${stateWidth}`);
       }
       return;
+    case "mamba":
+      return;
     case "mamba2":
     case "mamba3": {
       const { innerWidth = 2 * width, headWidth = 64, groups = 1 } = settings;
@@ -134,6 +145,8 @@ export function createMixer(settings: MixerSettings, config: ModelConfig): Mixer
       return new AttentionMixer(sizes);
     case "sisa":
       return new SisaMixer(sizes);
+    case "mamba":
+      return new MambaMixer({ ...config, ...settings });
     case "mamba2":
       return new Mamba2Mixer({ ...config, ...settings });
     case "mamba3":

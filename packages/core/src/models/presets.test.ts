@@ -28,7 +28,7 @@ describe("presets", () => {
     expect(parameterCountOf(preset("sisa", size))).toBe(count);
   });
 
-  const otherFamilies = ["nope", "alibi", "wide-key", "fox", "fox-pro", "falcon-h1", "hymba"] as const;
+  const otherFamilies = ["nope", "alibi", "wide-key", "fox", "fox-pro", "jamba", "falcon-h1", "hymba"] as const;
   test.each(["1m", "5m", "50m", "152m", "369m"] as const)("every family of %s has as many parameters", (size) => {
     const target = parameterCountOf(preset("transformer", size));
     for (const family of otherFamilies) {
@@ -87,7 +87,7 @@ describe("presets", () => {
     const loose = preset as (family: string, size: string) => ModelConfig;
     expect(() => loose("sisa", "7b")).toThrow('expected a size of 1m, 5m, 50m, 152m, 369m, got "7b"');
     expect(() => loose("mamba", "5m")).toThrow(
-      'expected a family of sisa, transformer, nope, alibi, wide-key, fox, fox-pro, mamba2, mamba3, falcon-h1, hymba, got "mamba"',
+      'expected a family of sisa, transformer, nope, alibi, wide-key, fox, fox-pro, mamba2, mamba3, jamba, falcon-h1, hymba, got "mamba"',
     );
   });
 
@@ -113,7 +113,10 @@ describe("config.json", () => {
     [{ model_type: "llama" }, 'expected model_type "sisa", got "llama"'],
     [{ hidden_size: "256" }, 'hidden_size must be a number, got "256"'],
     [{ layer_types: ["sisa"] }, "layer_types must list 2 layers"],
-    [{ layer_types: ["sisa", "mamba9"] }, 'a mixer must be one of attention, sisa, mamba2, mamba3, got "mamba9"'],
+    [
+      { layer_types: ["sisa", "mamba9"] },
+      'a mixer must be one of attention, sisa, mamba, mamba2, mamba3, got "mamba9"',
+    ],
     [{ num_attention_heads: 3 }, "heads must divide width, got heads 3 and width 256"],
     [{ state_size: 7 }, "stateWidth must be even"],
     [{ sisa_form: "fast" }, 'form must be "exact" or "sdpa", got "fast"'],

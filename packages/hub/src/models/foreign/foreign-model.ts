@@ -1,6 +1,8 @@
 // Models in the configuration and parameter names of Hugging Face transformers, read as models of ours.
 
 import { CheckpointError, ConfigError, type LanguageModel, type ModelConfig } from "@sisa/core";
+import { falconH1 } from "./falcon-h1.ts";
+import { jamba } from "./jamba.ts";
 import { mamba2 } from "./mamba2.ts";
 
 /** Where a parameter of ours is found, and what has to be done to it. */
@@ -22,6 +24,8 @@ export interface ForeignModel {
 export type Json = Readonly<Record<string, unknown>>;
 
 const readers: { readonly [modelType: string]: (fields: ForeignConfig) => ForeignModel } = {
+  falcon_h1: falconH1,
+  jamba,
   mamba2,
 };
 
@@ -81,6 +85,30 @@ export function partsOf(name: string): { readonly layer: number; readonly rest: 
   const found = /^layers\.(\d+)\.(.*)$/.exec(name);
   return found === null ? undefined : { layer: Number(found[1]), rest: found[2] ?? "" };
 }
+
+/** Parameters outside of layers, as most models there have them. */
+export const outsideNames: Readonly<Record<string, string>> = {
+  "embed.weight": "model.embed_tokens.weight",
+  "final_norm.weight": "model.final_layernorm.weight",
+  "lm_head.weight": "lm_head.weight",
+};
+
+/** Parameters of a layer's attention. */
+export const attentionNames: Readonly<Record<string, string>> = {
+  "attn_norm.weight": "input_layernorm.weight",
+  "W_Q.weight": "self_attn.q_proj.weight",
+  "W_K.weight": "self_attn.k_proj.weight",
+  "W_V.weight": "self_attn.v_proj.weight",
+  "W_O.weight": "self_attn.o_proj.weight",
+};
+
+/** Parameters of a layer's dense feed-forward. */
+export const denseNames: Readonly<Record<string, string>> = {
+  "ffn_norm.weight": "pre_ff_layernorm.weight",
+  "ffn.w_gate.weight": "feed_forward.gate_proj.weight",
+  "ffn.w_up.weight": "feed_forward.up_proj.weight",
+  "ffn.w_down.weight": "feed_forward.down_proj.weight",
+};
 
 /** @throws CheckpointError for a parameter that the other code does not have */
 export function unknownParameter(modelType: string, name: string): never {
