@@ -52,6 +52,8 @@ export async function runExample(code: string, folder: string): Promise<string> 
     external: ["onnxruntime-node", "onnxruntime-web", "koffi", "webgpu"],
     // Bundled from sources, no package has a worker program beside it.
     define: { "import.meta.url": '"file:///example.ts"' },
+    // Some dependencies are CommonJS and ask for modules of Node.
+    banner: { js: 'import { createRequire } from "node:module"; const require = createRequire(process.execPath);' },
     logLevel: "silent",
   });
   const { stdout } = await promisify(execFile)(process.execPath, [program], { cwd: folder });

@@ -27,6 +27,8 @@ export const tasks = {
     build: false,
     directory: "root",
   },
+  docs: { program: "docs/build.mjs", build: false, directory: "root" },
+  release: { program: "tools/release.mjs", build: true, directory: "root" },
   build: { build: true, directory: "root" },
   // These build by themselves, so that a broken build is reported as a failed check.
   test: { program: "tools/test.mjs", build: false, directory: "root" },

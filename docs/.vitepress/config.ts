@@ -1,0 +1,51 @@
+// The documentation site: guides and concepts from this folder, the reference from the comments in the code.
+import { existsSync, readFileSync } from "node:fs";
+import { defineConfig } from "vitepress";
+
+const page = (text: string, link: string) => ({ text, link });
+
+/** Written by typedoc beside the pages, before the site is built. */
+const referenceFile = new URL("../api/typedoc-sidebar.json", import.meta.url);
+const reference = existsSync(referenceFile) ? JSON.parse(readFileSync(referenceFile, "utf8")) : [];
+
+export default defineConfig({
+  title: "SISA",
+  description: "Train, run, export and serve SISA language models in TypeScript.",
+  srcExclude: ["onnx-example/**", "README.md"],
+  outDir: "./dist",
+  cacheDir: "./node_modules/.cache/vitepress",
+  // A link that leads nowhere ends the build with an error; these are written for the repository itself.
+  ignoreDeadLinks: [/^(\.\.\/)+(apps|packages|fixtures|experiments|bench)\//, /^\.\/onnx-example/],
+  themeConfig: {
+    search: { provider: "local" },
+    outline: [2, 3],
+    sidebar: [
+      { text: "Getting started", link: "/" },
+      {
+        text: "Guides",
+        items: [
+          page("Train on your text", "/guides/train"),
+          page("Evaluate", "/measuring"),
+          page("Export to ONNX", "/guides/export"),
+          page("Serve", "/guides/serve"),
+          page("Run in a browser", "/guides/browser"),
+          page("Use CUDA", "/guides/cuda"),
+          page("Add an operation, a model, a backend", "/guides/extend"),
+        ],
+      },
+      {
+        text: "Concepts",
+        items: [
+          page("The graph", "/concepts/graph"),
+          page("Backends", "/concepts/backends"),
+          page("The SISA score, and how exact it is", "/exactness"),
+          page("Caches", "/concepts/caches"),
+          page("Precision", "/concepts/precision"),
+          page("Operations by backend", "/features"),
+          page("Limits", "/limits"),
+        ],
+      },
+      { text: "Reference", collapsed: true, items: reference },
+    ],
+  },
+});
