@@ -92,7 +92,8 @@ describe("a task", () => {
   test("is refused when there is no such task", () => {
     expect(run("deploy")).toMatchObject({
       status: 2,
-      stderr: 'tools/run.mjs: expected one of demo, sisa, bench, playground, docs, release, build, test, check, got "deploy".\n',
+      stderr:
+        'tools/run.mjs: expected one of demo, sisa, bench, playground, docs, release, build, test, check, got "deploy".\n',
     });
     expect(run("toString").status).toBe(2);
   });
