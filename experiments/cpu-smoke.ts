@@ -7,14 +7,21 @@ import { defineExperiment, type FamilyChoice } from "@sisa/cli/config";
 const layers = 4;
 
 /** Another mixer in the blocks of the Transformer, with the feed-forward width that makes the parameters equal. */
-const mixer = (name: string, kind: string): FamilyChoice => ({
+const mixer = (name: string, kind: string): Exclude<FamilyChoice, string> => ({
   name,
   family: "transformer",
   mixers: new Array<string>(layers).fill(kind),
 });
 
 export default defineExperiment({
-  families: ["sisa", "transformer", mixer("mamba2", "mamba2")],
+  families: [
+    "sisa",
+    "transformer",
+    mixer("mamba2", "mamba2"),
+    mixer("mamba3", "mamba3"),
+    // FoX: attention that forgets, without positions.
+    { ...mixer("fox", "fox"), mixerSettings: { fox: { kind: "attention", forget: true, positions: "none" } } },
+  ],
   sizes: ["1m"],
   seeds: [0, 1, 2],
   workloads: {
