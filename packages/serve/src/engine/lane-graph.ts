@@ -111,7 +111,7 @@ function hasLanes({ shape }: TensorSpec): boolean {
 }
 
 /** True for what has a row for every token of a sequence. */
-export function isLong({ shape }: TensorSpec): boolean {
+function isLong({ shape }: TensorSpec): boolean {
   return shape.some((size) => size.symbols.has("C"));
 }
 

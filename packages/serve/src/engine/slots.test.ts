@@ -119,6 +119,10 @@ test("backends of fixed sizes give the same logits", async () => {
 test("refuses sizes that cannot be", async () => {
   const own = tinyModel({ maximumLength: 64 });
   await expect(Slots.create({ ...own, backend, slots: 0, contextLength: 64 })).rejects.toThrow(ConfigError);
+  const refused = (change: Parameters<typeof tinyModel>[0]) =>
+    Slots.create({ ...tinyModel(change), backend, slots: 1, contextLength: 64 });
+  await expect(refused({ metaTokens: 2 })).rejects.toThrow("models with meta tokens are not served yet");
+  await expect(refused({ mixers: ["mamba2", "attention"] })).rejects.toThrow("layers of kind mamba2 keep the state");
   await expect(Slots.create({ ...own, backend, slots: 1, contextLength: 65 })).rejects.toThrow(
     "the context length must be 2 to the model's maximumLength 64, got 65",
   );

@@ -18,7 +18,7 @@ import {
   type TypedArray,
   trace,
 } from "@sisa/core";
-import { isLong, laneCache, laneGraph } from "./lane-graph.ts";
+import { laneCache, laneGraph } from "./lane-graph.ts";
 
 export interface SlotsOptions {
   readonly model: LanguageModel;
@@ -93,12 +93,12 @@ export class Slots implements AsyncDisposable {
       );
     }
     if (model.prefix.length > 0) throw new ConfigError("serve: models with meta tokens are not served yet");
-    const recurrent = Object.entries(model.cacheSpecs()).find(([, spec]) => !isLong(spec));
-    if (recurrent) {
+    if (model.recurrentKinds.length > 0) {
       throw new ConfigError(
-        `serve: "${recurrent[0]}" is the state of a recurrence, which cannot go back to an earlier token; models with such layers are not served yet`,
+        `serve: layers of kind ${model.recurrentKinds.join(", ")} keep the state of a recurrence, which cannot go back to an earlier token; models with such layers are not served yet`,
       );
     }
+    if (model.prefix.length > 0) throw new ConfigError("serve: models with meta tokens are not served yet");
     // Whole blocks need no filling up.
     const capacity = Math.ceil(contextLength / fixedLength) * fixedLength;
     const specs = Object.entries(model.cacheSpecs(1, capacity));
