@@ -122,7 +122,10 @@ test("refuses sizes that cannot be", async () => {
   const refused = (change: Parameters<typeof tinyModel>[0]) =>
     Slots.create({ ...tinyModel(change), backend, slots: 1, contextLength: 64 });
   await expect(refused({ metaTokens: 2 })).rejects.toThrow("models with meta tokens are not served yet");
-  await expect(refused({ mixers: ["mamba2", "attention"] })).rejects.toThrow("layers of kind mamba2 keep the state");
+  const mixerSettings = { recurrent: { kind: "mamba2", headWidth: 8 } } as const;
+  await expect(refused({ mixers: ["recurrent", "attention"], mixerSettings })).rejects.toThrow(
+    "layers of kind mamba2 keep the state",
+  );
   await expect(Slots.create({ ...own, backend, slots: 1, contextLength: 65 })).rejects.toThrow(
     "the context length must be 2 to the model's maximumLength 64, got 65",
   );
