@@ -49,7 +49,7 @@ export {
   splitHeads,
 } from "./layers/mixer.ts";
 export { RoutedFeedForward, type RoutedFeedForwardSizes } from "./layers/routed-feed-forward.ts";
-export { SisaMixer, type SisaMixerSizes } from "./layers/sisa-mixer.ts";
+export { SisaMixer, type SisaMixerSizes, type SisaSettings } from "./layers/sisa-mixer.ts";
 export { type AttentionTermsGraph, attentionTermsGraph } from "./models/attention-terms.ts";
 export {
   checkModelConfig,

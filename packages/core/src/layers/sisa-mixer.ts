@@ -1,18 +1,21 @@
 // Multi-head SISA: attention whose score carries the importance signal of a state space model.
 
-import type { DimLike } from "../dim.ts";
+import { Dim, type DimLike } from "../dim.ts";
 import type { Tensor } from "../graph/tensor.ts";
+import { broadcastTo } from "../ops/broadcast-to.ts";
 import { cacheWrite } from "../ops/cache-write.ts";
+import { constant } from "../ops/constant.ts";
 import { decayAttention } from "../ops/decay-attention.ts";
 import { decaySpan } from "../ops/decay-span.ts";
 import { linear } from "../ops/linear.ts";
 import { neg } from "../ops/neg.ts";
+import { rmsNorm } from "../ops/rms-norm.ts";
 import { rope } from "../ops/rope.ts";
 import { type SisaForm, sisaAttention } from "../ops/sisa-attention.ts";
 import { softplus } from "../ops/softplus.ts";
 import { ssmPrepare } from "../ops/ssm-prepare.ts";
 import { f32 } from "../spec.ts";
-import { filled, normal, type ParametersOf } from "./layer.ts";
+import { filled, normal, type Parameter, type ParametersOf } from "./layer.ts";
 import {
   expectEntries,
   type Mixer,
@@ -23,13 +26,30 @@ import {
   splitHeads,
 } from "./mixer.ts";
 
-export interface SisaMixerSizes {
+/** What the paper leaves open. */
+export interface SisaSettings {
+  /** S; default the model's */
+  readonly stateWidth?: number;
+  /** Whether content queries and keys are rotated by position. Default "rope" */
+  readonly positions?: "rope" | "none";
+  /** Decay of every token, one per head whatever the token, or none. Default "learned" */
+  readonly decay?: "learned" | "constant" | "none";
+  /** Whether read and write vectors are rotated by the data. Default true */
+  readonly rotation?: boolean;
+  /** Norm read and write vectors head by head. Default false */
+  readonly normalize?: boolean;
+  /** Spread the first half-lives of heads from 1 to this many tokens, evenly in their logarithm. Default 103 for all */
+  readonly longestHalfLife?: number;
+}
+
+export interface SisaMixerSizes extends SisaSettings {
   /** M, a multiple of heads */
   readonly width: number;
   readonly heads: number;
   /** S, width per head of the read and write vectors; even */
   readonly stateWidth: number;
   readonly form: SisaForm;
+  readonly normEpsilon: number;
 }
 
 /**
@@ -47,14 +67,17 @@ export interface SisaMixerSizes {
  */
 export class SisaMixer implements Mixer {
   readonly sizes: SisaMixerSizes;
-  readonly parameters;
+  readonly parameters: {
+    readonly [N in "W_Q.weight" | "W_K.weight" | "W_V.weight" | "W_B.weight" | "W_C.weight" | "lambda_raw"]: Parameter;
+  } & { readonly [optional: string]: Parameter };
   readonly names = { norm: "attn_norm.weight", output: "W_O.weight" };
   readonly innerWidth: number;
   readonly outputInitializer = { kind: "normal", deviation: 0.02 } as const;
   readonly isRecurrent = false;
 
   constructor(sizes: SisaMixerSizes) {
-    const { width: M, heads: H, stateWidth: S } = sizes;
+    const { width: M, heads: H, stateWidth: S, decay = "learned", rotation = true, longestHalfLife } = sizes;
+    const bias = longestHalfLife === undefined ? filled([H], -5) : halfLives(H, longestHalfLife);
     this.sizes = sizes;
     this.innerWidth = M;
     this.parameters = {
@@ -63,9 +86,10 @@ export class SisaMixer implements Mixer {
       "W_V.weight": normal([M, M], 0.02),
       "W_B.weight": normal([H * S, M], 0.02),
       "W_C.weight": normal([H * S, M], 0.02),
-      "theta_proj.weight": normal([(H * S) / 2, M], 0.01),
-      "alpha_proj.weight": normal([H, M], 0.02),
-      "alpha_proj.bias": filled([H], -5),
+      ...(rotation ? { "theta_proj.weight": normal([(H * S) / 2, M], 0.01) } : {}),
+      ...(decay === "learned" ? { "alpha_proj.weight": normal([H, M], 0.02) } : {}),
+      ...(decay === "none" ? {} : { "alpha_proj.bias": bias }),
+      ...(sizes.normalize ? { "B_norm.weight": filled([S], 1), "C_norm.weight": filled([S], 1) } : {}),
       lambda_raw: { ...filled([H], -1), learningRateFactor: 0.1, weightDecay: false },
     };
   }
@@ -83,16 +107,26 @@ export class SisaMixer implements Mixer {
   }
 
   forward(p: ParametersOf<this>, h: Tensor, context: MixerContext): MixerOutput {
-    const { heads, width, form } = this.sizes;
-    const { cos, sin } = context.rope(width / heads);
+    const { heads, width, form, stateWidth, positions = "rope", normEpsilon } = this.sizes;
+    const [B = Dim.of(1), T = Dim.of(1)] = h.shape;
     const project = (weight: Tensor) => splitHeads(linear(h, weight), heads);
-    const q = rope(project(p["W_Q.weight"]), cos, sin); // [B,T,H,D]
-    const k = rope(project(p["W_K.weight"]), cos, sin);
+    const content = (weight: Tensor) => {
+      if (positions === "none") return project(weight);
+      const { cos, sin } = context.rope(width / heads);
+      return rope(project(weight), cos, sin);
+    };
+    const vectors = (weight: Tensor, norm: Tensor | undefined) =>
+      norm ? rmsNorm(project(weight), norm, { epsilon: normEpsilon }) : project(weight);
+    const zeros = (...shape: readonly DimLike[]) => broadcastTo(constant(0), shape);
+    const q = content(p["W_Q.weight"]); // [B,T,H,D]
+    const k = content(p["W_K.weight"]);
     const v = project(p["W_V.weight"]);
-    const b = project(p["W_B.weight"]); // [B,T,H,S]
-    const c = project(p["W_C.weight"]);
-    const phase = project(p["theta_proj.weight"]); // [B,T,H,S/2]
-    const logDecay = neg(softplus(linear(h, p["alpha_proj.weight"], p["alpha_proj.bias"]))); // [B,T,H]
+    const b = vectors(p["W_B.weight"], p["B_norm.weight"]); // [B,T,H,S]
+    const c = vectors(p["W_C.weight"], p["C_norm.weight"]);
+    const [turn, gate, bias] = [p["theta_proj.weight"], p["alpha_proj.weight"], p["alpha_proj.bias"]];
+    const phase = turn ? project(turn) : zeros(B, T, heads, stateWidth / 2); // [B,T,H,S/2]
+    const strength = gate ? linear(h, gate, bias) : bias && broadcastTo(bias, [B, T, heads]);
+    const logDecay = strength ? neg(softplus(strength)) : zeros(B, T, heads); // [B,T,H]
     const lambda = softplus(p.lambda_raw);
     const { cache } = context;
     if (!cache) {
@@ -130,4 +164,14 @@ export class SisaMixer implements Mixer {
     const result = { value: mergeHeads(y), cache: written };
     return form === "sdpa" ? { ...result, decaySpan: decaySpan(prepared.g, written.decay, start) } : result;
   }
+}
+
+/** Biases of the decay for half-lives from 1 token to the longest, evenly in their logarithm. */
+function halfLives(heads: number, longest: number): Parameter {
+  const at = (head: number) => {
+    const halfLife = longest ** (heads === 1 ? 1 : head / (heads - 1));
+    // The number whose softplus is ln 2 / half-life.
+    return Math.log(Math.expm1(Math.LN2 / halfLife));
+  };
+  return { shape: [heads], initializer: { kind: "placed", at } };
 }

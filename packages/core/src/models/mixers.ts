@@ -6,13 +6,13 @@ import { MambaMixer, type MambaSettings } from "../layers/mamba-mixer.ts";
 import { Mamba2Mixer, type Mamba2Settings } from "../layers/mamba2-mixer.ts";
 import { Mamba3Mixer, type Mamba3Settings } from "../layers/mamba3-mixer.ts";
 import type { Mixer } from "../layers/mixer.ts";
-import { SisaMixer } from "../layers/sisa-mixer.ts";
+import { SisaMixer, type SisaSettings } from "../layers/sisa-mixer.ts";
 import type { ModelConfig } from "./config.ts";
 
 /** A mixer's kind and what is special about it; fields that are left out have their defaults. */
 export type MixerSettings =
   | ({ readonly kind: "attention" } & AttentionSettings)
-  | { readonly kind: "sisa" }
+  | ({ readonly kind: "sisa" } & SisaSettings)
   | ({ readonly kind: "mamba" } & MambaSettings)
   | ({ readonly kind: "mamba2" } & Mamba2Settings)
   | ({ readonly kind: "mamba3" } & Mamba3Settings);
@@ -36,7 +36,14 @@ const rules: { readonly [K in MixerKind]: { readonly [N in Exclude<keyof Setting
     shift: "boolean",
     outputGate: "boolean",
   },
-  sisa: {},
+  sisa: {
+    stateWidth: "count",
+    positions: ["rope", "none"],
+    decay: ["learned", "constant", "none"],
+    rotation: "boolean",
+    normalize: "boolean",
+    longestHalfLife: "count",
+  },
   mamba: {
     stateWidth: "count",
     innerWidth: "count",
@@ -107,12 +114,14 @@ function checkSizes(settings: MixerSettings, { width, heads, stateWidth }: Model
       }
       return;
     }
-    case "sisa":
-      if ((width / heads) % 2 !== 0) expectEvenHeads(width, heads, width / heads);
-      if (stateWidth % 2 !== 0) {
-        throw new ConfigError(`model: stateWidth must be even, since its channels rotate in pairs; got ${stateWidth}`);
+    case "sisa": {
+      const S = settings.stateWidth ?? stateWidth;
+      if (settings.positions !== "none" && (width / heads) % 2 !== 0) expectEvenHeads(width, heads, width / heads);
+      if (S % 2 !== 0) {
+        throw new ConfigError(`model: stateWidth must be even, since its channels rotate in pairs; got ${S}`);
       }
       return;
+    }
     case "mamba":
       return;
     case "mamba2":
@@ -139,12 +148,11 @@ function expectMultiple(name: string, value: number, divisorName: string, diviso
 
 /** The layer that settings make in a model. */
 export function createMixer(settings: MixerSettings, config: ModelConfig): Mixer {
-  const sizes = { ...config, ...settings };
   switch (settings.kind) {
     case "attention":
-      return new AttentionMixer(sizes);
+      return new AttentionMixer({ ...config, ...settings });
     case "sisa":
-      return new SisaMixer(sizes);
+      return new SisaMixer({ ...config, ...settings });
     case "mamba":
       return new MambaMixer({ ...config, ...settings });
     case "mamba2":
