@@ -7,7 +7,6 @@ import {
   concatOp,
   constantOp,
   type DType,
-  expandComposites,
   type Graph,
   inputOp,
   type Node,
@@ -47,8 +46,8 @@ const threads = 256;
 /** @throws UnsupportedOpError for operations and dtypes that have no lowering here */
 export function lower(graph: Graph, options: LowerOptions): Program {
   const lowering = lookup(options);
-  const expanded = expandComposites(graph, (_op, node) => lowering(node) === undefined);
-  return new Lowerer(splitConcats(simplify(expanded), 6), options, lowering).program();
+  const expanded = splitConcats(simplify(expand(graph, lowering)), 6);
+  return new Lowerer(expanded, options, lowering).program();
 }
 
 /** The lowering of a node; undefined for a composite that runs by its composition, and for what needs none. */
@@ -63,6 +62,25 @@ function lookup({ device, lowerings: others = {} }: LowerOptions): (node: Node) 
     if (kind === "composite") return undefined;
     throw new UnsupportedOpError(name, "webgpu", "it is a primitive without a lowering; pass one in `lowerings`");
   };
+}
+
+/** Composites without a kernel, or that must give what their kernel leaves out, replaced by their compositions. */
+function expand(graph: Graph, lowering: (node: Node) => Lowering | undefined): Graph {
+  const needed = new Set<AnyTensor>(Object.values(graph.outputTensors));
+  for (const { inputs } of graph.nodes) for (const tensor of Object.values(inputs)) needed.add(tensor);
+  const composed = new Set(
+    graph.nodes.filter((node) => {
+      if (node.op.kind !== "composite") return false;
+      const found = lowering(node);
+      const omits = found?.kind === "kernel" ? (found.omits ?? []) : [];
+      return found === undefined || omits.some((name) => needed.has(node.outputs[name] as AnyTensor));
+    }),
+  );
+  if (composed.size === 0) return graph;
+  const next = rewrite(graph, (node, inputs) =>
+    composed.has(node) && node.op.compose ? node.op.compose(inputs, node.attributes) : rebuild(node, inputs),
+  );
+  return expand(next, lowering);
 }
 
 /** Joins of many tensors in several steps, since a kernel can read only so many arrays. */

@@ -43,6 +43,8 @@ export interface KernelLowering {
   readonly overwrites?: { readonly [output: string]: string };
   /** False where this device or these sizes are not for it; then the composition runs. Default: always. */
   readonly supports?: (node: Node, device: Capabilities) => boolean;
+  /** Outputs that it does not compute: where one of them is needed, the composition runs. */
+  readonly omits?: readonly string[];
   build(context: KernelContext): void;
 }
 

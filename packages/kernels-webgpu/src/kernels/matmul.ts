@@ -112,8 +112,15 @@ function multiplyTiles(context: KernelContext, product: Product, tile: Tile): vo
   const target: Slot = partial ? { value: partial, access: "read_write" } : out;
   context.dispatch({
     label: `.${rows}x${columns}${splits > 1 ? `.split${splits}` : ""}`,
-    slots: { a: product.a, b: product.b, out: target },
-    ...tileShader(product, tile, target.value),
+    slots: {
+      a: inFours(product.a, operandOf(product, "A").four),
+      b: inFours(product.b, operandOf(product, "B").four),
+      out: inFours(target, n % 4 === 0),
+    },
+    workgroupSize: [threadsOf(tile)],
+    // Both with k outside, so that a thread reads its rows and columns four at a time.
+    declarations: `var<workgroup> tileA: array<vec4f, ${(rows * depth) / 4}>;
+var<workgroup> tileB: array<vec4f, ${(columns * depth) / 4}>;`,
     body: tileBody(product, tile, target.value, { tilesDown, tilesAcross, groups, splits, part }),
     workgroups: gridOf(groups * splits, limitOf(context)),
   });
@@ -139,14 +146,15 @@ function threadsOf({ rows, columns, threadRows, threadColumns }: Tile): number {
   return (rows / threadRows) * (columns / threadColumns);
 }
 
-function tileShader(_product: Product, tile: Tile, _target: Value) {
-  const { rows, columns, depth } = tile;
-  return {
-    workgroupSize: [threadsOf(tile)] as const,
-    // Both with k outside, so that a thread reads its rows and columns four at a time.
-    declarations: `var<workgroup> tileA: array<vec4f, ${(rows * depth) / 4}>;
-var<workgroup> tileB: array<vec4f, ${(columns * depth) / 4}>;`,
-  };
+/** How an operand lies: `deep` with k innermost; `four` where it can be read four elements at a time. */
+function operandOf({ m, n, k, transposeA, transposeB }: Product, name: "A" | "B") {
+  const deep = name === "A" ? !transposeA : transposeB;
+  const innermost = deep ? k : name === "A" ? m : n;
+  return { deep, four: innermost % 4 === 0 };
+}
+
+function inFours(slot: Slot, four: boolean): Slot {
+  return four ? { ...slot, type: `vec4<${slot.value.type}>` } : slot;
 }
 
 interface Cut {
@@ -158,7 +166,7 @@ interface Cut {
 }
 
 function tileBody(product: Product, tile: Tile, target: Value, cut: Cut): string {
-  const { m, n, k, transposeA, transposeB } = product;
+  const { m, n, k } = product;
   const { rows, columns, depth, threadRows, threadColumns } = tile;
   const threads = threadsOf(tile);
   const across = columns / threadColumns;
@@ -168,37 +176,42 @@ function tileBody(product: Product, tile: Tile, target: Value, cut: Cut): string
     Array.from({ length: limit }, (_, i) => body(i)).join("\n");
 
   const load = (name: "A" | "B") => {
-    const size = name === "A" ? rows : columns;
-    const bound = name === "A" ? m : n;
-    const array = name.toLowerCase();
-    // Whether k is the axis along which neighbouring elements lie.
-    const deep = name === "A" ? !transposeA : transposeB;
-    const start = name === "A" ? startA : startB;
-    const base = name === "A" ? "firstRow" : "firstColumn";
-    const perThread = Math.ceil((size * depth) / threads);
-    return each(perThread, (step) => {
-      const index = `(lane + ${step * threads}u)`;
-      const [outer, inner] = deep
-        ? [`${index} / ${depth}u`, `${index} % ${depth}u`]
-        : [`${index} % ${size}u`, `${index} / ${size}u`];
-      const place = deep ? `o * ${k}u + d` : `d * ${bound}u + o`;
-      return `{
+    const [size, bound, array] = name === "A" ? [rows, m, "a"] : [columns, n, "b"];
+    const [base, start] = name === "A" ? ["firstRow", startA] : ["firstColumn", startB];
+    const { deep, four } = operandOf(product, name);
+    const index = `index${four ? " * 4u" : ""}`;
+    const [outer, inner] = deep
+      ? [`(${index}) / ${depth}u`, `(${index}) % ${depth}u`]
+      : [`(${index}) % ${size}u`, `(${index}) / ${size}u`];
+    const place = `${start} + ${deep ? `o * ${k}u + d` : `d * ${bound}u + o`}`;
+    const inside = `o < ${bound}u && d < last`;
+    const slot = (step: number) => `tile${name}[(y + ${step}u) * ${size / 4}u + x / 4u]`;
+    const end = lastOf(product, name);
+    const store = !four
+      ? `${slot(0)}[x % 4u] = select(0.0f, f32(${array}[min(${place}, ${end}u)]), ${inside});`
+      : `let four = select(vec4f(), vec4f(${array}[min((${place}) / 4u, ${(end + 1) / 4 - 1}u)]), ${inside});
+${deep ? each(4, (step) => `${slot(step)}[x % 4u] = four[${step}];`) : `${slot(0)} = four;`}`;
+    return `for (var index = lane; index < ${(size * depth) / (four ? 4 : 1)}u; index += ${threads}u) {
 let x = ${outer};
 let y = ${inner};
 let o = ${base} + x;
 let d = depth + y;
-let inside = o < ${bound}u && d < last${(size * depth) % threads === 0 ? "" : ` && ${index} < ${size * depth}u`};
-let value = select(0.0f, f32(${array}[min(${start} + ${place}, ${lastOf(product, name)}u)]), inside);
-tile${name}[y * ${size / 4}u + x / 4u][x % 4u] = value;
+${store}
 }`;
-    });
   };
 
-  return `let index = ${flatGroup};
-if (index >= ${cut.groups * cut.splits}u) { return; }
-let split = index / ${cut.groups}u;
-let batch = (index % ${cut.groups}u) / ${cut.tilesDown * cut.tilesAcross}u;
-let tile = index % ${cut.tilesDown * cut.tilesAcross}u;
+  const storeQuad = (quad: string, column: string) =>
+    n % 4 === 0
+      ? `if (row < ${m}u && ${column} < ${n}u) { out[(place + ${column}) / 4u] = vec4<${target.type}>(${quad}); }`
+      : `for (var part = 0u; part < 4u; part++) {
+if (row < ${m}u && ${column} + part < ${n}u) { out[place + ${column} + part] = ${target.type}(${quad}[part]); }
+}`;
+
+  return `let block = ${flatGroup};
+if (block >= ${cut.groups * cut.splits}u) { return; }
+let split = block / ${cut.groups}u;
+let batch = (block % ${cut.groups}u) / ${cut.tilesDown * cut.tilesAcross}u;
+let tile = block % ${cut.tilesDown * cut.tilesAcross}u;
 let firstRow = (tile / ${cut.tilesAcross}u) * ${rows}u;
 let firstColumn = (tile % ${cut.tilesAcross}u) * ${columns}u;
 let last = min(${k}u, (split + 1u) * ${cut.part}u);
@@ -222,21 +235,14 @@ ${each(threadRows, (row) =>
 }
 workgroupBarrier();
 }
-${each(threadRows, (row) => {
-  const at = `firstRow + threadRow * ${threadRows}u + ${row}u`;
-  const columnsOf = (quad: number) =>
-    each(4, (part) => {
-      const column = `firstColumn + threadColumn * ${threadColumns}u + ${quad * 4 + part}u`;
-      const place = `((split * ${count(product.leading)}u + batch) * ${m}u + row) * ${n}u + ${column}`;
-      return `if (${column} < ${n}u) { out[${place}] = ${target.type}(c${row}_${quad}[${part}]); }`;
-    });
-  return `{
-let row = ${at};
-if (row < ${m}u) {
-${each(quads, columnsOf)}
-}
-}`;
-})}`;
+${each(
+  threadRows,
+  (row) => `{
+let row = firstRow + threadRow * ${threadRows}u + ${row}u;
+let place = ((split * ${count(product.leading)}u + batch) * ${m}u + row) * ${n}u;
+${each(quads, (quad) => storeQuad(`c${row}_${quad}`, `firstColumn + threadColumn * ${threadColumns}u + ${quad * 4}u`))}
+}`,
+)}`;
 }
 
 /** The last element of an operand: what lies outside of a tile reads it instead. */

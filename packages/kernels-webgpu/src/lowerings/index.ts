@@ -2,6 +2,8 @@
 // "compose": by other operations. "place": nothing is computed, or it is known before anything runs.
 
 import type { OpName } from "@sisa/core";
+import { attention, decayAttention } from "../kernels/attention.ts";
+import { attentionBackward, decayAttentionBackward } from "../kernels/attention-backward.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { argmax, max, sum } from "../kernels/reduce.ts";
 import { cacheWrite, gather, scatterAdd, takeRow } from "../kernels/rows.ts";
@@ -16,8 +18,8 @@ export const lowerings = {
   add: elementwise.add,
   and: elementwise.and,
   argmax,
-  attention: "compose",
-  attentionBackward: "compose",
+  attention,
+  attentionBackward,
   blockCumulativeSum,
   broadcastTo: places.broadcastTo,
   cacheWrite,
@@ -30,8 +32,8 @@ export const lowerings = {
   crossEntropy: "compose",
   cumulativePhase,
   cumulativeSum,
-  decayAttention: "compose",
-  decayAttentionBackward: "compose",
+  decayAttention,
+  decayAttentionBackward,
   dimSize: "place",
   div: elementwise.div,
   equal: elementwise.equal,
