@@ -1,0 +1,248 @@
+// The webgpu backend on whatever GPU there is: matrix products, attention, training steps and decoding.
+// npm run bench -- webgpu [--parts matmul,attention,training,decode] [--sizes 5m,50m] [--batch 8] [--length 1024]
+
+import { parseArgs } from "node:util";
+import {
+  Decoder,
+  decayAttention,
+  f32,
+  type Graph,
+  i32,
+  initialize,
+  languageModel,
+  matmul,
+  mean,
+  mul,
+  parameterCount,
+  preset,
+  RandomStream,
+  type TensorSpec,
+  trace,
+  valueAndGrad,
+} from "@sisa/core";
+import { type WebgpuBackend, webgpu } from "@sisa/kernels-webgpu";
+import { resolveSettings } from "../packages/train/src/config/settings.ts";
+import { accumulateGraph, stateName, updateGraph } from "../packages/train/src/training-graphs.ts";
+import { least, load, median, rounded, table } from "./support/statistics.ts";
+
+const { values: options } = parseArgs({
+  options: {
+    parts: { type: "string", default: "matmul,attention,training,decode" },
+    sizes: { type: "string", default: "5m,50m" },
+    batch: { type: "string", default: "8" },
+    length: { type: "string", default: "1024" },
+    matrices: { type: "string", default: "512,1024,2048,4096" },
+    rounds: { type: "string", default: "5" },
+    vocabulary: { type: "string", default: "4096" },
+  },
+});
+const numbers = (text: string) => text.split(",").map(Number);
+const [batch, length, rounds, vocabularySize] = [options.batch, options.length, options.rounds, options.vocabulary].map(
+  Number,
+) as [number, number, number, number];
+
+interface Measurement {
+  readonly what: string;
+  readonly milliseconds: number;
+  /** Of the fastest round. */
+  readonly best: number;
+  readonly rate: number;
+  readonly unit: string;
+}
+
+const results: Measurement[] = [];
+
+/**
+ * Times `repeats` enqueued calls and one wait, `rounds` times after a first that does not count.
+ * @param amount what one call does, in units of `unit` times seconds
+ */
+async function measure(
+  what: string,
+  unit: string,
+  amount: number,
+  repeats: number,
+  call: () => void,
+  wait: () => Promise<unknown>,
+): Promise<void> {
+  const times: number[] = [];
+  for (let round = 0; round <= rounds; round++) {
+    const start = performance.now();
+    for (let i = 0; i < repeats; i++) call();
+    await wait();
+    if (round > 0) times.push((performance.now() - start) / repeats);
+  }
+  const milliseconds = median(times);
+  const result = { what, milliseconds, best: least(times), rate: amount / (milliseconds / 1000), unit };
+  results.push(result);
+  process.stdout.write(`${what.padEnd(48)} ${rounded(milliseconds)} ms  ${rounded(result.rate)} ${unit}\n`);
+}
+
+function fill(backend: WebgpuBackend, name: string, spec: TensorSpec, scale = 1, shift = 0) {
+  const count = spec.shape.reduce((total, size) => total * (size.value ?? 1), 1);
+  const random = new RandomStream(1, name);
+  return backend.tensor(
+    spec,
+    Float32Array.from({ length: count }, (_, index) => scale * (random.uniform(index) - 0.5) + shift),
+  );
+}
+
+async function matrices(backend: WebgpuBackend): Promise<void> {
+  const shapes = numbers(options.matrices).map((n) => [n, n, n] as const);
+  // A projection of 50M parameters, its weight's gradient, and one row of decoding.
+  for (const [m, k, n, transposeA, transposeB] of [
+    ...shapes.map((shape) => [...shape, false, false] as const),
+    [8192, 512, 2048, false, true] as const,
+    [2048, 8192, 512, true, false] as const,
+    [1, 2048, 2048, false, true] as const,
+  ]) {
+    const graph = trace({ a: transposeA ? f32(k, m) : f32(m, k), b: transposeB ? f32(n, k) : f32(k, n) }, ({ a, b }) =>
+      matmul(a, b, { transposeA, transposeB }),
+    );
+    const program = await backend.compile(graph);
+    const [a, b] = [fill(backend, "a", graph.inputs.a), fill(backend, "b", graph.inputs.b)];
+    const small = backend.tensor(f32(1));
+    let last = program.run({ a, b }).value;
+    const name = `matmul ${m} x ${k} x ${n}${transposeA ? ", a transposed" : ""}${transposeB ? ", b transposed" : ""}`;
+    await measure(
+      name,
+      "GFLOP/s",
+      (2 * m * n * k) / 1e9,
+      m * n * k > 1e10 ? 4 : 16,
+      () => {
+        last = program.run({ a, b }).value;
+      },
+      () => small.read(),
+    );
+    void last;
+    for (const tensor of [a, b, small]) tensor.dispose();
+    program.close();
+  }
+}
+
+async function attention(backend: WebgpuBackend): Promise<void> {
+  const [B, H, D, S] = [2, 8, 64, 16];
+  for (const T of [1024, 4096]) {
+    const specs = {
+      ...{ q: f32(B, T, H, D), k: f32(B, T, H, D), v: f32(B, T, H, D) },
+      ...{ cRotated: f32(B, T, H, S), bRotated: f32(B, T, H, S) },
+      ...{ gQuery: f32(B, T, H), gKey: f32(B, T, H), lambda: f32(H) },
+    };
+    const forward = trace(specs, (inputs) => decayAttention(inputs));
+    const loss = trace({ ...specs, weight: f32(B, T, H, D) }, ({ weight, ...inputs }) =>
+      mean(mul(decayAttention(inputs), weight)),
+    );
+    const both = valueAndGrad(loss, { wrt: Object.keys(specs) as (keyof typeof specs)[] });
+    const tensors = Object.fromEntries(
+      Object.entries({ ...specs, weight: f32(B, T, H, D) }).map(([name, spec]) => [
+        name,
+        name.startsWith("g") ? fill(backend, name, spec, 0.01, -0.5) : fill(backend, name, spec, 1, 0.5),
+      ]),
+    );
+    const small = backend.tensor(f32(1));
+    const flops = B * H * T * T * (D + S + D);
+    for (const [name, graph, work] of [
+      ["forward", forward, flops],
+      ["forward and backward", both, flops + B * H * T * T * (3 * (D + S) + 2 * D)],
+    ] as const) {
+      const program = await backend.compile(graph as unknown as Graph);
+      const { weight, ...rest } = tensors;
+      const inputs = name === "forward" ? rest : { ...rest, weight };
+      const run = () => void program.run(inputs as Parameters<typeof program.run>[0]);
+      await measure(`SISA attention ${name}, T ${T}`, "GFLOP/s", work / 1e9, 4, run, () => small.read());
+      program.close();
+    }
+    for (const tensor of [...Object.values(tensors), small]) tensor?.dispose();
+  }
+}
+
+async function training(backend: WebgpuBackend, size: "5m" | "50m"): Promise<void> {
+  for (const family of ["transformer", "sisa"] as const) {
+    const model = languageModel(preset(family, size, { vocabularySize }));
+    const optimizer = { learningRate: 3e-4, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 };
+    const settings = resolveSettings(
+      { steps: 1000, gradientAccumulation: 1, optimizer },
+      { parameterCount: parameterCount(model) },
+    );
+    const accumulation = accumulateGraph(model, 1);
+    const updating = updateGraph(model, settings);
+    const accumulate = await backend.compile(accumulation.graph.bind({ B: batch, T: length }), {
+      state: accumulation.state,
+    });
+    const update = await backend.compile(updating.graph, { state: updating.state });
+    const random = new RandomStream(1, "tokens");
+    const tokens = () => Int32Array.from({ length: batch * length }, (_, index) => random.below(vocabularySize, index));
+    const ids = backend.tensor(i32(batch, length), tokens());
+    const targets = backend.tensor(i32(batch, length), tokens());
+    const weights = initialize(model, 1);
+    const specs = Object.entries(model.parameters).map(([name, { shape }]) => [name, f32(...shape)] as const);
+    const parameters = Object.fromEntries(specs.map(([name, spec]) => [name, backend.tensor(spec, weights[name])]));
+    const moments = Object.fromEntries(
+      specs.flatMap(([name, spec]) => [
+        [stateName.firstMoment(name), backend.tensor(spec)],
+        [stateName.secondMoment(name), backend.tensor(spec)],
+      ]),
+    );
+    const rates = backend.tensor(f32(3), Float32Array.of(3e-4, 0.1, 0.05));
+    const halted = backend.tensor({ dtype: "bool", shape: [] });
+    let report: Awaited<ReturnType<typeof update.run>>[string] | undefined;
+    const step = () => {
+      const sums = accumulate.run({ ids, targets, ...parameters });
+      report = update.run({ ...sums, ...parameters, ...moments, rates, [stateName.halted]: halted }).report;
+    };
+    const what = `training ${family} ${size}, ${batch} x ${length}`;
+    await measure(what, "tokens/s", batch * length, 3, step, async () => {
+      const [, , proceeded] = (await report?.read()) ?? [];
+      if (proceeded !== 1) throw new Error("a step was not taken: loss or gradients are not finite");
+    });
+    accumulate.close();
+    update.close();
+    const all = [ids, targets, rates, halted, ...Object.values(parameters), ...Object.values(moments)];
+    for (const tensor of all) tensor.dispose();
+  }
+}
+
+async function decode(backend: WebgpuBackend, size: "5m" | "50m"): Promise<void> {
+  for (const family of ["transformer", "sisa"] as const) {
+    const model = languageModel(preset(family, size, { vocabularySize }));
+    const context = 512;
+    await using decoder = await Decoder.create({
+      model,
+      parameters: initialize(model, 1),
+      backend,
+      capacity: context + 128,
+    });
+    const prompt = Array.from({ length: context }, (_, index) => index % vocabularySize);
+    await decoder.append([prompt], [0]);
+    const times: number[] = [];
+    for (let run = 0; run < 100; run++) {
+      const start = performance.now();
+      await decoder.append([[run]], [context + run]);
+      times.push(performance.now() - start);
+    }
+    const milliseconds = median(times);
+    const what = `decoding ${family} ${size} behind ${context}, logits read each time`;
+    results.push({ what, milliseconds, best: least(times), rate: 1000 / milliseconds, unit: "tokens/s" });
+    process.stdout.write(`${what.padEnd(48)} ${rounded(milliseconds)} ms  ${rounded(1000 / milliseconds)} tokens/s\n`);
+  }
+}
+
+const before = load();
+await using backend = await webgpu({ powerPreference: "high-performance" });
+process.stdout.write(`${backend.description}; ${[...backend.features].join(", ") || "no optional features"}\n\n`);
+const parts = options.parts.split(",");
+if (parts.includes("matmul")) await matrices(backend);
+if (parts.includes("attention")) await attention(backend);
+for (const size of options.sizes.split(",") as ("5m" | "50m")[]) {
+  if (parts.includes("training")) await training(backend, size);
+  if (parts.includes("decode")) await decode(backend, size);
+}
+const cells = results.map(({ what, milliseconds, best, rate, unit }) => [
+  what,
+  String(rounded(milliseconds)),
+  String(rounded(best)),
+  `${rounded(rate)} ${unit}`,
+]);
+process.stdout.write(`\n${table(["what", "median ms", "best ms", "rate"], cells)}\n`);
+process.stdout.write(
+  `${JSON.stringify({ gpu: backend.description, features: [...backend.features], load: [before, load()], results })}\n`,
+);
