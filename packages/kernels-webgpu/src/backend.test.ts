@@ -1,0 +1,135 @@
+// What is particular to this backend: memory over many steps, tensors that are too large, a device that is gone, choices.
+
+import { useSwiftshader } from "@sisa/browser-testing/node";
+import {
+  add,
+  decayAttention,
+  f32,
+  GraphError,
+  matmul,
+  mean,
+  mul,
+  type Tensor,
+  tanh,
+  trace,
+  UnsupportedOpError,
+  valueAndGrad,
+} from "@sisa/core";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { type WebgpuBackend, webgpu } from "./backend.ts";
+import { OutOfMemoryError } from "./errors.ts";
+import { lower } from "./lower.ts";
+
+await useSwiftshader();
+
+let backend: WebgpuBackend;
+beforeAll(async () => {
+  backend = await webgpu();
+});
+afterAll(() => backend.close());
+
+test("300 steps of training in place lower the loss and take no more memory", async () => {
+  const loss = trace({ x: f32(8, 16), w: f32(16, 16) }, ({ x, w }) => {
+    const error = add(tanh(matmul(x, w)), mul(x, -0.5));
+    return mean(mul(error, error));
+  });
+  const gradient = valueAndGrad(loss, { wrt: ["w"] });
+  const step = trace({ x: f32(8, 16), w: f32(16, 16), slope: f32(16, 16) }, ({ w, slope }) => ({
+    next: add(w, mul(slope, -0.5)),
+  }));
+  const first = await backend.compile(gradient);
+  const second = await backend.compile(step, { state: { w: "next" } });
+  const x = backend.tensor(
+    f32(8, 16),
+    Float32Array.from({ length: 128 }, (_, i) => Math.sin(i)),
+  );
+  const w = backend.tensor(f32(16, 16));
+  const losses: number[] = [];
+  const bytes = new Set<number>();
+  for (let run = 0; run < 300; run++) {
+    const { value, "grad.w": slope } = first.run({ x, w });
+    second.run({ x, w, slope });
+    if (run % 50 === 0) {
+      losses.push((await value.read())[0] ?? Number.NaN);
+      bytes.add(backend.memory().deviceBytes);
+    }
+  }
+  expect(losses.at(-1)).toBeLessThan(0.01 * (losses[0] ?? 0));
+  expect(bytes.size).toBe(1);
+  for (const closable of [first, second]) closable.close();
+  for (const tensor of [x, w]) tensor.dispose();
+});
+
+test("a tensor larger than the device can bind is refused by size", () => {
+  const elements = backend.limits.maximumTensorBytes / 4 + 1;
+  expect(() => backend.tensor(f32(elements))).toThrow(expect.objectContaining({ code: OutOfMemoryError.code }));
+});
+
+test("sizes that are not known, and widths that WGSL lacks, are refused by name", async () => {
+  const open = trace({ x: f32("T") }, ({ x }) => mul(x, 2));
+  await expect(backend.compile(open)).rejects.toSatisfy(
+    (error) => GraphError.isInstance(error) && error.message.includes("T"),
+  );
+  const wide = trace({ x: { dtype: "float64", shape: f32(2).shape } }, ({ x }) => mul(x as Tensor, 2));
+  await expect(backend.compile(wide)).rejects.toSatisfy((error) => UnsupportedOpError.isInstance(error));
+});
+
+test("SISA attention runs on its own kernels, and no array of theirs has T x T elements", () => {
+  const T = 512;
+  const specs = {
+    ...{ q: f32(1, T, 1, 32), k: f32(1, T, 1, 32), v: f32(1, T, 1, 32) },
+    ...{ cRotated: f32(1, T, 1, 8), bRotated: f32(1, T, 1, 8) },
+    ...{ gQuery: f32(1, T, 1), gKey: f32(1, T, 1), lambda: f32(1) },
+  };
+  const loss = trace(specs, (inputs) => mean(decayAttention(inputs)));
+  const graph = valueAndGrad(loss, { wrt: Object.keys(specs) as (keyof typeof specs)[] });
+  const device = {
+    features: new Set<never>(),
+    subgroupSize: { minimum: 0, maximum: 0 },
+    limits: {
+      maxStorageBuffersPerShaderStage: 10,
+      maxComputeWorkgroupStorageSize: 16384,
+      maxComputeWorkgroupsPerDimension: 65535,
+    } as GPUSupportedLimits,
+  };
+  const { kernels } = lower(graph as never, { device, state: [] });
+  const labels = kernels.map(({ label }) => label);
+  expect(labels).toContain("decayAttention");
+  expect(labels).toContain("decayAttentionBackward.queries");
+  expect(labels).toContain("decayAttentionBackward.keys");
+  expect(Math.max(...kernels.flatMap(({ bindings }) => bindings.map(({ value }) => value.elements)))).toBeLessThan(
+    T * T,
+  );
+});
+
+test("elementwise operations become one kernel", () => {
+  const graph = trace({ x: f32(4, 3), y: f32(3) }, ({ x, y }) => mul(add(x, y), 2));
+  const device = {
+    features: new Set<never>(),
+    subgroupSize: { minimum: 0, maximum: 0 },
+    limits: { maxStorageBuffersPerShaderStage: 8, maxComputeWorkgroupsPerDimension: 65535 } as GPUSupportedLimits,
+  };
+  const { kernels } = lower(graph as never, { device, state: [] });
+  expect(kernels.map(({ code }) => code)).toMatchInlineSnapshot(`
+    [
+      "@group(0) @binding(0) var<storage, read> x0: array<f32>;
+    @group(0) @binding(1) var<storage, read> x1: array<f32>;
+    @group(0) @binding(2) var<storage, read_write> out: array<f32>;
+
+
+    @compute @workgroup_size(256)
+    fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+            @builtin(local_invocation_index) lane: u32, @builtin(local_invocation_id) local: vec3u) {
+    let i = (group.y * groups.x + group.x) * 256u + lane;
+    if (i >= 12u) { return; }
+    let v0 = x0[i];
+    let v1 = i % 3u;
+    let v2 = x1[v1];
+    let v3 = v0 + v2;
+    let v4 = v3 * 2f;
+    out[i] = v4;
+    }
+    ",
+    ]
+  `);
+});
