@@ -25,7 +25,9 @@ beforeAll(async () => {
     format: "esm",
     target: "node20",
     conditions: ["@sisa/source"],
-    external: ["commander", "jiti", "onnxruntime-node", "onnxruntime-web"],
+    external: ["commander", "jiti", "onnxruntime-node", "onnxruntime-web", "koffi", "webgpu"],
+    // Packages that are not modules of ECMAScript ask for those of Node in the old way.
+    banner: { js: 'import { createRequire as from } from "node:module"; const require = from(import.meta.url);' },
     logLevel: "silent",
   });
   folder = await temporaryFolder();

@@ -25,7 +25,7 @@ export function exportCommand({ io }: Context): Command {
   const created = command("export", "write a model as ONNX, with its configuration and tokenizer beside it", [
     "sisa export runs/latest --to export/",
     "sisa export my-model --to export/ --dtype float32,int8",
-    "sisa export checkpoint.pt --tokenizer tokenizer.json --to export/ --form sdpa",
+    "sisa export checkpoint.pt --tokenizer tokenizer.json --to export/",
   ])
     .argument("<model>", "model folder, run, checkpoint, .pt file or URL")
     .requiredOption("--to <folder>", "where the files go; files of the same names are replaced")

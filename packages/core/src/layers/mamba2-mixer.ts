@@ -62,8 +62,8 @@ function inverseSoftplus(value: number): number {
 /** Biases whose softplus is spread evenly in its logarithm from 0.001 to 0.1. */
 export const timeStepInitializer: Initializer = {
   kind: "uniform",
-  low: Math.log(1e-3),
-  high: Math.log(0.1),
+  low: /* @__PURE__ */ Math.log(1e-3),
+  high: /* @__PURE__ */ Math.log(0.1),
   transform: (value) => inverseSoftplus(Math.max(Math.exp(value), 1e-4)),
 };
 

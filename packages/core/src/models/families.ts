@@ -46,14 +46,12 @@ function stateSpace(kind: "mamba2" | "mamba3", unit: number): Recipe {
   };
 }
 
-const fox = { kind: "attention", positions: "none", forget: true } as const;
-
 export const families = {
-  sisa: uniform("sisa"),
-  transformer: uniform("attention"),
+  sisa: /* @__PURE__ */ uniform("sisa"),
+  transformer: /* @__PURE__ */ uniform("attention"),
   /** Without any positions. */
-  nope: uniform("nope", { kind: "attention", positions: "none" }),
-  alibi: uniform("alibi", { kind: "attention", positions: "alibi" }),
+  nope: /* @__PURE__ */ uniform("nope", { kind: "attention", positions: "none" }),
+  alibi: /* @__PURE__ */ uniform("alibi", { kind: "attention", positions: "alibi" }),
   /** Keys half as wide again, as wide as SISA's score with S = 32 beside D = 64: is it the width that helps? */
   "wide-key": {
     solved: "feedForwardWidth",
@@ -62,10 +60,17 @@ export const families = {
       mixerSettings: { wide: { kind: "attention", keyWidth: (1.5 * width) / heads } },
     }),
   },
-  fox: uniform("fox", fox),
-  "fox-pro": uniform("fox-pro", { ...fox, queryKeyNorm: true, shift: true, outputGate: true }),
-  mamba2: stateSpace("mamba2", 1),
-  mamba3: stateSpace("mamba3", 4),
+  fox: /* @__PURE__ */ uniform("fox", { kind: "attention", positions: "none", forget: true }),
+  "fox-pro": /* @__PURE__ */ uniform("fox-pro", {
+    kind: "attention",
+    positions: "none",
+    forget: true,
+    queryKeyNorm: true,
+    shift: true,
+    outputGate: true,
+  }),
+  mamba2: /* @__PURE__ */ stateSpace("mamba2", 1),
+  mamba3: /* @__PURE__ */ stateSpace("mamba3", 4),
   /** One layer of attention without positions among Mamba layers: every eighth, and the one in the middle at least. */
   jamba: {
     solved: "feedForwardWidth",

@@ -71,7 +71,7 @@ const rules: { readonly [K in MixerKind]: { readonly [N in Exclude<keyof Setting
 };
 
 /** Names of all kinds. */
-export const mixerKinds = Object.keys(rules) as readonly MixerKind[];
+export const mixerKinds = /* @__PURE__ */ Object.keys(rules) as readonly MixerKind[];
 
 export function isMixerKind(name: string): name is MixerKind {
   return Object.hasOwn(rules, name);
