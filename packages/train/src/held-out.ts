@@ -30,6 +30,8 @@ export interface HeldOutLoss {
   /** Nats a token. */
   readonly heldOutLoss: number;
   readonly bitsPerByte?: number;
+  /** Nats a token of each batch, for the spread between them. */
+  readonly batchLosses: readonly number[];
 }
 
 /** The batches of a run, read once. @throws DataError where the held-out part is too short */
@@ -89,17 +91,17 @@ export class HeldOutEvaluator {
 
   /** The loss with these parameters. All batches are of one size, so the mean of their means is the mean. */
   async loss(parameters: Readonly<Record<string, DeviceTensor>>): Promise<HeldOutLoss> {
-    let sum = 0;
+    const batchLosses: number[] = [];
     for (const { ids, targets } of this.#heldOut.batches) {
       this.#backend.write(this.#ids, ids);
       this.#backend.write(this.#targets, targets);
       const { value } = this.#executable.run({ ...parameters, ids: this.#ids, targets: this.#targets });
-      sum += Number((await value.read())[0]);
+      batchLosses.push(Number((await value.read())[0]));
     }
-    const heldOutLoss = sum / this.#heldOut.batches.length;
+    const heldOutLoss = batchLosses.reduce((sum, loss) => sum + loss, 0) / batchLosses.length;
     const { bytesPerToken } = this.#heldOut;
-    if (bytesPerToken === undefined || bytesPerToken === 0) return { heldOutLoss };
-    return { heldOutLoss, bitsPerByte: heldOutLoss / Math.LN2 / bytesPerToken };
+    if (bytesPerToken === undefined || bytesPerToken === 0) return { heldOutLoss, batchLosses };
+    return { heldOutLoss, bitsPerByte: heldOutLoss / Math.LN2 / bytesPerToken, batchLosses };
   }
 
   close(): void {

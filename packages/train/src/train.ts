@@ -78,6 +78,8 @@ export interface TrainingRun {
   readonly heldOutLoss: number;
   /** The same in bits a byte, where the data has a tokenizer. */
   readonly bitsPerByte?: number;
+  /** The last held-out loss by batch, nats a token; empty where there is none. Runs on the same data have the same batches. */
+  readonly heldOutBatchLosses: readonly number[];
   /** What the run measured in this process, for a report. */
   readonly records: readonly MetricsRecord[];
   /**
@@ -278,8 +280,8 @@ class TrainingLoop {
 
   async #evaluate(): Promise<void> {
     const { step, elapsedSeconds } = this.#trainer.progress;
-    const loss = await this.#trainer.evaluate();
-    this.#lastLoss = { ...loss, step };
+    const { batchLosses, ...loss } = await this.#trainer.evaluate();
+    this.#lastLoss = { ...loss, batchLosses, step };
     const tokens = step * this.#settings.batchTokens;
     const measures = await this.#options.measure?.({ step, parameters: () => this.#trainer.parameters() });
     const measured = measures === undefined ? {} : { measures };
@@ -371,6 +373,7 @@ class TrainingLoop {
       stopped: progress.step < settings.steps,
       heldOutLoss: this.#lastLoss?.heldOutLoss ?? Number.NaN,
       ...(this.#lastLoss?.bitsPerByte === undefined ? {} : { bitsPerByte: this.#lastLoss.bitsPerByte }),
+      heldOutBatchLosses: this.#lastLoss?.batchLosses ?? [],
       records: this.#records,
       async sample(prompt, sampleOptions = {}) {
         return (await sampleText(source, prompt, sampleOptions)) ?? "";

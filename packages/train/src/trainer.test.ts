@@ -10,6 +10,7 @@ import {
 } from "@sisa/core";
 import { describe, expect, it } from "vitest";
 import { stateOf, tinyModel, tinyTrainer } from "../test/tiny.ts";
+import { meanOf } from "./evaluation/task.ts";
 import { Trainer } from "./trainer.ts";
 
 /** A backend on which the sums of one step turn out as NaN. */
@@ -137,12 +138,13 @@ describe("Trainer", () => {
   it("measures the held-out loss in nats a token and bits a byte", async () => {
     await using backend = reference();
     await using trainer = await tinyTrainer(backend);
-    const { heldOutLoss, bitsPerByte } = await trainer.evaluate();
+    const { heldOutLoss, bitsPerByte, batchLosses } = await trainer.evaluate();
     expect(heldOutLoss).toBeCloseTo(Math.log(257), 1);
     // Of the 32 held-out targets, at least one is an end-of-text, which is no byte of text.
     expect(bitsPerByte).toBeGreaterThan(heldOutLoss / Math.LN2);
     expect(bitsPerByte).toBeLessThan((heldOutLoss / Math.LN2) * 1.2);
-    expect(await trainer.evaluate()).toEqual({ heldOutLoss, bitsPerByte });
+    expect(meanOf(batchLosses).value).toBeCloseTo(heldOutLoss, 12);
+    expect(await trainer.evaluate()).toEqual({ heldOutLoss, bitsPerByte, batchLosses });
   });
 
   it("refuses sequences longer than the model, and parameters that are missing", async () => {

@@ -27,6 +27,23 @@ it("compares two models of equal size, writes them and a report, and names comma
   }
 });
 
+it("gives the same models again for the same number of steps, and says what one run does not decide", async () => {
+  const folder = await temporaryFolder();
+  await writeFile(join(folder, "book.txt"), tinyText.repeat(40));
+  const words = ["demo", "--text", "book.txt", "--steps", "8", "--json"];
+  const outcomes = [await run(folder, words), await run(folder, [...words, "--to", "again"])];
+  const [first, second] = outcomes.map(({ json }) => json as Record<"sisa" | "transformer", { heldOutLoss: number }>);
+  for (const family of ["sisa", "transformer"] as const) {
+    expect(second?.[family].heldOutLoss).toBe(first?.[family].heldOutLoss);
+    const [model, again] = ["runs/demo", "again"].map((to) => join(folder, to, family, "model.safetensors"));
+    expect((await readFile(again ?? "")).equals(await readFile(model ?? ""))).toBe(true);
+  }
+  expect(outcomes[0]?.stdout).toMatch(/SISA minus Transformer: [+-]\d\.\d{4} ± \d\.\d{4} nats a byte/);
+  expect(outcomes[0]?.stdout).toContain("--text book.txt --steps 8");
+  expect(await readFile(join(folder, "runs/demo/report.html"), "utf8")).toContain("does not decide which is better");
+  expect(await run(folder, [...words, "--seconds", "5"])).toMatchObject({ code: 2 });
+});
+
 it("ends at Ctrl-C", async () => {
   const folder = await temporaryFolder();
   await writeFile(join(folder, "book.txt"), tinyText.repeat(10));

@@ -18,6 +18,7 @@ import {
 import { byteTokenizer } from "@sisa/hub";
 import {
   htmlReport,
+  meanOf,
   progressLine,
   resolveSettings,
   Trainer,
@@ -27,19 +28,21 @@ import {
   trainingBatch,
 } from "@sisa/train";
 import { metricsFile, textFiles } from "@sisa/train/node";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { openBackend } from "../backends.ts";
 import { backendOption, type Context, command, jsonOption, numberWithin } from "../context.ts";
 import { InterruptedError } from "../exit-codes.ts";
 import { type Io, note, paint, printLine, type Signal } from "../io.ts";
 import { printNextSteps, shellWord, shownPath } from "../next-steps.ts";
 import { replaceFile, reportFile } from "../run-folder.ts";
+import { secondsPerRound } from "../step-fit.ts";
 import { clockText, countText, textTable } from "../table.ts";
 
 interface Options {
   readonly text?: string;
   readonly to: string;
   readonly seconds: number;
+  readonly steps?: number;
   readonly backend: string;
   readonly json?: boolean;
 }
@@ -57,8 +60,8 @@ const fewestSteps = 20;
 const evaluations = 6;
 /** Part of the time that steps may take; the rest is for held-out losses, samples and set-up. */
 const trainingShare = 0.85;
-/** A model is timed for so long, after some steps to get warm. */
-const timing = { warmUpSteps: 5, seconds: 1.5, mostSteps: 40 };
+/** The models are timed together for this part of the time, and not for longer than so many seconds. */
+const timing = { share: 0.07, mostSeconds: 15, warmUpSteps: 3, fewestRounds: 4, mostRounds: 1000 };
 
 interface Contestant {
   readonly family: Family;
@@ -77,10 +80,16 @@ export function demoCommand({ io }: Context): Command {
   return command("demo", "train a small SISA and a Transformer of equal size on text, and compare them", [
     "sisa demo",
     "sisa demo --text book.txt --seconds 600",
+    "sisa demo --steps 500",
   ])
     .option("--text <path>", "text file or folder (default: the declaration files of @types/node)")
     .option("--to <folder>", "where models and report go; those of an earlier demo are replaced", "runs/demo")
     .option("--seconds <number>", "how long it may take in all", numberWithin({ minimum: 1 }), 120)
+    .addOption(
+      new Option("--steps <number>", "steps of each model in place of a time; the same number gives the same models")
+        .argParser(numberWithin({ whole: true, minimum: 1 }))
+        .conflicts("seconds"),
+    )
     .addOption(backendOption())
     .addOption(jsonOption())
     .action(async (options: Options) => {
@@ -118,12 +127,16 @@ async function compare(io: Io, options: Options, startMs: number, signal: AbortS
   note(io, `models  ${counts.join(" and ")} parameters`);
 
   await using backend = await openBackend(options.backend);
-  let secondsPerStep = 0;
-  for (const { model } of contestants) secondsPerStep += await timeStep(backend, model, data, signal);
-  const left = options.seconds - (performance.now() - startMs) / 1000;
-  const steps = Math.max(fewestSteps, Math.floor((trainingShare * left) / secondsPerStep));
-  const expected = clockText((steps * secondsPerStep) / trainingShare);
-  note(io, `steps   ${countText(steps)} for each, about ${expected} on ${availableParallelism()} cores\n`);
+  let { steps } = options;
+  if (steps === undefined) {
+    const perStep = await timeSteps(io, backend, contestants, data, options.seconds, signal);
+    const left = options.seconds - (performance.now() - startMs) / 1000;
+    steps = Math.max(fewestSteps, Math.floor((trainingShare * left) / perStep));
+    const expected = clockText((steps * perStep) / trainingShare);
+    note(io, `steps   ${countText(steps)} for each, about ${expected} on ${availableParallelism()} cores\n`);
+  } else {
+    note(io, `steps   ${countText(steps)} for each\n`);
+  }
 
   const folder = resolve(io.cwd, options.to);
   const runs: (Contestant & { readonly run: TrainingRun; readonly sample: string })[] = [];
@@ -152,6 +165,9 @@ async function compare(io: Io, options: Options, startMs: number, signal: AbortS
   await replaceFile(report, await reportOf(runs, corpus));
 
   printComparison(io, runs);
+  printLine(io, `\n  ${verdict(runs).replace(". ", ".\n  ")}`);
+  const again = options.text === undefined ? "" : ` --text ${shellWord(options.text)}`;
+  printLine(io, `  The same again: demo${again} --steps ${steps}`);
   for (const { name, sample } of runs) {
     printLine(io, `\n${paint(io, io.stdout, "bold", `${name} goes on:`)}`);
     printLine(io, indented(corpus.prompt + sample));
@@ -215,33 +231,52 @@ async function textOf(path: string): Promise<Corpus> {
   return { path, data, prompt: beginning.replace(/\s*\S*$/, "") || beginning.replace(/\ufffd+$/, "") };
 }
 
-/** Seconds that a step of a model takes. */
-async function timeStep(
+/** Seconds that a step of both models takes, of trainings that are thrown away. */
+async function timeSteps(
+  io: Io,
   backend: Backend,
-  model: LanguageModel,
+  contestants: readonly Contestant[],
   data: TrainingData,
+  demoSeconds: number,
   signal: AbortSignal,
 ): Promise<number> {
-  const resolved = resolveSettings(
-    { ...settings, steps: timing.warmUpSteps + timing.mostSteps },
-    { parameterCount: parameterCount(model) },
-  );
-  await using trainer = await Trainer.create({
-    model,
-    backend,
-    settings: resolved,
-    batches: (step, microBatch) => trainingBatch(data.training, resolved, step, microBatch),
-  });
-  await trainer.advance(timing.warmUpSteps);
-  const startMs = performance.now();
-  let steps = 0;
-  let seconds = 0;
-  while (steps < timing.mostSteps && seconds < timing.seconds) {
-    signal.throwIfAborted();
-    steps += (await trainer.advance(1)).records.length;
-    seconds = (performance.now() - startMs) / 1000;
+  const seconds = Math.min(timing.mostSeconds, timing.share * demoSeconds);
+  note(io, `timing  steps of both models, for ${Math.ceil(seconds)} s`);
+  const steps = timing.warmUpSteps + timing.mostRounds;
+  const trainers: Trainer[] = [];
+  try {
+    for (const { model } of contestants) {
+      const resolved = resolveSettings({ ...settings, steps }, { parameterCount: parameterCount(model) });
+      const batches = (step: number, microBatch: number) => trainingBatch(data.training, resolved, step, microBatch);
+      const trainer = await Trainer.create({ model, backend, settings: resolved, batches });
+      trainers.push(trainer);
+      await trainer.advance(timing.warmUpSteps);
+    }
+    const takeSteps = trainers.map((trainer) => async () => {
+      signal.throwIfAborted();
+      await trainer.advance(1);
+    });
+    return await secondsPerRound(takeSteps, { ...timing, seconds });
+  } finally {
+    for (const trainer of trainers) await trainer.close();
   }
-  return seconds / steps;
+}
+
+/** What the two held-out losses say about each other, and what they do not. */
+function verdict([a, b]: readonly (Contestant & { readonly run: TrainingRun })[]): string {
+  if (a === undefined || b === undefined) return "";
+  const losses = b.run.heldOutBatchLosses;
+  const { value, standardError } = meanOf(a.run.heldOutBatchLosses.map((loss, index) => loss - (losses[index] ?? 0)));
+  const sign = value < 0 ? "-" : "+";
+  const known = Number.isFinite(standardError);
+  const error = known ? ` ± ${standardError.toFixed(4)}` : "";
+  const measured = known
+    ? `standard error over ${losses.length} held-out batches`
+    : "one held-out batch, no error known";
+  return (
+    `${a.name} minus ${b.name}: ${sign}${Math.abs(value).toFixed(4)}${error} nats a byte (${measured}). This does not ` +
+    "decide which is better: each was trained once, and another seed or number of steps moves the losses too."
+  );
 }
 
 function printComparison(io: Io, runs: readonly (Contestant & { readonly run: TrainingRun })[]): void {
@@ -276,7 +311,7 @@ async function reportOf(
   );
   const { name, documents } = data.description;
   const subtitle = `${name}: ${countText(documents)} documents, ${countText(data.training.length)} bytes to learn from`;
-  return htmlReport(shown, { title: "SISA beside a Transformer", subtitle });
+  return htmlReport(shown, { title: "SISA beside a Transformer", subtitle, note: verdict(runs) });
 }
 
 function indented(text: string): string {

@@ -97,9 +97,10 @@ export class ModelSession {
         const { step, elapsedSeconds } = trainer.progress;
         if (skippedBecause !== undefined) write({ type: "warning", step, message: skippedBecause });
         if (step % evaluateEvery !== 0 && step !== steps) return;
-        const loss = await trainer.evaluate();
+        const { heldOutLoss, bitsPerByte } = await trainer.evaluate();
+        const inBits = bitsPerByte === undefined ? {} : { bitsPerByte };
         const tokens = step * trainer.settings.batchTokens;
-        write({ type: "evaluation", step, tokens, elapsedSeconds, ...loss });
+        write({ type: "evaluation", step, tokens, elapsedSeconds, heldOutLoss, ...inBits });
       });
       await this.#turns.resumed();
     }

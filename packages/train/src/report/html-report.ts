@@ -25,6 +25,8 @@ export interface ReportOptions {
   readonly title?: string;
   /** A line under the title: the data, the machine, the date. */
   readonly subtitle?: string;
+  /** What the results do and do not say: a paragraph below their table. */
+  readonly note?: string;
 }
 
 /** Points a line is thinned to. */
@@ -42,7 +44,7 @@ export function htmlReport(runs: readonly ReportRun[], options: ReportOptions = 
   const charts: Record<string, ChartData> = {};
   const body = [
     pageHeader(title, options.subtitle),
-    resultSection(runs),
+    resultSection(runs, options.note),
     chartSection(runs, charts),
     ...runs.map((run) => headSection(run, runs.length > 1)),
     sampleSection(runs),
@@ -101,7 +103,7 @@ function meanSpeed(run: ReportRun): number | undefined {
   return last === undefined ? undefined : last.tokens / last.elapsedSeconds;
 }
 
-function resultSection(runs: readonly ReportRun[]): string {
+function resultSection(runs: readonly ReportRun[], note: string | undefined): string {
   const head = runs.map((run, index) => `<th scope="col">${swatch(index)}${escapeHtml(run.name)}</th>`).join("");
   const rows = measures.map((measure) => {
     const values = runs.map((run) => measure.value(run));
@@ -122,7 +124,7 @@ function resultSection(runs: readonly ReportRun[]): string {
   });
   return (
     `<section><h2>Result</h2><div class="scroll"><table><thead><tr><th></th>${head}</tr></thead>` +
-    `<tbody>${rows.join("")}</tbody></table></div></section>`
+    `<tbody>${rows.join("")}</tbody></table></div>${note === undefined ? "" : `<p>${escapeHtml(note)}</p>`}</section>`
   );
 }
 

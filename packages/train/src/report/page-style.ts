@@ -23,7 +23,6 @@ th:first-child,td:first-child{text-align:left;padding-left:0}
 thead th{color:var(--soft);font-weight:600;vertical-align:bottom}
 tbody th{font-weight:400}
 .best{font-weight:700}
-.best::after{content:" ★";font-size:.7em;vertical-align:.15em;color:var(--soft)}
 .swatch{display:inline-block;width:1.6rem;height:.7rem;margin-right:.4rem;vertical-align:-.05rem}
 .swatch path{stroke-width:3}
 fieldset{border:0;margin:0 0 1rem;padding:0;display:flex;flex-wrap:wrap;gap:.25rem .5rem;align-items:center}
@@ -77,7 +76,7 @@ details{margin:.5rem 0}
 summary{cursor:pointer}
 pre{overflow-x:auto;padding:.75rem 1rem;background:var(--card);border-radius:.35rem;font-size:.8rem}
 @media(max-width:32rem){body{padding:1rem .75rem 3rem}figure{padding:.75rem .5rem}.plot{height:14rem;margin-left:2.8rem}
-th,td{padding:.35rem .5rem}}
+th,td{padding:.35rem .4rem}tbody th{white-space:normal}.heat tbody th{white-space:nowrap}}
 @media print{figure,blockquote{break-inside:avoid}details{display:none}}
 @media(prefers-reduced-motion:no-preference){summary{transition:color .15s}}
 `;
