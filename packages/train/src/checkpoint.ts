@@ -158,6 +158,8 @@ const freeSettings: ReadonlySet<string> = new Set([
   "keepCheckpoints",
   "keepBest",
   "maximumSkippedSteps",
+  // The same values, computed at other times.
+  "rematerialize",
 ]);
 
 /**

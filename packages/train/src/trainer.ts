@@ -117,7 +117,12 @@ export class Trainer implements AsyncDisposable {
         `sequenceLength: expected at most the model's maximumLength (${maximumLength}), got ${settings.sequenceLength}`,
       );
     }
-    const accumulate = accumulateGraph(model, settings.gradientAccumulation, settings.precision);
+    const accumulate = accumulateGraph(
+      model,
+      settings.gradientAccumulation,
+      settings.precision,
+      settings.rematerialize,
+    );
     const update = updateGraph(model, settings, accumulate.shadowed);
     const sizes = { B: settings.microBatchSize, T: settings.sequenceLength };
     const accumulateProgram = await backend.compile(accumulate.graph.bind(sizes), { state: accumulate.state });

@@ -37,6 +37,7 @@ import {
 } from "@sisa/core";
 import type { ResolvedSettings } from "./config/settings.ts";
 import { parameterSettings } from "./optimizer/parameter-groups.ts";
+import { type Rematerialization, rematerialized } from "./rematerialize.ts";
 
 /** Names of the tensors that a step keeps on the device, besides the parameters. */
 export const stateName = {
@@ -71,9 +72,11 @@ export function accumulateGraph(
   model: LanguageModel,
   microBatches: number,
   precision: Precision = "float32",
+  rematerialization: Rematerialization = "none",
 ): StatefulGraph & { readonly shadowed: readonly string[] } {
   const parameters = Object.keys(model.parameters);
-  const { graph: gradients, shadowed } = takeShadows(gradientGraph(model, precision), parameters);
+  const { graph, shadowed } = takeShadows(gradientGraph(model, precision), parameters);
+  const gradients = rematerialized(simplify(graph), rematerialization);
   const terms: Record<string, AnyTensor | undefined> = {
     [stateName.loss]: gradients.outputTensors.value,
     ...Object.fromEntries(
@@ -94,7 +97,7 @@ export function accumulateGraph(
   }
   const state = microBatches === 1 ? [] : Object.keys(outputs);
   return {
-    graph: simplify(new Graph<GraphInputs, GraphOutputs>(inputs, outputs)),
+    graph: simplify(new Graph<GraphInputs, GraphOutputs>(inputs, outputs, gradients.nodes)),
     state: Object.fromEntries(state.map((name) => [name, name])),
     shadowed,
   };

@@ -3,6 +3,7 @@
 import { ConfigError, precisions } from "@sisa/core";
 import type { ParameterGroup } from "../optimizer/parameter-groups.ts";
 import type { LearningRateSchedule } from "../optimizer/schedule.ts";
+import { rematerializations } from "../rematerialize.ts";
 import { choice, custom, type Given, integer, number, type Parsed } from "./field.ts";
 import { isRecord, parseTable } from "./table.ts";
 
@@ -71,6 +72,12 @@ export const loopFields = {
     default: "float32",
     description:
       "Widths: float32, or bfloat16 products and activations with float32 parameters, norms and sums (backend cuda).",
+  }),
+  rematerialize: choice(rematerializations, {
+    default: "none",
+    description:
+      "Activations computed again in the backward pass to save memory: none, or layers, which keeps only what goes " +
+      "from layer to layer and adds at most one forward pass to a step.",
   }),
   optimizer: optimizerFields,
   seed: integer({
