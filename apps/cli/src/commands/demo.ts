@@ -166,8 +166,7 @@ async function compare(io: Io, options: Options, startMs: number, signal: AbortS
 
   printComparison(io, runs);
   printLine(io, `\n  ${verdict(runs).replace(". ", ".\n  ")}`);
-  const again = options.text === undefined ? "" : ` --text ${shellWord(options.text)}`;
-  printLine(io, `  The same again: demo${again} --steps ${steps}`);
+  printLine(io, `  The same again: ${commandOf(options, steps)}`);
   for (const { name, sample } of runs) {
     printLine(io, `\n${paint(io, io.stdout, "bold", `${name} goes on:`)}`);
     printLine(io, indented(corpus.prompt + sample));
@@ -316,4 +315,12 @@ async function reportOf(
 
 function indented(text: string): string {
   return text.replaceAll(/^/gm, "  ");
+}
+
+/** The command that trains the same models once more. */
+function commandOf({ text, to, backend }: Options, steps: number): string {
+  const words = Object.entries({ text, to, backend, steps: String(steps) }).flatMap(([name, value]) =>
+    value === undefined ? [] : [`--${name} ${shellWord(value)}`],
+  );
+  return `npm run demo -- ${words.join(" ")}`;
 }
