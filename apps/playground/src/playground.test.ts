@@ -3,7 +3,7 @@
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { chooseFiles, launchChromium, openPage, screenshot, serve } from "@sisa/browser-testing/node";
+import { chooseFiles, dropFiles, launchChromium, openPage, screenshot, serve } from "@sisa/browser-testing/node";
 import { initialize, languageModel, preset } from "@sisa/core";
 import { byteTokenizer, memoryStorage, readBytes, saveModel } from "@sisa/hub";
 import { build } from "vite";
@@ -212,6 +212,29 @@ describe("models from disk", () => {
     await page.waitForSelector(".token-map");
     expect(await textOf(page, ".open p")).toContain("1 layers (sisa), 2 heads");
     expect(await textOf(page, ".sentence")).toContain("Layer 0, head 0");
+    expect(errors).toEqual([]);
+    await page.close();
+
+    const again = await openPage(chromium, server.url);
+    await chooseFiles(again.page, "#model-folder", [saved]);
+    await again.page.waitForSelector(".token-map");
+    expect(await textOf(again.page, ".open p")).toContain("1 layers (sisa), 2 heads");
+    await again.page.close();
+
+    const dropped = await openPage(chromium, server.url);
+    await dropFiles(dropped.page, [saved]);
+    await dropped.page.waitForSelector(".token-map");
+    expect(await textOf(dropped.page, ".open p")).toContain("1 layers (sisa), 2 heads");
+    expect(dropped.errors).toEqual([]);
+    await dropped.page.close();
+  });
+
+  test("a dropped text becomes the text to train on", async () => {
+    const text = path.join(folder, "mine.txt");
+    await writeFile(text, "Ein eigener Text. ".repeat(20));
+    const { page, errors } = await openPage(chromium, server.url);
+    await dropFiles(page, [text]);
+    await until(page, () => document.querySelector("textarea")?.value.startsWith("Ein eigener Text.") === true);
     expect(errors).toEqual([]);
     await page.close();
   });

@@ -108,6 +108,18 @@ export async function chooseFiles(page: Page, selector: string, files: readonly 
   await (input as ElementHandle<never>).uploadFile(...files);
 }
 
+/** Drops files and folders on the middle of a page, as a person would from a file manager. */
+export async function dropFiles(page: Page, files: readonly string[]): Promise<void> {
+  const { width, height } = page.viewport() ?? { width: 0, height: 0 };
+  const copy = 1;
+  const data = { items: [], files: [...files], dragOperationsMask: copy };
+  const session = await page.createCDPSession();
+  for (const type of ["dragEnter", "dragOver", "drop"] as const) {
+    await session.send("Input.dispatchDragEvent", { type, x: width / 2, y: height / 2, data });
+  }
+  await session.detach();
+}
+
 /**
  * Takes a picture of the whole page, to be looked at.
  * @param name file name without its ending
