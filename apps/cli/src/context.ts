@@ -23,7 +23,7 @@ export function backendOption(): Option {
 }
 
 export function jsonOption(): Option {
-  return new Option("--json", "one JSON object as the last line of the output");
+  return new Option("--json", "one JSON document on the standard output, and nothing else there");
 }
 
 interface Bounds {

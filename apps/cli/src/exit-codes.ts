@@ -17,6 +17,16 @@ export const exitCode = {
   terminated: 143,
 } as const;
 
+/** What each code says, for help and documentation. */
+export const exitCodeTexts: ReadonlyMap<number, string> = new Map([
+  [exitCode.ok, "done"],
+  [exitCode.failed, "a check failed, or something failed while running (no backend, disk full)"],
+  [exitCode.usage, "the command line or the configuration is wrong"],
+  [exitCode.badInput, "a file of a model, of a run or of data is missing, damaged or does not fit"],
+  [exitCode.interrupted, "ended by Ctrl-C, after saving what could be saved"],
+  [exitCode.terminated, "ended by SIGTERM, in the same way"],
+]);
+
 /** The end of a program by a signal, after what could be saved was saved. */
 export class InterruptedError extends SisaError {
   static override readonly code: string = "INTERRUPTED";

@@ -99,6 +99,16 @@ export function printLine(io: Io, line: string): void {
   io.stdout.write(`${line}\n`);
 }
 
+/** The result as one JSON document on a line: with --json, the only thing on the standard output. */
+export function printJson(io: Io, result: object): void {
+  printLine(io, JSON.stringify(result));
+}
+
+/** The same surroundings without results for people, where `json` asks for one JSON document in their place. */
+export function forPeople(io: Io, json: boolean | undefined): Io {
+  return json ? { ...io, stdout: { write: () => {} } } : io;
+}
+
 /** A line about what is going on, which is not a result. */
 export function note(io: Io, line: string): void {
   io.stderr.write(`${line}\n`);

@@ -1,6 +1,7 @@
 // The program: commands, and how each end of them becomes an exit code and at most one line of error.
 import { Command, CommanderError } from "commander";
 import manifest from "../package.json" with { type: "json" };
+import { completionCommand } from "./commands/completion.ts";
 import { demoCommand } from "./commands/demo.ts";
 import { doctorCommand } from "./commands/doctor.ts";
 import { evalCommand } from "./commands/eval.ts";
@@ -13,7 +14,7 @@ import { serveCommand } from "./commands/serve.ts";
 import { trainCommand } from "./commands/train.ts";
 import { verifyCommand } from "./commands/verify.ts";
 import type { Context } from "./context.ts";
-import { errorLine, exitCode, exitCodeOf } from "./exit-codes.ts";
+import { errorLine, exitCode, exitCodeOf, exitCodeTexts } from "./exit-codes.ts";
 import { type Io, note, paint, wantsColor } from "./io.ts";
 
 /** In the order in which they are shown. */
@@ -29,15 +30,31 @@ const commands = [
   serveCommand,
   doctorCommand,
   demoCommand,
+  completionCommand,
 ];
 
-const exitCodeHelp = `
-Exit codes:
-  0    done
-  1    a check failed, or something failed while running (no backend, disk full)
-  2    the command line or the configuration is wrong
-  3    a file of a model, of a run or of data is missing, damaged or does not fit
-  130  ended by Ctrl-C, after saving what could be saved`;
+const examples = [
+  "sisa demo",
+  "sisa train --data.text corpus/ --model.preset sisa --model.size 5m --steps 500",
+  'sisa generate runs/latest "Once upon a time"',
+  "sisa help train",
+];
+
+/** What stands under the list of commands. */
+function epilogue(): string {
+  const codes = [...exitCodeTexts].map(([code, text]) => `  ${String(code).padEnd(4)} ${text}`);
+  return [
+    "",
+    "Every command has --help with examples. --json, where a command has it, puts one JSON document on the standard",
+    "output and nothing else; progress and errors go to the standard error. NO_COLOR switches colours off.",
+    "",
+    "Examples:",
+    ...examples.map((example) => `  $ ${example}`),
+    "",
+    "Exit codes:",
+    ...codes,
+  ].join("\n");
+}
 
 /**
  * Runs the program.
@@ -71,7 +88,7 @@ function createProgram(context: Context): Command {
     .description("Train, evaluate, run and inspect SISA language models.")
     .version(manifest.version)
     .option("--debug", "show where an error comes from")
-    .addHelpText("after", exitCodeHelp);
+    .addHelpText("after", epilogue());
   for (const create of commands) program.addCommand(create(context));
   for (const each of [program, ...program.commands]) {
     each.exitOverride().configureOutput({

@@ -1,7 +1,7 @@
 // The model that a command is given: a model folder, a run or its checkpoint, a torch checkpoint, or a folder behind a URL.
 import { readFile, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { CheckpointError, ConfigError, languageModel, type SisaForm } from "@sisa/core";
+import { CheckpointError, ConfigError, languageModel, modelConfigFromJson, type SisaForm } from "@sisa/core";
 import {
   byteTokenizer,
   type LoadedModel,
@@ -12,10 +12,10 @@ import {
   urlStorage,
 } from "@sisa/hub";
 import { directory, loadModel } from "@sisa/hub/node";
-import { checkpointName, listCheckpoints } from "@sisa/train";
+import { checkpointName, listCheckpoints, parseTrainingConfig } from "@sisa/train";
 import { type Command, Option } from "commander";
 import { numberWithin } from "./context.ts";
-import { checkpointsFolder, followPointer, runFile } from "./run-folder.ts";
+import { checkpointsFolder, configOfRun, followPointer, runFile } from "./run-folder.ts";
 
 /** What the command line may say about a model besides its place. */
 export interface ModelOptions {
@@ -60,10 +60,11 @@ export async function loadSource(place: string, cwd: string, options: ModelOptio
   if (heads !== undefined && !isTorch(path)) {
     throw new ConfigError(`--heads is for .pt files; ${place} says itself how many heads it has`);
   }
+  const given = tokenizer ?? (isTorch(path) ? await tokenizerOfTorch(path) : await tokenizerOfSynthetic(path, run));
   const loaded = await loadModel(path, {
     ...(heads === undefined ? {} : { heads }),
     ...(form === undefined ? {} : { form }),
-    ...(tokenizer === undefined ? await tokenizerOfTorch(path) : { tokenizer }),
+    ...(given === undefined ? {} : { tokenizer: given }),
   });
   return { ...withForm(loaded, form), path, ...(run === undefined ? {} : { run }) };
 }
@@ -131,18 +132,34 @@ function isTorch(path: string): boolean {
   return /\.pth?$/.test(path);
 }
 
-/**
- * A torch checkpoint without tokenizer.json beside it still has weights to look at; only its text is out of reach.
- */
-async function tokenizerOfTorch(path: string): Promise<{ tokenizer?: Tokenizer }> {
-  if (!isTorch(path) || (await isFile(join(dirname(path), "tokenizer.json")))) return {};
+/** A torch checkpoint without tokenizer.json beside it still has weights to look at. */
+async function tokenizerOfTorch(path: string): Promise<Tokenizer | undefined> {
+  if (await isFile(join(dirname(path), "tokenizer.json"))) return undefined;
   await using checkpoint = await openTorchCheckpoint(directory(dirname(path)), basename(path));
   const [size = 0] = checkpoint.tensors.get("embed.weight")?.shape ?? [];
+  return withoutText(
+    size,
+    `${path}: has no tokenizer; pass --tokenizer FILE, or put its tokenizer.json beside the checkpoint`,
+  );
+}
+
+/** Models that were trained on generated tokens are measured on such tokens, and have no text. */
+async function tokenizerOfSynthetic(path: string, run: string | undefined): Promise<Tokenizer | undefined> {
+  if (run === undefined || (await isFile(join(path, "tokenizer.json")))) return undefined;
+  const { data } = parseTrainingConfig(await configOfRun(run));
+  if (data.synthetic === undefined) return undefined;
+  const config = modelConfigFromJson(JSON.parse(await readFile(join(path, "config.json"), "utf8")));
+  return withoutText(
+    config.vocabularySize,
+    `${path}: was trained on generated tokens (${data.synthetic}) and has no text; measure it with sisa eval --tasks ` +
+      `${data.synthetic}`,
+  );
+}
+
+/** A tokenizer for what needs its size alone; everything else is refused with a message. */
+function withoutText(size: number, message: string): Tokenizer {
   const refuse = (): never => {
-    throw new CheckpointError(
-      `${path}: has no tokenizer; pass --tokenizer FILE, or put its tokenizer.json beside the checkpoint`,
-    );
+    throw new CheckpointError(message);
   };
-  const text = { encode: refuse, decode: refuse, byteLength: refuse, streamDecoder: refuse };
-  return { tokenizer: { size, endOfText: undefined, ...text } };
+  return { size, endOfText: undefined, encode: refuse, decode: refuse, byteLength: refuse, streamDecoder: refuse };
 }

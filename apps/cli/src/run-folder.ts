@@ -1,5 +1,5 @@
 // What a training run leaves on disk, and where: one folder a run, and `latest`, which leads to the newest.
-import { mkdir, open, readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { CheckpointError, ConfigError } from "@sisa/core";
 import { StorageError } from "@sisa/hub";
@@ -76,6 +76,21 @@ export async function beginRunFolder(folder: string, description: unknown): Prom
   await mkdir(folder, { recursive: true });
   await replaceFile(join(folder, runFile), `${JSON.stringify(description, undefined, 2)}\n`);
   await pointLatest(folder);
+}
+
+/**
+ * The configuration that a run was trained with, not yet checked.
+ * @throws CheckpointError where the folder is that of no run
+ */
+export async function configOfRun(run: string): Promise<unknown> {
+  const path = join(run, runFile);
+  try {
+    const value: unknown = JSON.parse(await readFile(path, "utf8"));
+    if (typeof value === "object" && value !== null && "config" in value) return value.config;
+  } catch (cause) {
+    throw new CheckpointError(`${path}: cannot be read: ${cause instanceof Error ? cause.message : cause}`, { cause });
+  }
+  throw new CheckpointError(`${path}: expected the configuration of a run`);
 }
 
 /** A small file, whole or not at all. */

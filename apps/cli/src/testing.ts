@@ -67,7 +67,7 @@ export interface Outcome {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
-  /** The last line of the output as JSON; undefined where it is none. */
+  /** The last line of the output as JSON; undefined where it is none. With `--json` there is no other line. */
   readonly json: Record<string, unknown> | undefined;
   /** The one line of error, without "error: "; undefined where there is none. */
   readonly error: string | undefined;
@@ -77,7 +77,12 @@ export interface Outcome {
 export async function run(cwd: string, words: readonly string[], options: TestOptions = {}): Promise<Outcome> {
   const io = testIo(cwd, options);
   const code = await main(words, io);
-  return outcome(code, io.written);
+  const result = outcome(code, io.written);
+  const { stdout } = result;
+  if (words.includes("--json") && stdout !== "" && (result.json === undefined || stdout.trimEnd().includes("\n"))) {
+    throw new Error(`expected one JSON document on the standard output, got:\n${stdout}`);
+  }
+  return result;
 }
 
 export function outcome(code: number, { stdout, stderr }: { stdout: string; stderr: string }): Outcome {

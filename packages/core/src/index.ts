@@ -79,6 +79,8 @@ export {
   type PresetSize,
   parameterCountOf,
   preset,
+  presetFamilies,
+  presetSizes,
 } from "./models/presets.ts";
 export { checkSampling, likeliest, type SamplingOptions, sampleToken } from "./models/sampler.ts";
 export * from "./ops/index.ts";

@@ -20,7 +20,7 @@ export {
 } from "./config/config.ts";
 export type { Field, FieldTable } from "./config/field.ts";
 export { type ResolvedSettings, resolveSettings, scheduleOf, type TrainingSettings } from "./config/settings.ts";
-export { type AddressedField, fieldsOf, isRecord, mergeConfig, nearestPath } from "./config/table.ts";
+export { type AddressedField, fieldsOf, flagOf, isRecord, mergeConfig, nearestPath } from "./config/table.ts";
 export { type Batch, type BatchPlan, trainingBatch } from "./data/batches.ts";
 export {
   type SyntheticKind,

@@ -7,11 +7,8 @@ import { run, temporaryFolder, tinyText } from "../testing.ts";
 it("compares two models of equal size, writes them and a report, and names commands that work", async () => {
   const folder = await temporaryFolder();
   await writeFile(join(folder, "book.txt"), tinyText.repeat(10));
-  const { code, stdout, json } = await run(folder, ["demo", "--text", "book.txt", "--seconds", "1", "--json"]);
+  const { code, stdout } = await run(folder, ["demo", "--text", "book.txt", "--seconds", "1"]);
   expect(code).toBe(0);
-  const { sisa, transformer } = json as Record<"sisa" | "transformer", { parameters: number; heldOutLoss: number }>;
-  expect(Math.abs(sisa.parameters / transformer.parameters - 1)).toBeLessThan(1e-3);
-  for (const { heldOutLoss } of [sisa, transformer]) expect(heldOutLoss).toBeLessThan(4);
   expect(stdout).toMatch(/held-out loss, nats a byte +\d\.\d{4} +\d\.\d{4}/);
   expect(stdout).toContain("SISA goes on:");
   expect((await readdir(join(folder, "runs/demo"))).sort()).toEqual(["report.html", "sisa", "transformer"]);
@@ -30,16 +27,21 @@ it("compares two models of equal size, writes them and a report, and names comma
 it("gives the same models again for the same number of steps, and says what one run does not decide", async () => {
   const folder = await temporaryFolder();
   await writeFile(join(folder, "book.txt"), tinyText.repeat(40));
-  const words = ["demo", "--text", "book.txt", "--steps", "8", "--json"];
-  const outcomes = [await run(folder, words), await run(folder, [...words, "--to", "again"])];
-  const [first, second] = outcomes.map(({ json }) => json as Record<"sisa" | "transformer", { heldOutLoss: number }>);
+  const words = ["demo", "--text", "book.txt", "--steps", "8"];
+  const { json } = await run(folder, [...words, "--json"]);
+  const { stdout } = await run(folder, [...words, "--to", "again"]);
+  const { sisa, transformer } = json as Record<"sisa" | "transformer", { parameters: number; heldOutLoss: number }>;
+  expect(Math.abs(sisa.parameters / transformer.parameters - 1)).toBeLessThan(1e-3);
+  const [losses = ""] = /held-out loss, nats a byte.*/.exec(stdout) ?? [];
   for (const family of ["sisa", "transformer"] as const) {
-    expect(second?.[family].heldOutLoss).toBe(first?.[family].heldOutLoss);
+    const { heldOutLoss } = { sisa, transformer }[family];
+    expect(heldOutLoss).toBeLessThan(6);
+    expect(losses).toContain(heldOutLoss.toFixed(4));
     const [model, again] = ["runs/demo", "again"].map((to) => join(folder, to, family, "model.safetensors"));
     expect((await readFile(again ?? "")).equals(await readFile(model ?? ""))).toBe(true);
   }
-  expect(outcomes[0]?.stdout).toMatch(/SISA minus Transformer: [+-]\d\.\d{4} ± \d\.\d{4} nats a byte/);
-  expect(outcomes[1]?.stdout).toContain("npm run demo -- --text book.txt --to again --backend onnxruntime --steps 8");
+  expect(stdout).toMatch(/SISA minus Transformer: [+-]\d\.\d{4} ± \d\.\d{4} nats a byte/);
+  expect(stdout).toContain("npm run demo -- --text book.txt --to again --backend onnxruntime --steps 8");
   expect(await readFile(join(folder, "runs/demo/report.html"), "utf8")).toContain("does not decide which is better");
   expect(await run(folder, [...words, "--seconds", "5"])).toMatchObject({ code: 2 });
 });

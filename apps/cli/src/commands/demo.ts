@@ -32,7 +32,7 @@ import { type Command, Option } from "commander";
 import { openBackend } from "../backends.ts";
 import { backendOption, type Context, command, jsonOption, numberWithin } from "../context.ts";
 import { InterruptedError } from "../exit-codes.ts";
-import { type Io, note, paint, printLine, type Signal } from "../io.ts";
+import { forPeople, type Io, note, paint, printJson, printLine, type Signal } from "../io.ts";
 import { printNextSteps, shellWord, shownPath } from "../next-steps.ts";
 import { replaceFile, reportFile } from "../run-folder.ts";
 import { secondsPerRound } from "../step-fit.ts";
@@ -164,22 +164,23 @@ async function compare(io: Io, options: Options, startMs: number, signal: AbortS
   const report = join(folder, reportFile);
   await replaceFile(report, await reportOf(runs, corpus));
 
-  printComparison(io, runs);
-  printLine(io, `\n  ${verdict(runs).replace(". ", ".\n  ")}`);
-  printLine(io, `  The same again: ${commandOf(options, steps)}`);
+  const shown = forPeople(io, options.json);
+  printComparison(shown, runs);
+  printLine(shown, `\n  ${verdict(runs).replace(". ", ".\n  ")}`);
+  printLine(shown, `  The same again: ${commandOf(options, steps)}`);
   for (const { name, sample } of runs) {
-    printLine(io, `\n${paint(io, io.stdout, "bold", `${name} goes on:`)}`);
-    printLine(io, indented(corpus.prompt + sample));
+    printLine(shown, `\n${paint(shown, shown.stdout, "bold", `${name} goes on:`)}`);
+    printLine(shown, indented(corpus.prompt + sample));
   }
   const [sisa, transformer] = contestants.map(({ family }) => shownPath(io, join(folder, family)));
-  printLine(io, `\nmodels  ${sisa} and ${transformer}`);
+  printLine(shown, `\nmodels  ${sisa} and ${transformer}`);
   printLine(
-    io,
+    shown,
     `report  ${shownPath(io, report)}, to be opened in a browser: loss curves, lambda and half-life by head`,
   );
   const place = shellWord(sisa ?? "");
   const text = shellWord(shownPath(io, corpus.path));
-  printNextSteps(io, [
+  printNextSteps(shown, [
     [`generate ${place} ${shellWord(corpus.prompt.trim().split("\n").at(-1) ?? "")}`, "continue a text of yours"],
     [`inspect ${place} --text ${text}`, "parameters, lambda and half-life by head, bytes of cache"],
     [`eval ${place} --text README.md`, "how well it predicts another text"],
@@ -190,7 +191,7 @@ async function compare(io: Io, options: Options, startMs: number, signal: AbortS
       family,
       { parameters: parameterCount(model), heldOutLoss, bitsPerByte, elapsedSeconds },
     ]);
-    printLine(io, JSON.stringify({ folder, steps, ...Object.fromEntries(results) }));
+    printJson(io, { folder, steps, ...Object.fromEntries(results) });
   }
 }
 

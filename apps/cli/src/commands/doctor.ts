@@ -6,7 +6,7 @@ import manifest from "../../package.json" with { type: "json" };
 import { backendChoices, defaultBackend } from "../backends.ts";
 import { type Context, command, jsonOption } from "../context.ts";
 import { errorLine, exitCode } from "../exit-codes.ts";
-import { paint, printLine } from "../io.ts";
+import { forPeople, paint, printJson, printLine } from "../io.ts";
 import { byteText } from "../table.ts";
 
 interface BackendReport {
@@ -32,25 +32,26 @@ export function doctorCommand({ io, finish }: Context): Command {
         memoryBytes: totalmem(),
         freeMemoryBytes: freemem(),
       };
-      printLine(io, `sisa       ${machine.sisa}`);
-      printLine(io, `Node       ${machine.node}`);
-      printLine(io, `system     ${machine.system}`);
-      printLine(io, `processor  ${machine.processor}, ${machine.cores} cores`);
-      printLine(io, `memory     ${byteText(machine.memoryBytes)}, ${byteText(machine.freeMemoryBytes)} free`);
-      printLine(io, "");
+      const shown = forPeople(io, json);
+      printLine(shown, `sisa       ${machine.sisa}`);
+      printLine(shown, `Node       ${machine.node}`);
+      printLine(shown, `system     ${machine.system}`);
+      printLine(shown, `processor  ${machine.processor}, ${machine.cores} cores`);
+      printLine(shown, `memory     ${byteText(machine.memoryBytes)}, ${byteText(machine.freeMemoryBytes)} free`);
+      printLine(shown, "");
       const backends: BackendReport[] = [];
       for (const { name, description, open } of backendChoices) {
         const report = await tryBackend(name, open);
         backends.push(report);
         const mark = report.works
-          ? paint(io, io.stdout, "green", "works  ")
-          : paint(io, io.stdout, "yellow", "missing");
+          ? paint(shown, shown.stdout, "green", "works  ")
+          : paint(shown, shown.stdout, "yellow", "missing");
         printLine(
-          io,
+          shown,
           `${name.padEnd(12)} ${mark}  ${report.works ? `${description}; ${report.detail}` : report.detail}`,
         );
       }
-      if (json) printLine(io, JSON.stringify({ ...machine, backends }));
+      if (json) printJson(io, { ...machine, backends });
       if (!backends.some(({ name, works }) => name === defaultBackend && works)) finish(exitCode.failed);
     });
 }

@@ -1,7 +1,6 @@
 // sisa eval: what a model knows, by tasks.
-import { readFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import { CheckpointError, ConfigError, DataError, parameterCount } from "@sisa/core";
+import { ConfigError, DataError, parameterCount } from "@sisa/core";
 import {
   arraySource,
   evaluate,
@@ -24,10 +23,10 @@ import { backendOption, type Context, command, jsonOption, numberWithin, wholeNu
 import { openTrainingData } from "../data-source.ts";
 import { fileNameOf, itemFile } from "../evaluation-source.ts";
 import { InterruptedError } from "../exit-codes.ts";
-import { type Io, note, printLine } from "../io.ts";
+import { forPeople, type Io, note, printJson, printLine } from "../io.ts";
 import { addModelOptions, loadSource, type ModelOptions, type ModelSource } from "../model-source.ts";
 import { shownPath } from "../next-steps.ts";
-import { replaceFile, reportFile, requireFolder, runFile } from "../run-folder.ts";
+import { configOfRun, replaceFile, reportFile, requireFolder } from "../run-folder.ts";
 import { countText } from "../table.ts";
 
 interface Options extends ModelOptions {
@@ -73,6 +72,7 @@ export function evalCommand({ io }: Context): Command {
     .action(async (place: string, options: Options) => {
       if (options.tasks.length === 0) throw new ConfigError(`--tasks: expected ${taskNames.join(", ")}, got nothing`);
       for (const name of options.tasks) findTask(name);
+      const shown = forPeople(io, options.json);
       const source = await loadSource(place, io.cwd, options);
       const folder = resolve(io.cwd, options.to ?? resultFolder(source));
       await requireFolder(folder, "--to");
@@ -106,7 +106,7 @@ export function evalCommand({ io }: Context): Command {
           } finally {
             log.close();
           }
-          printLine(io, `${task.name.padEnd(18)} ${resultText(results[task.name])}`);
+          printLine(shown, `${task.name.padEnd(18)} ${resultText(results[task.name])}`);
         }
       } finally {
         offSignal();
@@ -114,8 +114,8 @@ export function evalCommand({ io }: Context): Command {
       const title = `Evaluation of ${basename(source.run ?? source.path)}`;
       const subtitle = `${source.path}, ${countText(model.parameters)} parameters`;
       await replaceFile(join(folder, reportFile), evaluationReport(Object.values(results), { title, subtitle }));
-      printLine(io, `results ${shownPath(io, folder)}, report ${shownPath(io, join(folder, reportFile))}`);
-      if (options.json) printLine(io, JSON.stringify({ model, folder, results }));
+      printLine(shown, `results ${shownPath(io, folder)}, report ${shownPath(io, join(folder, reportFile))}`);
+      if (options.json) printJson(io, { model, folder, results });
     });
 }
 
@@ -195,17 +195,6 @@ export async function windowsOf(
   if (needed > vocabularySize) {
     throw new DataError(`${run}: its data has ${needed} token ids, the model ${vocabularySize}`);
   }
-  note(io, `held-out part of ${data.text ?? data.shards}`);
+  note(io, `held-out part of ${data.text ?? data.shards ?? data.synthetic}`);
   return { tokens: heldOut, sequenceLength: options.sequenceLength ?? Math.min(data.sequenceLength, maximumLength) };
-}
-
-async function configOfRun(run: string): Promise<unknown> {
-  const path = join(run, runFile);
-  try {
-    const value: unknown = JSON.parse(await readFile(path, "utf8"));
-    if (typeof value === "object" && value !== null && "config" in value) return value.config;
-  } catch (cause) {
-    throw new CheckpointError(`${path}: cannot be read: ${cause instanceof Error ? cause.message : cause}`, { cause });
-  }
-  throw new CheckpointError(`${path}: expected the configuration of a run`);
 }

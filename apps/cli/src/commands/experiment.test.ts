@@ -36,8 +36,9 @@ beforeAll(async () => {
 
 describe("sisa experiment", () => {
   it("trains every model on every workload with every seed, and writes one table and a report", async () => {
-    const { code, stdout, json } = await run(folder, ["experiment", "smoke.json", "--json"]);
+    const { code, json } = await run(folder, ["experiment", "smoke.json", "--json"]);
     expect(code).toBe(0);
+    const { stdout } = await run(folder, ["experiment", "smoke.json"]);
     expect(stdout).toMatch(/\| sisa 1m \| 0, 1 \| 3,\d{3} \| \d\.\d{4} ± \d\.\d{4} \|/);
     const rows = json?.rows as { workload: string; model: string; seeds: number[]; values: Record<string, unknown> }[];
     expect(rows.map(({ workload, model }) => [workload, model])).toEqual([

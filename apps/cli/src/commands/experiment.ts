@@ -13,8 +13,8 @@ import { nameOfConfig, readConfigFile } from "../config-file.ts";
 import { type Context, command, jsonOption } from "../context.ts";
 import { exitCode, InterruptedError } from "../exit-codes.ts";
 import { type Experiment, type PlannedRun, planExperiment } from "../experiment/plan.ts";
-import { describeRun, executeRun, experimentFolder, readResult } from "../experiment/run.ts";
-import { type Io, note, printLine, type Signal } from "../io.ts";
+import { describeRun, executeRun, experimentFolder, type RunResult, readResult } from "../experiment/run.ts";
+import { forPeople, type Io, note, printJson, printLine, type Signal } from "../io.ts";
 import { shownPath } from "../next-steps.ts";
 import { checkpointsFolder, metricsFileName, replaceFile, reportFile, requireFolder, runFile } from "../run-folder.ts";
 
@@ -41,7 +41,8 @@ export function experimentCommand({ io, words }: Context): Command {
       await requireFolder(folder, "output");
       const session = new Session(io, experiment, folder);
       if (options.run !== undefined) {
-        await session.runHere(session.find(options.run));
+        const result = await session.runHere(session.find(options.run));
+        if (options.json) printJson(io, result);
         return;
       }
       const runs = experiment.runs.filter(({ id }) => id.includes(options.only ?? ""));
@@ -49,9 +50,10 @@ export function experimentCommand({ io, words }: Context): Command {
         throw new ConfigError(`--only: no run holds "${options.only}"; there are ${session.names()}`);
       await session.runAll(runs, words);
       const table = await session.writeTable();
-      printLine(io, table.trimEnd());
+      const shown = forPeople(io, options.json);
+      printLine(shown, table.trimEnd());
       printLine(
-        io,
+        shown,
         `table ${shownPath(io, join(folder, "table.md"))}, report ${shownPath(io, join(folder, reportFile))}`,
       );
       if (options.json) printLine(io, await readFile(join(folder, "table.json"), "utf8").then((text) => text.trim()));
@@ -102,7 +104,7 @@ class Session {
     );
   }
 
-  async runHere(run: PlannedRun): Promise<void> {
+  async runHere(run: PlannedRun): Promise<RunResult> {
     await this.#requireSame(run);
     const stopping = new AbortController();
     const offSignal = this.#io.onSignal((signal) => {
@@ -110,7 +112,7 @@ class Session {
       stopping.abort(new InterruptedError(signal, `${run.id}: stopped and saved; the same command goes on from there`));
     });
     try {
-      await executeRun(this.#experiment, run, this.#io, stopping.signal);
+      return await executeRun(this.#experiment, run, this.#io, stopping.signal);
     } finally {
       offSignal();
     }

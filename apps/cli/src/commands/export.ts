@@ -4,7 +4,7 @@ import { directory } from "@sisa/hub/node";
 import { exportOnnx, type WeightType } from "@sisa/onnx";
 import { type Command, Option } from "commander";
 import { type Context, command, jsonOption } from "../context.ts";
-import { note, printLine } from "../io.ts";
+import { forPeople, note, printJson, printLine } from "../io.ts";
 import { addModelOptions, loadSource, type ModelOptions, type ModelSource } from "../model-source.ts";
 import { shownPath } from "../next-steps.ts";
 import { requireFolder } from "../run-folder.ts";
@@ -41,6 +41,7 @@ export function exportCommand({ io }: Context): Command {
   return addModelOptions(created)
     .addOption(jsonOption())
     .action(async (place: string, options: Options) => {
+      const shown = forPeople(io, options.json);
       const folder = resolve(io.cwd, options.to);
       await requireFolder(folder, "--to");
       const source = await loadSource(place, io.cwd, options);
@@ -49,12 +50,15 @@ export function exportCommand({ io }: Context): Command {
       const files = await exportOnnx(source, { dtypes: options.dtype, ...(heldOut && { heldOut }) });
       for (const [name, bytes] of Object.entries(files)) {
         await storage.write(name, bytes);
-        printLine(io, `${shownPath(io, join(folder, name))}  ${byteText(bytes.length)}`);
+        printLine(shown, `${shownPath(io, join(folder, name))}  ${byteText(bytes.length)}`);
       }
-      printLine(io, "onnx/model.onnx: a decoder whose caches grow; onnx/model_fixed.onnx: caches of a fixed capacity");
+      printLine(
+        shown,
+        "onnx/model.onnx: a decoder whose caches grow; onnx/model_fixed.onnx: caches of a fixed capacity",
+      );
       if (options.json) {
         const sizes = Object.entries(files).map(([name, { length }]) => [name, length]);
-        printLine(io, JSON.stringify({ folder, files: Object.fromEntries(sizes) }));
+        printJson(io, { folder, files: Object.fromEntries(sizes) });
       }
     });
 

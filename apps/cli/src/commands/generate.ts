@@ -5,7 +5,7 @@ import { type Command, Option } from "commander";
 import { openBackend } from "../backends.ts";
 import { backendOption, type Context, command, jsonOption, numberWithin } from "../context.ts";
 import { InterruptedError } from "../exit-codes.ts";
-import { note, printLine } from "../io.ts";
+import { forPeople, note, printJson } from "../io.ts";
 import { addModelOptions, loadSource, type ModelOptions } from "../model-source.ts";
 
 interface Options extends ModelOptions {
@@ -83,14 +83,15 @@ export function generateCommand({ io }: Context): Command {
         ...(topK === undefined ? {} : { topK }),
         ...(topP === undefined ? {} : { topP }),
       };
-      if (options.echo) io.stdout.write(prompt);
+      const shown = forPeople(io, options.json);
+      if (options.echo) shown.stdout.write(prompt);
       const decoder = tokenizer.streamDecoder();
       const matcher = new StopMatcher(options.stop ?? []);
       let text = "";
       let count = 0;
       const show = (part: string): void => {
         text += part;
-        if (part !== "") io.stdout.write(part);
+        if (part !== "") shown.stdout.write(part);
       };
       const startMs = performance.now();
       let firstMs = startMs;
@@ -105,7 +106,7 @@ export function generateCommand({ io }: Context): Command {
       } finally {
         offSignal();
         // What was refused before the first token has no output to end.
-        if (count > 0 || options.echo) io.stdout.write("\n");
+        if (count > 0 || options.echo) shown.stdout.write("\n");
       }
       const seconds = (performance.now() - firstMs) / 1000;
       // The first token includes reading the prompt and compiling.
@@ -114,7 +115,7 @@ export function generateCommand({ io }: Context): Command {
       note(io, `${count} tokens${speed}, first after ${((firstMs - startMs) / 1000).toFixed(2)} s`);
       if (options.json) {
         const reason = matcher.stopped ? "stop" : count < maxTokens ? "end" : "length";
-        printLine(io, JSON.stringify({ prompt, text, tokens: count, reason, tokensPerSecond }));
+        printJson(io, { prompt, text, tokens: count, reason, tokensPerSecond });
       }
     });
 

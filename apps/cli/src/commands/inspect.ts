@@ -7,8 +7,8 @@ import { textFiles } from "@sisa/train/node";
 import type { Command } from "commander";
 import { openBackend } from "../backends.ts";
 import { backendOption, type Context, command, jsonOption } from "../context.ts";
-import { cacheBytesPerToken, parametersByPart } from "../inspection.ts";
-import { type Io, paint, printLine } from "../io.ts";
+import { cacheBytes, parametersByPart } from "../inspection.ts";
+import { type Io, paint, printJson, printLine } from "../io.ts";
 import { addModelOptions, loadSource, type ModelOptions, type ModelSource } from "../model-source.ts";
 import { byteText, countText, shortNumber, textTable } from "../table.ts";
 
@@ -36,8 +36,8 @@ export function inspectCommand({ io }: Context): Command {
       const source = await loadSource(place, io.cwd, options);
       const decay = options.text === undefined ? undefined : await measureOn(source, options.text, options.backend, io);
       const heads = headTable(source.parameters, decay);
-      print(io, source, heads);
-      if (options.json) printLine(io, JSON.stringify(asJson(source, heads)));
+      if (options.json) printJson(io, asJson(source, heads));
+      else print(io, source, heads);
     });
 }
 
@@ -89,32 +89,49 @@ function print(io: Io, { model, path, tokenizer }: ModelSource, heads: HeadTable
   ]);
   for (const line of textTable([...shares, ["all", countText(total), ""]])) printLine(io, line);
 
-  heading("Cache, bytes for a token in float32");
-  const cache = cacheBytesPerToken(model);
-  const cacheTotal = [...cache.values()].reduce((sum, bytes) => sum + bytes, 0);
-  const rows = [...cache].map(([entry, bytes]) => [entry, countText(bytes)]);
-  const full = `${byteText(cacheTotal * maximumLength)} for ${countText(maximumLength)} tokens`;
-  for (const line of textTable([...rows, ["all", countText(cacheTotal)]])) printLine(io, line);
-  printLine(io, `  ${full}`);
+  const { perToken, fixed } = cacheBytes(model);
+  const tokenBytes = sumOf(perToken);
+  const fixedBytes = sumOf(fixed);
+  const table = (rows: ReadonlyMap<string, number>, all: number): void => {
+    const lines = [...rows].map(([entry, bytes]) => [entry, countText(bytes)]);
+    for (const line of textTable([...lines, ["all", countText(all)]])) printLine(io, line);
+  };
+  if (tokenBytes > 0) {
+    heading("Cache, bytes for a token in float32");
+    table(perToken, tokenBytes);
+  }
+  if (fixedBytes > 0) {
+    heading("State of a sequence, bytes in float32, however long it is");
+    table(fixed, fixedBytes);
+  }
+  const all = byteText(tokenBytes * maximumLength + fixedBytes);
+  printLine(io, `  ${all} for ${countText(maximumLength)} tokens`);
 
   if (heads === undefined) return;
-  const table = (title: string, values: HeadValues): void => {
+  const printHeads = (title: string, values: HeadValues): void => {
     heading(title);
     const columns = Array.from({ length: headCount }, (_, head) => `head ${head}`);
     const lines = values.map((row, index) => [`layer ${heads.layers[index] ?? index}`, ...row.map(shortNumber)]);
     for (const line of textTable([["", ...columns], ...lines])) printLine(io, line);
   };
-  table("Lambda, weight of the importance in the score", heads.lambda);
-  table("Half-life in tokens, by the learned bias", heads.halfLife);
-  if (heads.measuredHalfLife !== undefined) table("Half-life in tokens, measured on the text", heads.measuredHalfLife);
+  printHeads("Lambda, weight of the importance in the score", heads.lambda);
+  printHeads("Half-life in tokens, by the learned bias", heads.halfLife);
+  if (heads.measuredHalfLife !== undefined)
+    printHeads("Half-life in tokens, measured on the text", heads.measuredHalfLife);
 }
 
 function asJson({ model, path }: ModelSource, heads: HeadTable | undefined): object {
+  const { perToken, fixed } = cacheBytes(model);
   return {
     path,
     config: model.config,
     parameters: { all: parameterCount(model), ...Object.fromEntries(parametersByPart(model)) },
-    cacheBytesPerToken: Object.fromEntries(cacheBytesPerToken(model)),
+    cacheBytesPerToken: Object.fromEntries(perToken),
+    stateBytes: Object.fromEntries(fixed),
     ...(heads === undefined ? {} : { heads }),
   };
+}
+
+function sumOf(bytes: ReadonlyMap<string, number>): number {
+  return [...bytes.values()].reduce((sum, value) => sum + value, 0);
 }

@@ -7,7 +7,7 @@ import { type PrepareOptions, type PrepareProgress, prepare } from "@sisa/hub/no
 import { type Command, Option } from "commander";
 import { type Context, command, jsonOption, numberWithin } from "../context.ts";
 import { InterruptedError } from "../exit-codes.ts";
-import { type Io, note, printLine } from "../io.ts";
+import { forPeople, type Io, note, printJson, printLine } from "../io.ts";
 import { openTokenizer } from "../model-source.ts";
 import { printNextSteps, shellWord, shownPath } from "../next-steps.ts";
 import { clockText, countText, shortNumber } from "../table.ts";
@@ -55,6 +55,7 @@ export function prepareCommand({ io }: Context): Command {
     .option("--threads <number>", `threads; 0 works in the main one (default: ${availableParallelism()})`, whole(0))
     .addOption(jsonOption())
     .action(async (paths: readonly string[], options: Options) => {
+      const shown = forPeople(io, options.json);
       const tokenizer = await openTokenizer(options.tokenizer, io.cwd);
       const files = (await Promise.all(paths.map((path) => filesOf(resolve(io.cwd, path))))).flat();
       const to = resolve(io.cwd, options.to);
@@ -81,10 +82,10 @@ export function prepareCommand({ io }: Context): Command {
         for (const [name, split] of Object.entries({ train, "held out": heldOut })) {
           const perToken = split.tokens === 0 ? "" : `, ${shortNumber(split.bytes / split.tokens)} bytes a token`;
           const [tokens, documents] = [countText(split.tokens), countText(split.documents)];
-          printLine(io, `${name.padEnd(9)} ${tokens} tokens of ${documents} documents${perToken}`);
+          printLine(shown, `${name.padEnd(9)} ${tokens} tokens of ${documents} documents${perToken}`);
         }
         if (skippedDocuments > 0)
-          printLine(io, `skipped   ${countText(skippedDocuments)} documents that are not UTF-8`);
+          printLine(shown, `skipped   ${countText(skippedDocuments)} documents that are not UTF-8`);
         const folder = shellWord(shownPath(io, to));
         if (heldOut.tokens < leastHeldOut) {
           note(
@@ -92,14 +93,14 @@ export function prepareCommand({ io }: Context): Command {
             "Nothing is held out, and training measures its loss there: prepare with a larger --held-out to train.",
           );
         } else {
-          printNextSteps(io, [
+          printNextSteps(shown, [
             [`train --data.shards ${folder} --model.preset sisa --model.size 5m --steps 1000`, "train on the shards"],
           ]);
         }
         if (options.json) {
           const counts = ({ tokens, documents, bytes }: typeof train) => ({ tokens, documents, bytes });
           const result = { to, train: counts(train), heldOut: counts(heldOut) };
-          printLine(io, JSON.stringify({ ...result, skippedDocuments, emptyDocuments, elapsedSeconds }));
+          printJson(io, { ...result, skippedDocuments, emptyDocuments, elapsedSeconds });
         }
       } finally {
         offSignal();

@@ -5,9 +5,9 @@ import { CheckpointError, ConfigError } from "@sisa/core";
 import { type LogEntry, serve } from "@sisa/serve/node";
 import { type Command, Option } from "commander";
 import { openBackend } from "../backends.ts";
-import { backendOption, type Context, command, numberWithin } from "../context.ts";
+import { backendOption, type Context, command, jsonOption, numberWithin } from "../context.ts";
 import { errorLine } from "../exit-codes.ts";
-import { note, printLine } from "../io.ts";
+import { note, printJson, printLine } from "../io.ts";
 import { addModelOptions, loadSource, type ModelOptions } from "../model-source.ts";
 
 interface Options extends ModelOptions {
@@ -21,6 +21,7 @@ interface Options extends ModelOptions {
   readonly shutdownTimeout: number;
   readonly quiet?: boolean;
   readonly backend: string;
+  readonly json?: boolean;
 }
 
 export function serveCommand({ io }: Context): Command {
@@ -49,6 +50,7 @@ export function serveCommand({ io }: Context): Command {
     .option("--quiet", "no line for every request");
   return addModelOptions(created)
     .addOption(backendOption())
+    .addOption(jsonOption())
     .addHelpText("after", "\nEnvironment:\n  SISA_API_KEY  asked for everywhere but at /health and /ready")
     .action(async (place: string, options: Options) => {
       const apiKey = io.env.SISA_API_KEY;
@@ -58,11 +60,12 @@ export function serveCommand({ io }: Context): Command {
         options.chatTemplate === undefined ? undefined : await readText(options.chatTemplate, io.cwd);
       await using backend = await openBackend(options.backend);
       const stopped = new Promise<string>((resolveSignal) => io.onSignal(resolveSignal));
+      const modelName = options.name ?? basename(source.run ?? source.path);
       const server = await serve(source, {
         backend,
         port: options.port,
         host: options.host,
-        modelName: options.name ?? basename(source.run ?? source.path),
+        modelName,
         slots: options.slots,
         queueLength: options.queue,
         ...(options.context === undefined ? {} : { contextLength: options.context }),
@@ -70,7 +73,8 @@ export function serveCommand({ io }: Context): Command {
         ...(chatTemplate === undefined ? {} : { chatTemplate }),
         ...(options.quiet ? {} : { log: (entry: LogEntry) => note(io, logLine(entry)) }),
       });
-      printLine(io, `serving ${source.path} at ${server.url}`);
+      if (options.json) printJson(io, { url: server.url, port: server.port, model: modelName, path: source.path });
+      else printLine(io, `serving ${source.path} at ${server.url}`);
       const signal = await stopped;
       note(io, `${signal}: taking no more requests; answers that were begun have ${options.shutdownTimeout} s`);
       await server.close(options.shutdownTimeout * 1000);

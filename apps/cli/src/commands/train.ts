@@ -35,7 +35,7 @@ import { nameOfConfig, readConfigFile } from "../config-file.ts";
 import { type Context, command, jsonOption } from "../context.ts";
 import { openTrainingData, withAbsolutePaths } from "../data-source.ts";
 import { InterruptedError } from "../exit-codes.ts";
-import { type Io, note, printLine, type Signal } from "../io.ts";
+import { forPeople, type Io, note, printJson, printLine, type Signal } from "../io.ts";
 import { callOf, printNextSteps, shellWord, shownPath } from "../next-steps.ts";
 import { splitTrainWords } from "../overrides.ts";
 import {
@@ -216,21 +216,26 @@ class TrainingSession {
   }
 
   print(run: TrainingRun, json: boolean): void {
-    const io = this.#io;
+    const io = forPeople(this.#io, json);
     const folder = shownPath(io, this.#folder);
     const bits = run.bitsPerByte === undefined ? "" : ` (${run.bitsPerByte.toFixed(3)} bits a byte)`;
     printLine(io, `held-out loss ${run.heldOutLoss.toFixed(4)} nats a token${bits} after ${run.step} steps`);
     printLine(io, `run ${folder}${this.#config.report ? `, report ${join(folder, reportFile)}` : ""}`);
     const place = shellWord(folder);
-    printNextSteps(io, [
+    const { synthetic, sequenceLength } = this.#config.data;
+    const ofText = [
       [`generate ${place} "Once upon" --max-tokens 100`, "continue a text"],
       [`eval ${place} --tasks perplexity`, "all of the held-out text"],
+    ] as const;
+    const ofRules = [[`eval ${place} --tasks ${synthetic} --lengths ${sequenceLength}`, "new sequences"]] as const;
+    printNextSteps(io, [
+      ...(synthetic === undefined ? ofText : ofRules),
       [`inspect ${place}`, "parameters, lambda and half-life by head"],
     ]);
     if (!json) return;
     const { step, skipped, elapsedSeconds, heldOutLoss, bitsPerByte } = run;
     const result = { run: this.#folder, step, skipped, elapsedSeconds, heldOutLoss, bitsPerByte };
-    printLine(io, JSON.stringify({ ...result, parameters: parameterCount(run.model) }));
+    printJson(this.#io, { ...result, parameters: parameterCount(run.model) });
   }
 }
 

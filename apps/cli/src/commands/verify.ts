@@ -5,18 +5,20 @@ import { openSafetensors } from "@sisa/hub";
 import { directory } from "@sisa/hub/node";
 import { type Command, Option } from "commander";
 import { openBackend } from "../backends.ts";
-import { backendOption, type Context, command } from "../context.ts";
+import { backendOption, type Context, command, jsonOption } from "../context.ts";
 import { exitCode } from "../exit-codes.ts";
-import { note, paint, printLine } from "../io.ts";
+import { forPeople, note, paint, printJson, printLine } from "../io.ts";
+import { textTable } from "../table.ts";
 import { verifyGolden } from "../verify.ts";
 
 interface Options {
   readonly backend: string;
   readonly form: SisaForm;
+  readonly json?: boolean;
 }
 
 export function verifyCommand({ io, finish }: Context): Command {
-  return command("verify", "compare with a golden file; the last line of the output is one JSON object", [
+  return command("verify", "compare with a golden file; the last line of the output is one JSON document", [
     "sisa verify fixtures/sisa-tiny-a.safetensors",
     "sisa verify fixtures/sisa-train-10-steps.safetensors --backend reference",
     "sisa verify fixtures/sisa-tiny-clamped.safetensors --form sdpa",
@@ -28,6 +30,7 @@ export function verifyCommand({ io, finish }: Context): Command {
         .choices(["exact", "sdpa"])
         .default("exact"),
     )
+    .addOption(jsonOption())
     .action(async (file: string, options: Options) => {
       const path = resolve(io.cwd, file);
       await using golden = await openSafetensors(directory(dirname(path)), basename(path));
@@ -39,7 +42,17 @@ export function verifyCommand({ io, finish }: Context): Command {
         note(io, "Where the paper's clamp is active, only --form sdpa reproduces its numbers.");
       }
       const { backend: backendName, form } = options;
-      printLine(io, JSON.stringify({ file, kind, backend: backendName, form, passed, ...figures }));
+      const shown = forPeople(io, options.json);
+      for (const line of textTable(Object.entries(figures).map(([name, value]) => [name, figureText(value)]))) {
+        printLine(shown, line);
+      }
+      printLine(shown, passed ? paint(shown, shown.stdout, "green", "reproduced") : "not reproduced");
+      printJson(io, { file, kind, backend: backendName, form, passed, ...figures });
       if (!passed) finish(exitCode.failed);
     });
+}
+
+/** Counts and names as they are, differences in two digits. */
+function figureText(value: number | string): string {
+  return typeof value === "string" || Number.isInteger(value) ? String(value) : value.toExponential(1);
 }

@@ -21,6 +21,12 @@ const transformerSizes = {
   "369m": { width: 1024, heads: 16, layers: 24, feedForwardWidth: 2944 },
 } as const satisfies Record<PresetSize, TransformerSizes>;
 
+/** Names of all sizes, smallest first. */
+export const presetSizes: readonly PresetSize[] = Object.keys(transformerSizes) as PresetSize[];
+
+/** Names of all families, SISA first. */
+export const presetFamilies: readonly Family[] = Object.keys(families) as Family[];
+
 /** Layers that the paper gives its state space models, all with N = 64. They are kept, and not quite as large. */
 const paperLayers: { readonly [family: string]: { readonly [size: string]: number } } = {
   mamba2: { "50m": 14, "152m": 31, "369m": 49 },

@@ -8,6 +8,8 @@ export type Checked<T> = { readonly value: T } | { readonly expected: string };
 export interface Field<T> {
   /** What a value must be, as in "a whole number >= 1". */
   readonly expected: string;
+  /** All the words that a value can be, where there are only some. */
+  readonly choices?: readonly string[];
   /** Used where the field is not given. Without one, the field stays undefined, or its owner derives it. */
   readonly default?: T;
   /** How a derived default comes about, for help. */
@@ -138,6 +140,7 @@ export function choice<const C extends readonly string[]>(
 ): Field<C[number]> {
   const expected = `one of ${choices.join(", ")}`;
   return {
+    choices,
     expected,
     check: (value) => {
       const found = choices.find((word) => word === value);
