@@ -1,4 +1,4 @@
-// Composites as one kernel each: norms, rotation, gates, the optimizer, and the loss. Narrow floats are computed in float.
+// Composites as one kernel each: norms, rotation, gates, and the loss. Narrow floats are computed in float.
 #include "eight.cuh"
 
 // y = x / sqrt(mean(x^2) + epsilon) * weight, one warp a row. width is a multiple of 8.
@@ -26,18 +26,19 @@ __device__ void rmsNormRows(const T* x, const W* weight, T* out, int64 rows, int
   }
 }
 
-// Gradients by x and, for the rows of one block each, by the weight: parts [gridDim.x, width]. Thread t owns columns 8t..8t+7.
+// Gradients by x, with an addend, and, for the rows of one block each, by the weight: parts [gridDim.x, width]. Thread t owns columns 8t..8t+7.
 template <class T, class W>
-__device__ void rmsNormBackwardRows(const T* x, const W* weight, const T* gradient, T* dx, float* parts, int64 rows,
-                                    int width, float epsilon) {
+__device__ void rmsNormBackwardRows(const T* x, const W* weight, const T* gradient, const T* addend, T* dx, float* parts,
+                                    int64 rows, int width, float epsilon) {
   __shared__ float shared[2][32];
   int column = threadIdx.x * 8;
   bool own = column < width;
   float w[8] = {}, dw[8] = {};
   if (own) Eight<W>::load(w, weight + column);
   for (int64 row = blockIdx.x; row < rows; row += gridDim.x) {
-    float part[8] = {}, g[8] = {};
+    float part[8] = {}, g[8] = {}, before[8] = {};
     if (own) Eight<T>::load(part, x + row * width + column), Eight<T>::load(g, gradient + row * width + column);
+    if (own && addend) Eight<T>::load(before, addend + row * width + column);
     float squares = 0, dot = 0;
 #pragma unroll
     for (int j = 0; j < 8; j++) squares += part[j] * part[j], dot += part[j] * g[j] * w[j];
@@ -49,7 +50,7 @@ __device__ void rmsNormBackwardRows(const T* x, const W* weight, const T* gradie
     for (int j = 0; j < 8; j++) {
       float normal = part[j] * inverse;
       dw[j] += g[j] * normal;
-      part[j] = inverse * (g[j] * w[j] - normal * mean);
+      part[j] = before[j] + inverse * (g[j] * w[j] - normal * mean);
     }
     if (own) Eight<T>::store(dx + row * width + column, part);
   }
@@ -60,23 +61,24 @@ __device__ void rmsNormBackwardRows(const T* x, const W* weight, const T* gradie
   extern "C" __global__ void rmsNorm_##suffix(const T* x, const W* weight, T* out, int64 rows, int width, float epsilon) { \
     rmsNormRows<T, W>(x, weight, out, rows, width, epsilon);                                                            \
   }                                                                                                                     \
-  extern "C" __global__ void rmsNormBackward_##suffix(const T* x, const W* weight, const T* gradient, T* dx,            \
-                                                      float* parts, int64 rows, int width, float epsilon) {             \
-    rmsNormBackwardRows<T, W>(x, weight, gradient, dx, parts, rows, width, epsilon);                                    \
+  extern "C" __global__ void rmsNormBackward_##suffix(const T* x, const W* weight, const T* gradient, const T* addend,  \
+                                                      T* dx, float* parts, int64 rows, int width, float epsilon) {      \
+    rmsNormBackwardRows<T, W>(x, weight, gradient, addend, dx, parts, rows, width, epsilon);                            \
   }
 NORMS(float32_float32, float, float)
 NORMS(bfloat16_float32, __nv_bfloat16, float)
 NORMS(bfloat16_bfloat16, __nv_bfloat16, __nv_bfloat16)
 
 // Rotates pairs. Axes go over pairs: tensor 0 the result and tensor 1 the operand (strides in elements), 2 cos, 3 sin.
-extern "C" __global__ void rope(const void* x, const void* cosines, const void* sines, void* out,
-                                const __grid_constant__ Axes axes) {
+// From the first element of a pair to its second: `second` in x, `outSecond` in the result.
+extern "C" __global__ void rope(const void* x, const void* cosines, const void* sines, void* out, int64 second,
+                                int64 outSecond, const __grid_constant__ Axes axes) {
   GRID_STRIDE(index, axes.count) {
     Places p = placesOf<4>(axes, index);
-    float a = load<float>(x, axes.type[1], p.at[1]), b = load<float>(x, axes.type[1], p.at[1] + 1);
+    float a = load<float>(x, axes.type[1], p.at[1]), b = load<float>(x, axes.type[1], p.at[1] + second);
     float c = load<float>(cosines, axes.type[2], p.at[2]), s = load<float>(sines, axes.type[3], p.at[3]);
     store(out, axes.type[0], p.at[0], a * c - b * s);
-    store(out, axes.type[0], p.at[0] + 1, a * s + b * c);
+    store(out, axes.type[0], p.at[0] + outSecond, a * s + b * c);
   }
 }
 
@@ -112,85 +114,60 @@ __device__ inline float logistic(float x) {
   return (x < 0.f ? e : 1.f) / (1.f + e);
 }
 
-template <class T> __device__ void gate(const T* gates, const T* ups, T* out, int64 count) {
-  GRID_STRIDE(index, count / 8) {
+// Rows of `width` elements, a multiple of eight; rows of each operand are its pitch apart.
+template <class T>
+__device__ void gate(const T* gates, const T* ups, T* out, int64 rows, int64 width, int64 gatePitch, int64 upPitch) {
+  uint32 eights = width / 8;
+  GRID_STRIDE(index, rows * eights) {
+    int64 row = index / eights, column = (index - row * eights) * 8;
     float g[8], u[8];
-    Eight<T>::load(g, gates + index * 8);
-    Eight<T>::load(u, ups + index * 8);
+    Eight<T>::load(g, gates + row * gatePitch + column);
+    Eight<T>::load(u, ups + row * upPitch + column);
 #pragma unroll
     for (int j = 0; j < 8; j++) u[j] *= g[j] * logistic(g[j]);
     Eight<T>::store(out + index * 8, u);
   }
 }
-template <class T> __device__ void gateBackward(const T* gates, const T* ups, const T* gradient, T* dGates, T* dUps, int64 count) {
-  GRID_STRIDE(index, count / 8) {
+template <class T>
+__device__ void gateBackward(const T* gates, const T* ups, const T* gradient, T* dGates, T* dUps, int64 rows, int64 width,
+                             int64 gatePitch, int64 upPitch, int64 gradientPitch, int64 dGatePitch, int64 dUpPitch) {
+  uint32 eights = width / 8;
+  GRID_STRIDE(index, rows * eights) {
+    int64 row = index / eights, column = (index - row * eights) * 8;
     float g[8], u[8], d[8];
-    Eight<T>::load(g, gates + index * 8);
-    Eight<T>::load(u, ups + index * 8);
-    Eight<T>::load(d, gradient + index * 8);
+    Eight<T>::load(g, gates + row * gatePitch + column);
+    Eight<T>::load(u, ups + row * upPitch + column);
+    Eight<T>::load(d, gradient + row * gradientPitch + column);
 #pragma unroll
     for (int j = 0; j < 8; j++) {
       float s = logistic(g[j]), activated = g[j] * s;
       g[j] = d[j] * u[j] * (s + activated * (1.f - s));
       u[j] = d[j] * activated;
     }
-    Eight<T>::store(dGates + index * 8, g);
-    Eight<T>::store(dUps + index * 8, u);
+    Eight<T>::store(dGates + row * dGatePitch + column, g);
+    Eight<T>::store(dUps + row * dUpPitch + column, u);
   }
 }
-#define GATES(suffix, T)                                                                                       \
-  extern "C" __global__ void swiglu_##suffix(const T* gates, const T* ups, T* out, int64 count) {              \
-    gate<T>(gates, ups, out, count);                                                                           \
-  }                                                                                                            \
-  extern "C" __global__ void swigluBackward_##suffix(const T* gates, const T* ups, const T* gradient,          \
-                                                     T* dGates, T* dUps, int64 count) {                        \
-    gateBackward<T>(gates, ups, gradient, dGates, dUps, count);                                                \
+#define GATES(suffix, T)                                                                                            \
+  extern "C" __global__ void swiglu_##suffix(const T* gates, const T* ups, T* out, int64 rows, int64 width,         \
+                                             int64 gatePitch, int64 upPitch) {                                      \
+    gate<T>(gates, ups, out, rows, width, gatePitch, upPitch);                                                      \
+  }                                                                                                                 \
+  extern "C" __global__ void swigluBackward_##suffix(                                                               \
+      const T* gates, const T* ups, const T* gradient, T* dGates, T* dUps, int64 rows, int64 width, int64 gatePitch, \
+      int64 upPitch, int64 gradientPitch, int64 dGatePitch, int64 dUpPitch) {                                       \
+    gateBackward<T>(gates, ups, gradient, dGates, dUps, rows, width, gatePitch, upPitch, gradientPitch, dGatePitch, \
+                    dUpPitch);                                                                                      \
   }
 GATES(float32, float)
 GATES(bfloat16, __nv_bfloat16)
 
-// One step of AdamW in the order of operations of torch.optim.AdamW, in place.
-extern "C" __global__ void adamw(float* parameter, const float* gradient, float* first, float* second,
-                                 const float* learningRate, const float* firstCorrection, const float* secondCorrection,
-                                 const float* gradientScale, const unsigned char* proceed, int64 count, float beta1,
-                                 float beta2, float epsilon, float weightDecay) {
-  if (!*proceed) return;
-  float rate = *learningRate, scale = *gradientScale;
-  float decay = 1.f - rate * weightDecay, step = rate / *firstCorrection, root = sqrtf(*secondCorrection);
-  GRID_STRIDE(index, count) {
-    float g = gradient[index] * scale;
-    float m = first[index] * beta1 + g * (1.f - beta1);
-    float v = second[index] * beta2 + g * g * (1.f - beta2);
-    first[index] = m;
-    second[index] = v;
-    parameter[index] = parameter[index] * decay - m / (sqrtf(v) / root + epsilon) * step;
-  }
-}
-
-// Sums of squares of a tensor, one for each block; then the root of the sum of all of them.
-extern "C" __global__ void squareSums(const void* x, int type, int64 count, float* parts) {
-  __shared__ float shared[32];
-  float sum = 0;
-  GRID_STRIDE(index, count) {
-    float value = load<float>(x, type, index);
-    sum += value * value;
-  }
-  sum = blockSum(sum, shared);
-  if (threadIdx.x == 0) parts[blockIdx.x] = sum;
-}
-extern "C" __global__ void rootOfSum(const float* parts, int count, float* out) {
-  __shared__ double shared[32];
-  double sum = 0;
-  for (int i = threadIdx.x; i < count; i += blockDim.x) sum += parts[i];
-  sum = blockSum(sum, shared);
-  // Rounded to float first, so that a sum beyond float32 is infinite as it is there.
-  if (threadIdx.x == 0) *out = sqrtf((float)sum);
-}
-
-// One block a row of logits, `stride` apart: its loss, and the gradient by the logits in their place, times share.
+// One block a row of logits, `stride` apart: its loss, and the gradient by the logits in their place, times share. Where
+// `keeps`, the row stays in shared memory between the two.
 template <class T>
-__device__ void lossRows(T* logits, const int* targets, float* losses, int vocabulary, int stride, float share,
+__device__ void lossRows(T* logits, const int* targets, float* losses, int vocabulary, int stride, float share, int keeps,
                          Fault* fault, int node) {
+  extern __shared__ uint4 kept[];
   __shared__ float shared[32];
   int64 row = blockIdx.x;
   T* own = logits + row * stride;
@@ -201,6 +178,7 @@ __device__ void lossRows(T* logits, const int* targets, float* losses, int vocab
   for (int i = threadIdx.x * 8; i < vocabulary; i += blockDim.x * 8) {
     float x[8];
     Eight<T>::load(x, own + i);
+    if (keeps) Eight<T>::store((T*)kept + i, x);
     float largest = most;
 #pragma unroll
     for (int j = 0; j < 8; j++) {
@@ -219,19 +197,19 @@ __device__ void lossRows(T* logits, const int* targets, float* losses, int vocab
   __syncthreads();
   for (int i = threadIdx.x * 8; i < vocabulary; i += blockDim.x * 8) {
     float x[8];
-    Eight<T>::load(x, own + i);
+    Eight<T>::load(x, keeps ? (const T*)kept + i : own + i);
 #pragma unroll
     for (int j = 0; j < 8; j++) x[j] = i + j < vocabulary ? (expf(x[j] - logTotal) - (i + j == target)) * share : 0.f;
     Eight<T>::store(own + i, x);
   }
 }
 extern "C" __global__ void lossRows_float32(float* logits, const int* targets, float* losses, int vocabulary, int stride,
-                                            float share, Fault* fault, int node) {
-  lossRows<float>(logits, targets, losses, vocabulary, stride, share, fault, node);
+                                            float share, int keeps, Fault* fault, int node) {
+  lossRows<float>(logits, targets, losses, vocabulary, stride, share, keeps, fault, node);
 }
 extern "C" __global__ void lossRows_bfloat16(__nv_bfloat16* logits, const int* targets, float* losses, int vocabulary,
-                                             int stride, float share, Fault* fault, int node) {
-  lossRows<__nv_bfloat16>(logits, targets, losses, vocabulary, stride, share, fault, node);
+                                             int stride, float share, int keeps, Fault* fault, int node) {
+  lossRows<__nv_bfloat16>(logits, targets, losses, vocabulary, stride, share, keeps, fault, node);
 }
 // The mean of row losses, in one fixed order.
 extern "C" __global__ void meanOf(const float* x, int64 count, float* out) {

@@ -1,7 +1,7 @@
 // Operations that move elements and compute nothing: strided copies, rows by index, and filling.
 #include "common.cuh"
 
-// Tensor 0 is the destination, tensor 1 the source; elements of 1, 2, 4 or 8 bytes.
+// Tensor 0 is the destination, tensor 1 the source; words of 1, 2, 4, 8 or 16 bytes.
 #define COPY(bytes, T)                                                                                       \
   extern "C" __global__ void copy_##bytes(const T* source, T* destination, const __grid_constant__ Axes axes) { \
     GRID_STRIDE(index, axes.count) {                                                                         \
@@ -13,6 +13,7 @@ COPY(1, unsigned char)
 COPY(2, unsigned short)
 COPY(4, uint32)
 COPY(8, unsigned long long)
+COPY(16, uint4)
 
 extern "C" __global__ void iota(int* out, int64 count) {
   GRID_STRIDE(index, count) out[index] = (int)index;

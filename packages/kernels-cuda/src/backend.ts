@@ -28,8 +28,9 @@ import { Device, openDriver } from "./device/device.ts";
 import type { DeviceInfo } from "./device/driver.ts";
 import { Block, CudaTensor } from "./device-tensor.ts";
 import { CudaExecutable, type ExecutableHost } from "./executable.ts";
+import { fuse } from "./fusion/fuse.ts";
 import { loweringOf } from "./lowerings/index.ts";
-import { aliasOf } from "./lowerings/movement.ts";
+import { aliasOf, gatheringOf } from "./lowerings/movement.ts";
 import { bytesOfSpec, type FaultSite, makePlan, type Plan, Storage } from "./plan.ts";
 
 export interface CudaOptions {
@@ -106,7 +107,7 @@ class Backed implements CudaBackend, ExecutableHost {
     const plan = makePlan(
       lowered,
       state,
-      { ruleOf: (node) => loweringOf(node)?.lower, aliasOf },
+      { ruleOf: (node) => loweringOf(node)?.lower, aliasOf, gatheringOf },
       {
         multiprocessors: this.device.info.multiprocessors,
         fault: this.#fault,
@@ -247,9 +248,9 @@ class Backed implements CudaBackend, ExecutableHost {
   }
 }
 
-/** The graph as it is planned: of operations that have a lowering, with constants folded. */
+/** The graph as it is planned: of operations that have a lowering, with constants folded, and several joined to one. */
 export function lower(graph: Graph): Graph {
-  return simplify(expandComposites(graph, (_op, node) => loweringOf(node) === undefined));
+  return fuse(simplify(expandComposites(graph, (_op, node) => loweringOf(node) === undefined)));
 }
 
 /** The elements of a constant as its dtype holds them. */

@@ -110,7 +110,13 @@ export class Launcher {
         break;
       }
       case "product":
-        step.product.run(addressOf(step.a), addressOf(step.b), addressOf(step.c), stream);
+        step.product.run(
+          addressOf(step.a),
+          addressOf(step.b),
+          addressOf(step.c),
+          addressOf(step.addend ?? step.c),
+          stream,
+        );
         break;
       case "zero":
         driver.call("cuMemsetD8Async", addressOf(step.target), 0, step.bytes, stream);

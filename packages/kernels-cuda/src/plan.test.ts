@@ -3,7 +3,7 @@ import { add, exp, f32, type Graph, mul, sub, trace } from "@sisa/core";
 import { describe, expect, test } from "vitest";
 import { lower } from "./backend.ts";
 import { loweringOf } from "./lowerings/index.ts";
-import { aliasOf } from "./lowerings/movement.ts";
+import { aliasOf, gatheringOf } from "./lowerings/movement.ts";
 import { makePlan, type Plan, placeTemporaries, Storage, type View } from "./plan.ts";
 
 /** Plans without a device: products are prepared by nothing. */
@@ -15,7 +15,7 @@ function planOf(graph: Graph, state: readonly (readonly [string, string])[] = []
     nextFaultNumber: () => ++number,
     prepare: () => ({ run() {} }),
   };
-  return makePlan(lower(graph), state, { ruleOf: (node) => loweringOf(node)?.lower, aliasOf }, target);
+  return makePlan(lower(graph), state, { ruleOf: (node) => loweringOf(node)?.lower, aliasOf, gatheringOf }, target);
 }
 
 function graphsOf({ inputs, program, sizes }: Case): Graph[] {

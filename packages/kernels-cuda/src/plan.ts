@@ -16,6 +16,8 @@ import {
 import { type Argument, type PackedArguments, packArguments } from "./device/arguments.ts";
 import type { PreparedProduct, Product } from "./device/cublas-lt.ts";
 import { kernelEntry } from "./device/kernels.ts";
+import { copyElements } from "./lowerings/copy.ts";
+import { denseStrides, isDense, reshapeStrides, type Strides } from "./views.ts";
 
 /** Memory that is given an address before a run. Temporary storages share an arena; the others have blocks of their own. */
 export class Storage {
@@ -39,8 +41,13 @@ export interface View {
   readonly offset: number;
 }
 
-/** A dense row-major tensor at a place. */
-export interface Value extends View {
+/** A place whose elements lie at some distances from each other. */
+export interface Region extends View {
+  readonly strides: Strides;
+}
+
+/** A tensor at a place; dense and row-major where nothing else is said. */
+export interface Value extends Region {
   readonly spec: TensorSpec;
   readonly sizes: readonly number[];
   readonly count: number;
@@ -62,6 +69,8 @@ export type Step = { readonly op: string } & (
       readonly a: View;
       readonly b: View;
       readonly c: View;
+      /** What is added to the product; nothing where left out. */
+      readonly addend: View | undefined;
     }
   | { readonly kind: "zero"; readonly target: View; readonly bytes: number }
   | { readonly kind: "copy"; readonly source: View; readonly target: View; readonly bytes: number }
@@ -98,15 +107,24 @@ export interface PlanTarget {
 
 export type LoweringRule = (context: Context) => void;
 
-/** An input whose memory an output shares, from some byte on, with no work to do. */
+/** An output that is some or all elements of an input, in its memory, with no work to do. */
 export interface Alias {
   readonly input: string;
-  readonly offset: number;
+  /** Where the elements lie: the first, in elements from that of the input, and from there; undefined where no strides tell. */
+  place(strides: Strides): { readonly first: number; readonly strides: Strides } | undefined;
+}
+
+/** An output whose parts are inputs: whoever makes one of those may write it where it belongs. */
+export interface Gathering {
+  /** Strides of the output. */
+  readonly strides: Strides;
+  readonly parts: readonly { readonly input: string; readonly first: number }[];
 }
 
 export interface PlanRules {
   ruleOf(node: Node): LoweringRule | undefined;
   aliasOf(node: Node): Alias | undefined;
+  gatheringOf(node: Node): Gathering | undefined;
 }
 
 export function makePlan(
@@ -119,6 +137,8 @@ export function makePlan(
 }
 
 const alignment = 256;
+/** What kernels read and write at once, at most. */
+const vectorBytes = 16;
 
 class Planner {
   readonly #graph: Graph;
@@ -127,16 +147,20 @@ class Planner {
   readonly steps: Step[] = [];
   readonly faults = new Map<number, FaultSite>();
   readonly #temporaries = new Set<Storage>();
-  readonly #views = new Map<AnyTensor, View>();
+  readonly #views = new Map<AnyTensor, Region>();
+  /** Dense copies of tensors that lie otherwise. */
+  readonly #copies = new Map<AnyTensor, Region>();
   readonly #inputs: { [name: string]: Storage } = {};
   readonly #outputs: { [name: string]: Storage } = {};
   readonly #constants: { storage: Storage; node: Node }[] = [];
-  /** The tensor whose memory a tensor lies in, and where. */
-  readonly #bases = new Map<AnyTensor, { readonly base: AnyTensor; readonly offset: number }>();
+  /** The tensor whose memory a tensor lies in. */
+  readonly #bases = new Map<AnyTensor, AnyTensor>();
   /** Index of the last node that reads a tensor's memory; the number of nodes where the end of the run does. */
   readonly #lastRead = new Map<AnyTensor, number>();
-  /** Where a tensor's memory is decided by an output that it is. */
-  readonly #claims = new Map<AnyTensor, Storage>();
+  /** Memory of a whole and its parts, each of which may be read after the other: nothing may be written over them. */
+  readonly #shared = new Set<Storage>();
+  /** Where a tensor's memory is decided by an output that it is, or by what it is a part of. */
+  readonly #claims = new Map<AnyTensor, Region>();
   /** For claims on the memory of a state: the input whose old value must have been read. */
   readonly #claimedState = new Map<AnyTensor, AnyTensor>();
   readonly #ends: { readonly tensor: AnyTensor; readonly target: Storage }[] = [];
@@ -153,11 +177,12 @@ class Planner {
     for (const [name, tensor] of Object.entries(graph.inputTensors)) {
       const storage = new Storage(bytesOfSpec(tensor), "input");
       this.#inputs[name] = storage;
-      this.#views.set(tensor, { storage, offset: 0 });
+      this.#views.set(tensor, wholeOf(storage, tensor));
     }
     this.#findBases();
     this.#findReads();
     this.#claimOutputs(state);
+    this.#claimParts();
   }
 
   #findBases(): void {
@@ -166,19 +191,18 @@ class Planner {
       const [output] = Object.values(node.outputs);
       const input = alias && node.inputs[alias.input];
       if (!alias || !input || !output) continue;
-      const { base, offset } = this.baseOf(input);
-      this.#bases.set(output, { base, offset: offset + alias.offset });
+      this.#bases.set(output, this.baseOf(input));
     }
   }
 
-  baseOf(tensor: AnyTensor): { readonly base: AnyTensor; readonly offset: number } {
-    return this.#bases.get(tensor) ?? { base: tensor, offset: 0 };
+  baseOf(tensor: AnyTensor): AnyTensor {
+    return this.#bases.get(tensor) ?? tensor;
   }
 
   #findReads(): void {
     this.#graph.nodes.forEach((node, index) => {
       if (this.#rules.aliasOf(node)) return;
-      for (const tensor of Object.values(node.inputs)) this.#lastRead.set(this.baseOf(tensor).base, index);
+      for (const tensor of Object.values(node.inputs)) this.#lastRead.set(this.baseOf(tensor), index);
     });
   }
 
@@ -190,7 +214,7 @@ class Planner {
     const stateOf = new Map(state.map(([input, output]) => [output, input]));
     const isInput = new Set(Object.values(this.#graph.inputTensors));
     for (const [name, tensor] of Object.entries(this.#graph.outputTensors)) {
-      const { base } = this.baseOf(tensor);
+      const base = this.baseOf(tensor);
       const input = stateOf.get(name);
       const storage = input === undefined ? new Storage(bytesOfSpec(tensor), "output") : this.#inputs[input];
       if (storage === undefined) throw new GraphError(`state: no input is named "${input}"`);
@@ -200,11 +224,34 @@ class Planner {
       const whole = bytesOfSpec(base) === bytesOfSpec(tensor);
       const made = !isInput.has(base) && base.node.op !== constantOp;
       if (whole && made && !this.#claims.has(base) && !this.#isEnd(base)) {
-        this.#claims.set(base, storage);
+        this.#claims.set(base, wholeOf(storage, base));
         if (old) this.#claimedState.set(base, old);
       } else {
         this.#ends.push({ tensor, target: storage });
         this.#lastRead.set(base, this.#graph.nodes.length);
+      }
+    }
+  }
+
+  /** Lets the parts of what is put together be made in their places. */
+  #claimParts(): void {
+    const isInput = new Set(Object.values(this.#graph.inputTensors));
+    for (const node of this.#graph.nodes) {
+      const gathering = this.#rules.gatheringOf(node);
+      const [whole] = Object.values(node.outputs);
+      if (!gathering || !whole || this.#claims.has(whole)) continue;
+      const { strides, parts } = gathering;
+      const rows = (strides[0] ?? 1) * (sizesOf(whole.shape)[0] ?? 1);
+      const storage = this.temporary(Math.max(bytesOfSpec(whole), rows * bytesOf(whole.dtype)));
+      this.#shared.add(storage);
+      this.#claims.set(whole, { storage, offset: 0, strides });
+      for (const { input, first } of parts) {
+        const tensor = node.inputs[input];
+        const base = tensor && this.baseOf(tensor);
+        if (!base || isInput.has(base) || base.node.op === constantOp || this.#claims.has(base)) continue;
+        if (bytesOfSpec(base) !== bytesOfSpec(tensor)) continue;
+        const own = reshapeStrides(sizesOf(tensor.shape), strides, sizesOf(base.shape));
+        if (own) this.#claims.set(base, { storage, offset: first * bytesOf(whole.dtype), strides: own });
       }
     }
   }
@@ -236,7 +283,7 @@ class Planner {
       if (!tensor) return;
       const storage = new Storage(bytesOfSpec(tensor), "constant");
       this.#constants.push({ storage, node });
-      this.#views.set(tensor, { storage, offset: 0 });
+      this.#views.set(tensor, wholeOf(storage, tensor));
       return;
     }
     const alias = this.#rules.aliasOf(node);
@@ -245,7 +292,10 @@ class Planner {
       const [output] = Object.values(node.outputs);
       if (!input || !output) throw new GraphError(`${node.op.name}: has no input "${alias.input}"`);
       const view = this.viewOf(input);
-      this.#views.set(output, { storage: view.storage, offset: view.offset + alias.offset });
+      const there = alias.place(view.strides);
+      const { storage, offset } = there ? view : this.denseOf(input, node.op.name);
+      const { first, strides } = there ?? alias.place(denseStrides(sizesOf(input.shape))) ?? { first: 0, strides: [] };
+      this.#views.set(output, { storage, offset: offset + first * bytesOf(input.dtype), strides });
       return;
     }
     const rule = this.#rules.ruleOf(node);
@@ -255,46 +305,72 @@ class Planner {
     rule(new Context(this, node, index));
   }
 
-  viewOf(tensor: AnyTensor): View {
+  viewOf(tensor: AnyTensor): Region {
     const view = this.#views.get(tensor);
     if (view === undefined) throw new GraphError(`cuda: ${specText(tensor)} of ${tensor.node.op.name} has no memory`);
     return view;
   }
 
+  /** A tensor's elements without gaps, at an address that vector loads can read: in place where they lie so, else copied. */
+  denseOf(tensor: AnyTensor, op: string): Region {
+    const view = this.viewOf(tensor);
+    const sizes = sizesOf(tensor.shape);
+    if (isDense(sizes, view.strides) && view.offset % vectorBytes === 0) return view;
+    const known = this.#copies.get(tensor);
+    if (known) return known;
+    const copy = wholeOf(this.temporary(bytesOfSpec(tensor)), tensor);
+    this.#copies.set(tensor, copy);
+    copyElements(this.#adder(op), bytesOf(tensor.dtype), sizes, view, copy);
+    return copy;
+  }
+
+  #adder(op: string): KernelAdder {
+    return {
+      multiprocessors: this.target.multiprocessors,
+      kernel: (kernel, grid, block, args) => this.addKernel(op, kernel, grid, block, args, 0),
+    };
+  }
+
   /** Memory for an output of the node at `index`; over an input that dies there, where one of `over` allows it. */
-  place(node: Node, index: number, tensor: AnyTensor, over: readonly string[]): View {
-    const view = { storage: this.#storageFor(node, index, tensor, over), offset: 0 };
+  place(node: Node, index: number, tensor: AnyTensor, over: readonly string[], fits: Fits): Region {
+    const view = this.#regionFor(node, index, tensor, over, fits);
     this.#views.set(tensor, view);
     return view;
   }
 
-  #storageFor(node: Node, index: number, tensor: AnyTensor, over: readonly string[]): Storage {
+  #regionFor(node: Node, index: number, tensor: AnyTensor, over: readonly string[], fits: Fits): Region {
     const claim = this.#claims.get(tensor);
     const old = this.#claimedState.get(tensor);
-    if (claim && !old) return claim;
+    if (claim && !old) {
+      const dense = isDense(sizesOf(tensor.shape), claim.strides) && claim.offset % vectorBytes === 0;
+      return dense || fits(claim) ? claim : wholeOf(this.temporary(bytesOfSpec(tensor)), tensor);
+    }
     if (claim && old) {
       const last = this.lastReadOf(old);
       if (last < index || (last === index && this.#mayOverwrite(node, tensor, old, over))) return claim;
-      this.#ends.push({ tensor, target: claim });
+      this.#ends.push({ tensor, target: claim.storage });
       this.#lastRead.set(tensor, this.#graph.nodes.length);
     }
     for (const name of over) {
       const input = node.inputs[name];
-      const { base, offset } = input ? this.baseOf(input) : { base: undefined, offset: 0 };
-      if (!base || offset !== 0 || this.lastReadOf(base) !== index) continue;
-      const { storage } = this.viewOf(base);
-      if (storage.origin === "temporary" && this.#mayOverwrite(node, tensor, base, over)) return storage;
+      const base = input && this.baseOf(input);
+      if (!base || this.lastReadOf(base) !== index) continue;
+      const view = this.viewOf(base);
+      const whole = view.offset === 0 && isDense(sizesOf(base.shape), view.strides);
+      const free = view.storage.origin === "temporary" && !this.#shared.has(view.storage);
+      if (free && whole && this.#mayOverwrite(node, tensor, base, over)) {
+        return wholeOf(view.storage, tensor);
+      }
     }
-    return this.temporary(bytesOfSpec(tensor));
+    return wholeOf(this.temporary(bytesOfSpec(tensor)), tensor);
   }
 
   /** Every input of the node that lies in this memory is one that it may overwrite, and fills it like the output. */
   #mayOverwrite(node: Node, output: AnyTensor, base: AnyTensor, over: readonly string[]): boolean {
     return Object.entries(node.inputs).every(([name, tensor]) => {
-      const own = this.baseOf(tensor);
-      if (own.base !== base) return true;
+      if (this.baseOf(tensor) !== base) return true;
       const alike = tensor.dtype === output.dtype && bytesOfSpec(tensor) === bytesOfSpec(output);
-      return over.includes(name) && alike && own.offset === 0 && bytesOfSpec(base) === bytesOfSpec(output);
+      return over.includes(name) && alike && bytesOfSpec(base) === bytesOfSpec(output);
     });
   }
 
@@ -312,6 +388,20 @@ class Planner {
     this.steps.push(step);
   }
 
+  addKernel(
+    op: string,
+    kernel: string,
+    grid: number | readonly [number, number, number],
+    block: number,
+    args: readonly Argument[],
+    sharedBytes: number,
+  ): void {
+    const packed = packArguments(kernel, kernelEntry(kernel).parameters, args);
+    const used = packed.addresses.map(({ argument }) => argument as View);
+    const sizes: readonly [number, number, number] = typeof grid === "number" ? [grid, 1, 1] : grid;
+    this.add({ op, kind: "kernel", kernel, grid: sizes, block, sharedBytes, packed }, used);
+  }
+
   /** What outputs are that lie elsewhere. States are read before any of them is overwritten. */
   #copyEnds(): void {
     const overwritten = new Set(this.#ends.map(({ target }) => target));
@@ -320,7 +410,7 @@ class Planner {
     };
     const copies = this.#ends.map(({ tensor, target }) => {
       const bytes = bytesOfSpec(tensor);
-      const source = this.viewOf(tensor);
+      const source = this.denseOf(tensor, "copy");
       if (!overwritten.has(source.storage)) return { source, target, bytes };
       const staged = { storage: this.temporary(bytes), offset: 0 };
       copy(source, staged, bytes);
@@ -359,7 +449,14 @@ export class Context {
 
   optional(name: string): Value | undefined {
     const tensor = this.node.inputs[name];
-    return tensor && valueAt(tensor, this.#planner.viewOf(tensor));
+    return tensor && valueAt(tensor, this.#planner.denseOf(tensor, this.node.op.name));
+  }
+
+  /** An input wherever it lies: for kernels that are told the distances of elements. */
+  strided(name: string): Value {
+    const tensor = this.node.inputs[name];
+    if (tensor === undefined) throw new GraphError(`${this.node.op.name}: input "${name}" is missing`);
+    return valueAt(tensor, this.#planner.viewOf(tensor));
   }
 
   get inputs(): readonly Value[] {
@@ -371,9 +468,21 @@ export class Context {
    * @param over inputs that may be overwritten, since each element is read before, and by the thread that writes it
    */
   output(name = "value", over: readonly string[] = []): Value {
+    return this.#output(name, over, () => false);
+  }
+
+  /**
+   * The same for kernels that are told the distances of elements: what is a part of something is written there.
+   * @param fits whether the kernel can write to a place; where it cannot, the output is dense
+   */
+  stridedOutput(name = "value", over: readonly string[] = [], fits: Fits = () => true): Value {
+    return this.#output(name, over, fits);
+  }
+
+  #output(name: string, over: readonly string[], fits: Fits): Value {
     const tensor = this.node.outputs[name];
     if (tensor === undefined) throw new GraphError(`${this.node.op.name}: has no output "${name}"`);
-    return valueAt(tensor, this.#planner.place(this.node, this.#index, tensor, over));
+    return valueAt(tensor, this.#planner.place(this.node, this.#index, tensor, over, fits));
   }
 
   scratch(bytes: number): View {
@@ -387,15 +496,14 @@ export class Context {
     args: readonly Argument[],
     sharedBytes = 0,
   ): void {
-    const packed = packArguments(kernel, kernelEntry(kernel).parameters, args);
-    const used = packed.addresses.map(({ argument }) => argument as View);
-    const sizes: readonly [number, number, number] = typeof grid === "number" ? [grid, 1, 1] : grid;
-    this.#planner.add({ op: this.node.op.name, kind: "kernel", kernel, grid: sizes, block, sharedBytes, packed }, used);
+    this.#planner.addKernel(this.node.op.name, kernel, grid, block, args, sharedBytes);
   }
 
-  product(product: Product, a: View, b: View, c: View): void {
-    const prepared = this.#planner.target.prepare(product);
-    this.#planner.add({ op: this.node.op.name, kind: "product", product: prepared, a, b, c }, [a, b, c]);
+  /** @param addend what is added to the product, laid out like c; c itself adds to what is there */
+  product(product: Omit<Product, "adds">, a: View, b: View, c: View, addend?: View): void {
+    const prepared = this.#planner.target.prepare({ ...product, adds: addend !== undefined });
+    const used = [a, b, c, ...(addend ? [addend] : [])];
+    this.#planner.add({ op: this.node.op.name, kind: "product", product: prepared, a, b, c, addend }, used);
   }
 
   zero(target: View, bytes: number): void {
@@ -415,7 +523,19 @@ export class Context {
   }
 }
 
-function valueAt(tensor: AnyTensor, view: View): Value {
+type Fits = (region: Region) => boolean;
+
+/** What adds kernels to the steps. */
+export interface KernelAdder {
+  readonly multiprocessors: number;
+  kernel(kernel: string, grid: number, block: number, args: readonly Argument[]): void;
+}
+
+function wholeOf(storage: Storage, tensor: AnyTensor): Region {
+  return { storage, offset: 0, strides: denseStrides(sizesOf(tensor.shape)) };
+}
+
+function valueAt(tensor: AnyTensor, view: Region): Value {
   const sizes = sizesOf(tensor.shape);
   const count = sizes.reduce((a, b) => a * b, 1);
   const { dtype, shape } = tensor;

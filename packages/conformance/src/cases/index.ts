@@ -65,7 +65,7 @@ import { softmaxCases } from "./softmax.ts";
 import { softplusCases } from "./softplus.ts";
 import { sqrtCases } from "./sqrt.ts";
 import { ssdScanBackwardCases, ssdScanCases } from "./ssd-scan.ts";
-import { ssmPrepareCases } from "./ssm-prepare.ts";
+import { ssmPrepareBackwardCases, ssmPrepareCases } from "./ssm-prepare.ts";
 import { subCases } from "./sub.ts";
 import { sumCases } from "./sum.ts";
 import { swigluBackwardCases, swigluCases } from "./swiglu.ts";
@@ -145,6 +145,7 @@ export const allCases: readonly OpCases[] = [
   sqrtCases,
   ssdScanCases,
   ssdScanBackwardCases,
+  ssmPrepareBackwardCases,
   ssmPrepareCases,
   subCases,
   sumCases,

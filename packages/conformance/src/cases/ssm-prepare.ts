@@ -1,4 +1,4 @@
-import { DTypeError, f32, i32, ShapeError, ssmPrepare, type Tensor } from "@sisa/core";
+import { apply, DTypeError, f32, i32, ShapeError, ssmPrepare, ssmPrepareBackwardOp, type Tensor } from "@sisa/core";
 import { casesOf, floats, given, normals, refusal, testCase, type Values } from "../case.ts";
 import { at } from "./formulas.ts";
 
@@ -199,3 +199,40 @@ export const ssmPrepareCases = casesOf(
     }),
   ],
 );
+
+/** What ssmPrepare gives for such sizes, and gradients by all of it. */
+function results({ B = 2, T = 5, H = 3, S = 4 }: { readonly B?: Size; readonly T?: Size; readonly H?: Size; readonly S?: number }) {
+  const vectors = normals([B, T, H, S]);
+  const sums = normals([B, T, H]);
+  const phi = floats([B, T, H, S / 2], { low: 0, high: 6 });
+  return { cRotated: vectors, bRotated: vectors, phi, cGradient: vectors, bGradient: vectors, gGradient: sums };
+}
+
+export const ssmPrepareBackwardCases = casesOf("ssmPrepareBackward", [
+  testCase({
+    name: "one-block",
+    inputs: results({}),
+    program: (inputs) => ({ ...apply(ssmPrepareBackwardOp, inputs, {}) }),
+    gradients: [],
+    note: "also run by the gradients of ssmPrepare",
+  }),
+  testCase({
+    name: "several-blocks",
+    inputs: { ...results({ B: 1, T: 150, H: 2 }), phiGradient: normals([1, 150, 2, 2]) },
+    program: (inputs) => ({ ...apply(ssmPrepareBackwardOp, inputs, {}) }),
+    tolerance: { absolute: 1e-4, reason: "sums of 150 terms in float32" },
+    gradients: [],
+  }),
+  testCase({
+    name: "symbolic",
+    inputs: results({ B: "B", T: "T" }),
+    program: (inputs) => ({ ...apply(ssmPrepareBackwardOp, inputs, {}) }),
+    sizes: [
+      { B: 2, T: 5 },
+      { B: 1, T: 65 },
+      { B: 2, T: 0 },
+    ],
+    tolerance: { absolute: 1e-4, reason: "sums of 65 terms in float32" },
+    gradients: [],
+  }),
+]);

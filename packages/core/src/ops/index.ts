@@ -86,7 +86,7 @@ export { softmax, softmaxOp } from "./softmax.ts";
 export { softplus, softplusOp } from "./softplus.ts";
 export { sqrt, sqrtOp } from "./sqrt.ts";
 export { type SsdScanInputs, ssdChunk, ssdScan, ssdScanBackwardOp, ssdScanOp } from "./ssd-scan.ts";
-export { decayBlock, type SsmPrepareInputs, ssmPrepare, ssmPrepareOp } from "./ssm-prepare.ts";
+export { decayBlock, type SsmPrepareInputs, ssmPrepare, ssmPrepareBackwardOp, ssmPrepareOp } from "./ssm-prepare.ts";
 export { sub, subOp } from "./sub.ts";
 export { sum, sumOp } from "./sum.ts";
 export { swiglu, swigluBackwardOp, swigluOp } from "./swiglu.ts";

@@ -1,12 +1,20 @@
 import { Dim } from "../dim.ts";
-import { ShapeError } from "../errors.ts";
+import { GraphError, ShapeError } from "../errors.ts";
 import { apply, type DefinedOp, defineComposite, expectKind, expectShape } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
+import { add } from "./add.ts";
 import { blockCumulativeSum } from "./block-cumulative-sum.ts";
+import { broadcastTo } from "./broadcast-to.ts";
+import { cast } from "./cast.ts";
+import { constant } from "./constant.ts";
 import { cos } from "./cos.ts";
 import { cumulativePhase } from "./cumulative-phase.ts";
-import { rope } from "./rope.ts";
+import { cumulativeSum } from "./cumulative-sum.ts";
+import { mul } from "./mul.ts";
+import { neg } from "./neg.ts";
+import { pairs, rope } from "./rope.ts";
 import { sin } from "./sin.ts";
+import { sub } from "./sub.ts";
 
 /** Sums of decay begin anew at every position that is a multiple of this, so that none is long. */
 export const decayBlock = 64;
@@ -62,8 +70,68 @@ export const ssmPrepareOp: DefinedOp<
     const sinPhi = sin(phi);
     return { cRotated: rope(c, cosPhi, sinPhi), bRotated: rope(b, cosPhi, sinPhi), g, phi };
   },
+  vjp({ inputs: { start }, outputs: { cRotated, bRotated, phi }, gradients }) {
+    if (start) throw new GraphError("ssmPrepare: has no gradient where it continues from a start");
+    const zeros = ({ dtype, shape }: Tensor) => broadcastTo(constant(0, dtype), shape) as Tensor;
+    return apply(
+      ssmPrepareBackwardOp,
+      {
+        cRotated,
+        bRotated,
+        phi,
+        cGradient: gradients.cRotated ?? zeros(cRotated),
+        bGradient: gradients.bRotated ?? zeros(bRotated),
+        gGradient: gradients.g ?? broadcastTo(constant(0, phi.dtype), phi.shape.slice(0, 3)) as Tensor,
+        phiGradient: gradients.phi,
+      },
+      {},
+    );
+  },
   source: "Forget Attention, arXiv:2606.02332, section 3",
 });
+
+interface SsmPrepareBackwardInputs {
+  readonly [name: string]: Tensor | undefined;
+  /** [B,T,H,S] as ssmPrepare gave them */
+  readonly cRotated: Tensor;
+  readonly bRotated: Tensor;
+  /** [B,T,H,S/2] */
+  readonly phi: Tensor;
+  /** Gradients by what ssmPrepare gave */
+  readonly cGradient: Tensor;
+  readonly bGradient: Tensor;
+  readonly gGradient: Tensor;
+  readonly phiGradient?: Tensor | undefined;
+}
+
+/** Gradients of ssmPrepare, for sequences from their start. */
+export const ssmPrepareBackwardOp: DefinedOp<
+  "ssmPrepareBackward",
+  SsmPrepareBackwardInputs,
+  Record<string, never>,
+  { c: Tensor; b: Tensor; logDecay: Tensor; phase: Tensor }
+> = /* @__PURE__ */ defineComposite({
+  name: "ssmPrepareBackward",
+  inputs: ["cRotated", "bRotated", "phi", "cGradient", "bGradient", "gGradient", "phiGradient?"],
+  compose({ cRotated, bRotated, phi, cGradient, bGradient, gGradient, phiGradient }) {
+    const [cosPhi, sinPhi] = [cos(phi), neg(sin(phi))];
+    const turned = add(turn(cRotated, cGradient, phi), turn(bRotated, bGradient, phi));
+    const all = phiGradient ? add(turned, phiGradient) : turned;
+    return {
+      c: rope(cast(cGradient, cRotated.dtype) as Tensor, cosPhi, sinPhi),
+      b: rope(cast(bGradient, bRotated.dtype) as Tensor, cosPhi, sinPhi),
+      logDecay: blockCumulativeSum({ x: gGradient }, { size: decayBlock, reverse: true }),
+      phase: cumulativeSum(all, { axis: 1, reverse: true }),
+    };
+  },
+});
+
+/** Gradient by the angle of rotated pairs: the cross product of each pair with its gradient. */
+function turn(rotated: Tensor, gradient: Tensor, { dtype }: Tensor): Tensor {
+  const part = (x: Tensor) => pairs(cast(x, dtype) as Tensor);
+  const [[a, b], [da, db]] = [part(rotated), part(gradient)];
+  return sub(mul(a, db), mul(b, da));
+}
 
 /**
  * What SISA needs of each token: read and write vectors rotated by the phase so far, and the decay so far.

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { broadcastStrides, denseStrides, joinAxes, maximumRank, packArguments, packAxes } from "./arguments.ts";
+import { broadcastStrides, denseStrides } from "../views.ts";
+import { joinAxes, maximumRank, packArguments, packAxes } from "./arguments.ts";
 import { kernelEntry, kernelImages } from "./kernels.ts";
 
 test("arguments lie at multiples of their size, addresses are left open", () => {

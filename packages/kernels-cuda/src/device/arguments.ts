@@ -8,7 +8,14 @@ export interface AddressArgument {
   readonly offset: number;
 }
 
-export type Argument = number | Uint8Array | AddressArgument | null;
+/** A structure passed by value that holds addresses. */
+export interface StructArgument {
+  readonly bytes: Uint8Array;
+  /** Where in it addresses go. */
+  readonly addresses: readonly { readonly at: number; readonly argument: AddressArgument }[];
+}
+
+export type Argument = number | Uint8Array | AddressArgument | StructArgument | null;
 
 export interface PackedArguments {
   readonly bytes: Uint8Array;
@@ -44,9 +51,11 @@ export function packArguments(
     const parameter = parameters[index] ?? "";
     const at = places[index] ?? 0;
     const wrong = () => new Error(`${kernel}: argument ${index} does not fit ${JSON.stringify(parameter)}`);
-    if (argument instanceof Uint8Array) {
-      if (typeof parameter === "string" || parameter.size !== argument.length) throw wrong();
-      bytes.set(argument, at);
+    if (argument instanceof Uint8Array || (argument !== null && typeof argument === "object" && "addresses" in argument)) {
+      const structure = argument instanceof Uint8Array ? { bytes: argument, addresses: [] } : argument;
+      if (typeof parameter === "string" || parameter.size !== structure.bytes.length) throw wrong();
+      bytes.set(structure.bytes, at);
+      for (const inside of structure.addresses) addresses.push({ at: at + inside.at, argument: inside.argument });
     } else if (typeof argument === "number") {
       if (typeof parameter !== "string") throw wrong();
       if (parameter === "f32") view.setFloat32(at, argument, true);
@@ -120,19 +129,4 @@ export function joinAxes(
     sizes: kept.map(({ size }) => size),
     strides: strides.map((_, operand) => kept.map((axis) => axis.strides[operand] ?? 0)),
   };
-}
-
-/** Strides of a dense row-major tensor. */
-export function denseStrides(sizes: readonly number[]): number[] {
-  const strides = new Array<number>(sizes.length).fill(1);
-  for (let axis = sizes.length - 2; axis >= 0; axis--)
-    strides[axis] = (strides[axis + 1] ?? 1) * (sizes[axis + 1] ?? 1);
-  return strides;
-}
-
-/** Strides of a dense tensor that is broadcast to `target`: 0 along new axes and axes of size 1. */
-export function broadcastStrides(sizes: readonly number[], target: readonly number[]): number[] {
-  const dense = denseStrides(sizes);
-  const extra = target.length - sizes.length;
-  return target.map((_, axis) => (axis < extra || sizes[axis - extra] === 1 ? 0 : (dense[axis - extra] ?? 0)));
 }

@@ -1,5 +1,5 @@
-// Matrix products through cuBLASLt. A product is prepared once, with the algorithm its heuristics rank first, and run
-// often. cuBLASLt is column major, so C = A B is asked for as C^T = B^T A^T.
+// Matrix products through cuBLASLt. A product is prepared once and run often: with the algorithm its heuristics rank first,
+// and for large ones with the fastest of those that they rank. cuBLASLt is column major, so C = A B is asked for as C^T = B^T A^T.
 
 import { DeviceError } from "@sisa/core";
 import type { Driver } from "./driver.ts";
@@ -18,10 +18,22 @@ const preference = { workspaceBytes: 1, alignment: [5, 6, 7, 8] } as const;
 /** sizeof(cublasLtMatmulHeuristicResult_t); the algorithm is its first 64 bytes, the workspace's size follows. */
 const heuristicBytes = 96;
 
+/** Products of fewer operations take what the heuristics rank first. */
+const tunedFlops = 1e10;
+const mostCandidates = 8;
+/** Share of the preferred candidate's time below which another one is taken: differences within it may be chance. */
+const clearlyFaster = 0.97;
+
+const typeBytes = { float32: 4, float64: 8, float16: 2, bfloat16: 2 } as const satisfies Record<ProductType, number>;
+
+function flopsOf({ m, n, k, batch }: Product): number {
+  return 2 * m * n * k * batch;
+}
+
 /** Scratch memory that products may use: what NVIDIA recommends for Hopper. */
 export const workspaceBytes = 32 * 2 ** 20;
 
-/** C [m,n] = op(A) op(B), all row major and dense, `batch` times. */
+/** C [m,n] = op(A) op(B) + addend, all row major, `batch` times. */
 export interface Product {
   readonly m: number;
   readonly n: number;
@@ -35,14 +47,19 @@ export interface Product {
   readonly strideA: number;
   readonly strideB: number;
   readonly strideC: number;
-  /** Add to C instead of overwriting it. */
-  readonly accumulate: boolean;
-  /** Largest power of two, at most 16, that divides every address in bytes. */
+  /** Elements from one row to the next, of A and B as they lie. The addend lies like C. */
+  readonly pitchA: number;
+  readonly pitchB: number;
+  readonly pitchC: number;
+  /** Whether there is an addend. */
+  readonly adds: boolean;
+  /** Largest power of two, at most 256, that divides every address in bytes. */
   readonly alignment: number;
 }
 
 export interface PreparedProduct {
-  run(a: number, b: number, c: number, stream: number): void;
+  /** @param addend what is added; may be c itself */
+  run(a: number, b: number, c: number, addend: number, stream: number): void;
 }
 
 const prototypes = {
@@ -73,14 +90,17 @@ export class CublasLt {
   readonly path: string;
   readonly #functions: { readonly [N in Name]: NativeFunction };
   readonly #driver: Driver;
+  readonly #stream: number;
   readonly #handle: number;
   readonly #workspace: number;
   readonly #scalars: HostMemory;
   readonly #prepared = new Map<string, PreparedProduct>();
   readonly #release: (() => void)[] = [];
 
-  constructor(driver: Driver, library: Library) {
+  /** @param stream where candidates are tried */
+  constructor(driver: Driver, library: Library, stream: number) {
     this.#driver = driver;
+    this.#stream = stream;
     this.path = library.path;
     const load = ([name, prototype]: [string, string]) => [name, library.func(prototype)] as const;
     this.#functions = Object.fromEntries(Object.entries(prototypes).map(load)) as { [N in Name]: NativeFunction };
@@ -112,59 +132,93 @@ export class CublasLt {
     );
     this.#set("descSet", desc, descriptor.transposeA, Int32Array.of(transposeB ? 1 : 0));
     this.#set("descSet", desc, descriptor.transposeB, Int32Array.of(transposeA ? 1 : 0));
-    const layoutOf = (type: ProductType, rows: number, columns: number, stride: number) => {
-      const made = this.#make("layoutCreate", dataType[type], rows, columns, rows);
+    const layoutOf = (type: ProductType, rows: number, columns: number, pitch: number, stride: number) => {
+      const made = this.#make("layoutCreate", dataType[type], rows, columns, pitch);
       this.#set("layoutSet", made, layout.batchCount, Int32Array.of(batch));
       this.#set("layoutSet", made, layout.stridedBatchOffset, BigInt64Array.of(BigInt(stride)));
       return made;
     };
-    const first = layoutOf(product.type, transposeB ? k : n, transposeB ? n : k, product.strideB);
-    const second = layoutOf(product.type, transposeA ? m : k, transposeA ? k : m, product.strideA);
-    const third = layoutOf(resultType, n, m, product.strideC);
+    const first = layoutOf(product.type, transposeB ? k : n, transposeB ? n : k, product.pitchB, product.strideB);
+    const second = layoutOf(product.type, transposeA ? m : k, transposeA ? k : m, product.pitchA, product.strideA);
+    const third = layoutOf(resultType, n, m, product.pitchC, product.strideC);
     const wish = this.#make("preferenceCreate");
     this.#set("preferenceSet", wish, preference.workspaceBytes, BigUint64Array.of(BigInt(workspaceBytes)));
     for (const which of preference.alignment) {
       this.#set("preferenceSet", wish, which, Uint32Array.of(product.alignment));
     }
-    const results = new Uint8Array(heuristicBytes);
+    const results = new Uint8Array(heuristicBytes * mostCandidates);
     const found = [0];
-    const code = this.#functions.heuristic(this.#handle, desc, first, second, third, third, wish, 1, results, found);
+    const wanted = flopsOf(product) >= tunedFlops ? mostCandidates : 1;
+    const layouts = [first, second, third, third, wish] as const;
+    const code = this.#functions.heuristic(this.#handle, desc, ...layouts, wanted, results, found);
     this.#functions.preferenceDestroy(wish);
     this.#release.push(() => {
       this.#functions.descDestroy(desc);
       for (const made of [first, second, third]) this.#functions.layoutDestroy(made);
     });
-    if (code !== 0 || found[0] === 0) {
+    const count = Number(found[0]);
+    if (code !== 0 || count === 0) {
       throw new DeviceError(`matmul: cuBLASLt has no algorithm for ${JSON.stringify(product)} (status ${code})`);
     }
-    const algorithm = results.slice(0, 64);
     const scalars = this.#scalars.address;
     const [one, zero] = wide ? [scalars + 8, scalars + 16] : [scalars, scalars + 4];
-    const beta = product.accumulate ? one : zero;
-    const matmul = this.#functions.matmul;
-    return {
-      run: (a, b, c, stream) => {
-        const status = matmul(
-          this.#handle,
-          desc,
-          one,
-          b,
-          first,
-          a,
-          second,
-          beta,
-          c,
-          third,
-          c,
-          third,
-          algorithm,
-          this.#workspace,
-          workspaceBytes,
-          stream,
-        );
-        if (status !== 0) throw new DeviceError(`matmul: cuBLASLt failed with status ${status}`);
-      },
-    };
+    const beta = product.adds ? one : zero;
+    const { matmul } = this.#functions;
+    const prepared = Array.from({ length: count }, (_, index): PreparedProduct => {
+      const algorithm = results.slice(index * heuristicBytes, index * heuristicBytes + 64);
+      return {
+        run: (a, b, c, addend, stream) => {
+          const operands = [b, first, a, second, beta, addend, third, c, third] as const;
+          const workspace = [this.#workspace, workspaceBytes] as const;
+          const status = matmul(this.#handle, desc, one, ...operands, algorithm, ...workspace, stream);
+          if (status !== 0) throw new DeviceError(`matmul: cuBLASLt failed with status ${status}`);
+        },
+      };
+    });
+    return this.#fastest(product, prepared);
+  }
+
+  /** The candidate that takes the least time here; the first, which the heuristics prefer, unless another is clearly faster. */
+  #fastest(product: Product, candidates: readonly PreparedProduct[]): PreparedProduct {
+    const [preferred] = candidates;
+    if (preferred === undefined) throw new DeviceError("matmul: nothing to choose from");
+    if (candidates.length === 1) return preferred;
+    const driver = this.#driver;
+    const { m, n, k, batch, pitchA, pitchB, pitchC, transposeA, transposeB } = product;
+    const bytes = [
+      ((transposeA ? k : m) * pitchA + (batch - 1) * product.strideA) * typeBytes[product.type],
+      ((transposeB ? n : k) * pitchB + (batch - 1) * product.strideB) * typeBytes[product.type],
+      (m * pitchC + (batch - 1) * product.strideC) * typeBytes[product.resultType],
+    ];
+    // Where there is no room for a trial, the heuristics decide.
+    if (driver.memory().free < bytes.reduce((x, y) => x + y, workspaceBytes)) return preferred;
+    const buffers = bytes.map((size) => driver.handle("cuMemAlloc", size));
+    const events = [0, 0].map(() => driver.handle("cuEventCreate", 0)) as [number, number];
+    try {
+      // Numbers that are not all zero, which products are faster with.
+      buffers.forEach((buffer, index) => {
+        driver.call("cuMemsetD8Async", buffer, 0x3b, bytes[index], this.#stream);
+      });
+      const [a = 0, b = 0, c = 0] = buffers;
+      const times = candidates.map((candidate) => {
+        const once = () => {
+          driver.call("cuEventRecord", events[0], this.#stream);
+          candidate.run(a, b, c, c, this.#stream);
+          driver.call("cuEventRecord", events[1], this.#stream);
+          driver.call("cuStreamSynchronize", this.#stream);
+          const elapsed = [0];
+          driver.call("cuEventElapsedTime", elapsed, ...events);
+          return Number(elapsed[0]);
+        };
+        once();
+        return Math.min(once(), once(), once());
+      });
+      const best = times.indexOf(Math.min(...times));
+      return ((times[best] ?? 0) < (times[0] ?? 0) * clearlyFaster && candidates[best]) || preferred;
+    } finally {
+      for (const event of events) driver.call("cuEventDestroy", event);
+      for (const buffer of buffers) driver.call("cuMemFree", buffer);
+    }
   }
 
   #make(name: Name, ...args: readonly unknown[]): number {

@@ -46,7 +46,7 @@ export class Device {
     this.memory = new DeviceMemory(driver);
     this.#staging = new StagingPool(driver);
     this.stream = driver.handle("cuStreamCreate", 1);
-    this.cublasLt = new CublasLt(driver, loadCublasLt(driver.native));
+    this.cublasLt = new CublasLt(driver, loadCublasLt(driver.native), this.stream);
   }
 
   /** @throws BackendUnavailableError, which says what is missing */

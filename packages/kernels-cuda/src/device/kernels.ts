@@ -4,6 +4,8 @@ import attention from "../images/attention.json" with { type: "json" };
 import elementwise from "../images/elementwise.json" with { type: "json" };
 import fused from "../images/fused.json" with { type: "json" };
 import movement from "../images/movement.json" with { type: "json" };
+import optimizer from "../images/optimizer.json" with { type: "json" };
+import prepare from "../images/prepare.json" with { type: "json" };
 import reduction from "../images/reduction.json" with { type: "json" };
 
 /** A type of PTX, or a structure passed by value. */
@@ -22,6 +24,8 @@ export const kernelImages: { readonly [file: string]: KernelImage } = {
   elementwise,
   fused,
   movement,
+  optimizer,
+  prepare,
   reduction,
 };
 

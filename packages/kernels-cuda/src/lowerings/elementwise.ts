@@ -1,8 +1,9 @@
 // Operations on each element, with broadcasting.
 
-import { broadcastStrides, denseStrides, packAxes } from "../device/arguments.ts";
+import { packAxes } from "../device/arguments.ts";
 import { elementType, suffixOf } from "../device/element-type.ts";
 import type { Context, LoweringRule, Value } from "../plan.ts";
+import { broadcastStrides } from "../views.ts";
 
 /** Blocks for work on `count` elements, each thread taking some. */
 export function blocksFor({ multiprocessors }: Context, count: number, threads = 256): number {
@@ -12,18 +13,18 @@ export function blocksFor({ multiprocessors }: Context, count: number, threads =
 /** The axes of a result and of operands that broadcast to it. */
 export function axesOf(result: Value, operands: readonly Value[]): Uint8Array {
   return packAxes(result.sizes, [
-    { type: elementType[result.spec.dtype], strides: denseStrides(result.sizes) },
-    ...operands.map(({ spec, sizes }) => ({
+    { type: elementType[result.spec.dtype], strides: result.strides },
+    ...operands.map(({ spec, sizes, strides }) => ({
       type: elementType[spec.dtype],
-      strides: broadcastStrides(sizes, result.sizes),
+      strides: broadcastStrides(sizes, result.sizes, strides),
     })),
   ]);
 }
 
 function elementwise(kernel: string, names: readonly string[]): LoweringRule {
   return (context) => {
-    const operands = names.map((name) => context.input(name));
-    const value = context.output("value", names);
+    const operands = names.map((name) => context.strided(name));
+    const value = context.stridedOutput("value", names);
     if (value.count === 0) return;
     // Conditions say nothing of the type in which the others are computed.
     const suffix = suffixOf((operands.at(-1) ?? value).spec.dtype);
@@ -40,8 +41,8 @@ const binary = (kernel: string) => elementwise(kernel, ["a", "b"]);
 
 /** Whole numbers that floats of the other side may not hold go through double, as does float64. */
 export const cast: LoweringRule = (context) => {
-  const x = context.input("x");
-  const value = context.output("value", ["x"]);
+  const x = context.strided("x");
+  const value = context.stridedOutput("value", ["x"]);
   if (value.count === 0) return;
   const types = [x.spec.dtype, value.spec.dtype];
   const whole = types.every((dtype) => dtype === "int32" || dtype === "bool");

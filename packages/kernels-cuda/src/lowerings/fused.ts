@@ -1,12 +1,14 @@
 // Composites that have a kernel of their own: norms, rotation, gates, the optimizer, and the loss.
 
 import { bytesOf, type DType, type Node, sizesOf } from "@sisa/core";
-import { broadcastStrides, denseStrides, packAxes } from "../device/arguments.ts";
+import { packAxes } from "../device/arguments.ts";
 import type { Product, ProductType } from "../device/cublas-lt.ts";
 import { elementType } from "../device/element-type.ts";
-import type { Context, View } from "../plan.ts";
+import type { Context, Region, Value, View } from "../plan.ts";
+import { broadcastStrides, type Rows, rowsOf } from "../views.ts";
 import { blocksFor } from "./elementwise.ts";
 import type { Lowering } from "./index.ts";
+import { alignments } from "./matmul.ts";
 import { sumColumns } from "./reduction.ts";
 
 const product = (sizes: readonly number[]) => sizes.reduce((a, b) => a * b, 1);
@@ -41,10 +43,12 @@ export const rmsNorm: Lowering = {
   },
 };
 
+/** With an `addend`, which stands for another path of the gradient around the norm. */
 export const rmsNormBackward: Lowering = {
   declines: normDeclines,
   lower(context) {
     const [x, weight, gradient] = [context.input("x"), context.input("weight"), context.input("gradient")];
+    const addend = context.optional("addend") ?? null;
     const [dx, dWeight] = [context.output("x"), context.output("weight")];
     if (dx.count === 0) {
       context.zero(dWeight, dWeight.bytes);
@@ -56,7 +60,7 @@ export const rmsNormBackward: Lowering = {
     const blocks = Math.min(rows, context.multiprocessors * 8);
     const parts = context.scratch(4 * blocks * width);
     const threads = Math.ceil(width / 8 / 32) * 32;
-    const args = [x, weight, gradient, dx, parts, rows, width, epsilon];
+    const args = [x, weight, gradient, addend, dx, parts, rows, width, epsilon];
     context.kernel(normKernel(context, "rmsNormBackward"), blocks, threads, args);
     sumColumns(context, parts, blocks, dWeight);
   },
@@ -65,45 +69,40 @@ export const rmsNormBackward: Lowering = {
 export const rope: Lowering = {
   declines: ({ inputs }) => Object.values(inputs).some(({ dtype }) => dtype === "float64"),
   lower(context) {
-    const [x, cos, sin] = [context.input("x"), context.input("cos"), context.input("sin")];
-    if (x.count > 0 && byFours(context)) return;
-    const value = context.output("value", ["x"]);
+    const [x, cos, sin] = [context.strided("x"), context.input("cos"), context.input("sin")];
+    const value = context.stridedOutput("value", ["x"]);
     if (value.count === 0) return;
-    const pairs = [...x.sizes.slice(0, -1), (x.sizes.at(-1) ?? 0) / 2];
-    const strides = denseStrides(x.sizes).with(-1, 2);
-    const table = ({ spec, sizes }: typeof cos) => ({
-      type: elementType[spec.dtype],
-      strides: broadcastStrides(sizes, pairs),
+    const half = (x.sizes.at(-1) ?? 0) / 2;
+    const pairs = [...x.sizes.slice(0, -1), half];
+    const type = x.spec.dtype;
+    const fours = half % 4 === 0 && gateTypes.includes(type) && [x, value].every(byEights) && [cos, sin].every(byFours);
+    // Pairs of one row lie one after the other, four of them in eight elements.
+    const step = fours ? 4 : 1;
+    const groups = pairs.with(-1, half / step);
+    const own = (operand: Value) => ({
+      type: elementType[type],
+      strides: operand.strides.with(-1, 2 * step * (operand.strides.at(-1) ?? 1)),
     });
-    const axes = packAxes(pairs, [
-      { type: elementType[value.spec.dtype], strides },
-      { type: elementType[x.spec.dtype], strides },
-      table(cos),
-      table(sin),
-    ]);
-    context.kernel("rope", blocksFor(context, value.count / 2), 256, [x, cos, sin, value, axes]);
+    const table = ({ spec, sizes }: Value) => {
+      const strides = broadcastStrides(sizes, pairs);
+      return { type: elementType[spec.dtype], strides: strides.with(-1, step * (strides.at(-1) ?? 0)) };
+    };
+    const second = x.strides.at(-1) ?? 1;
+    const axes = packAxes(groups, [own(value), own(x), table(cos), table(sin)]);
+    const blocks = blocksFor(context, value.count / 2 / step);
+    if (fours) context.kernel(`ropeFours_${type}`, blocks, 256, [x, cos, sin, value, axes]);
+    else context.kernel("rope", blocks, 256, [x, cos, sin, value, second, value.strides.at(-1) ?? 1, axes]);
   },
 };
 
-/** Four pairs at a time, where rows of x and of both tables are made of such. */
-function byFours(context: Context): boolean {
-  const [x, cos, sin] = [context.input("x"), context.input("cos"), context.input("sin")];
-  const half = (x.sizes.at(-1) ?? 0) / 2;
-  const type = x.spec.dtype;
-  const tables = [cos, sin].every(({ spec, sizes, offset }) => {
-    return spec.dtype === "float32" && sizes.at(-1) === half && offset % 16 === 0;
-  });
-  if (half % 4 !== 0 || !tables || !gateTypes.includes(type) || x.offset % 16 !== 0) return false;
-  const value = context.output("value", ["x"]);
-  const groups = [...x.sizes.slice(0, -1), half / 4];
-  const own = { type: elementType[type], strides: denseStrides(x.sizes).with(-1, 8) };
-  const table = ({ sizes }: typeof cos) => {
-    const strides = broadcastStrides(sizes, [...x.sizes.slice(0, -1), half]);
-    return { type: elementType.float32, strides: strides.with(-1, 4) };
-  };
-  const axes = packAxes(groups, [own, own, table(cos), table(sin)]);
-  context.kernel(`ropeFours_${type}`, blocksFor(context, value.count / 8), 256, [x, cos, sin, value, axes]);
-  return true;
+/** Whether rows can be read eight elements, 16 bytes or twice that, at a time. */
+function byEights({ spec, strides, offset }: Value): boolean {
+  return strides.at(-1) === 1 && strides.slice(0, -1).every((s) => (s * bytesOf(spec.dtype)) % 16 === 0) && offset % 16 === 0;
+}
+
+/** Whether a table has a number for each pair, four of which can be read at a time. */
+function byFours({ spec, sizes }: Value): boolean {
+  return spec.dtype === "float32" && (sizes.at(-1) ?? 0) % 4 === 0;
 }
 
 const gateTypes: readonly DType[] = ["float32", "bfloat16"];
@@ -117,75 +116,63 @@ function gateDeclines({ inputs }: Node): boolean {
 export const swiglu: Lowering = {
   declines: gateDeclines,
   lower(context) {
-    const [gate, up] = [context.input("gate"), context.input("up")];
+    const [gate, up] = gateRows(context, ["gate", "up"]);
     const value = context.output("value", ["gate", "up"]);
-    if (value.count === 0) return;
+    if (!gate || !up || value.count === 0) return;
     const blocks = blocksFor(context, value.count / 8);
-    context.kernel(`swiglu_${gate.spec.dtype}`, blocks, 256, [gate, up, value, value.count]);
+    const args = [gate.value, up.value, value, gate.count, gate.width, gate.pitch, up.pitch];
+    context.kernel(`swiglu_${value.spec.dtype}`, blocks, 256, args);
   },
 };
 
 export const swigluBackward: Lowering = {
   declines: gateDeclines,
   lower(context) {
-    const [gate, up, gradient] = [context.input("gate"), context.input("up"), context.input("gradient")];
-    const dGate = context.output("gate", ["gate"]);
-    const dUp = context.output("up", ["up"]);
-    if (dGate.count === 0) return;
-    const args = [gate, up, gradient, dGate, dUp, gate.count];
-    context.kernel(`swigluBackward_${gate.spec.dtype}`, blocksFor(context, gate.count / 8), 256, args);
+    const [gate, up, gradient] = gateRows(context, ["gate", "up", "gradient"]);
+    if (!gate || !up || !gradient) return;
+    const { sizes, spec, count } = gate.value;
+    const rowsFor = (region: Region) => gateRowsAt(sizes, bytesOf(spec.dtype), region);
+    const [dGate, dUp] = ["gate", "up"].map((name) => {
+      const fits = (region: Region) => gate.count > 1 && rowsFor(region) !== undefined;
+      const value = context.stridedOutput(name, [name], fits);
+      return { value, ...(gate.count > 1 ? rowsFor(value) : undefined) };
+    });
+    if (!dGate || !dUp || count === 0) return;
+    const all = [gate, up, gradient, dGate, dUp];
+    const values = all.map(({ value }) => value);
+    const args = [...values, gate.count, gate.width, ...all.map(({ pitch }) => pitch ?? gate.width)];
+    context.kernel(`swigluBackward_${spec.dtype}`, blocksFor(context, count / 8), 256, args);
   },
 };
 
-export const adamw: Lowering = {
-  declines: ({ inputs }) =>
-    Object.entries(inputs).some(([name, { dtype }]) => name !== "proceed" && dtype !== "float32"),
-  lower(context) {
-    const names = ["parameter", "firstMoment", "secondMoment"];
-    const gradient = context.input("gradient");
-    const inputs = names.map((name) => context.input(name));
-    const outputs = names.map((name) => context.output(name, [name]));
-    const [value, first, second] = outputs;
-    if (!value || !first || !second || value.count === 0) return;
-    inputs.forEach((input, index) => {
-      context.copy(input, outputs[index] ?? value, value.bytes);
-    });
-    const { beta1, beta2, epsilon, weightDecay } = context.attributes<{ readonly [name: string]: number }>();
-    const scalars = ["learningRate", "firstCorrection", "secondCorrection", "gradientScale", "proceed"];
-    context.kernel("adamw", blocksFor(context, value.count), 256, [
-      value,
-      gradient,
-      first,
-      second,
-      ...scalars.map((name) => context.input(name)),
-      value.count,
-      beta1 ?? 0,
-      beta2 ?? 0,
-      epsilon ?? 0,
-      weightDecay ?? 0,
-    ]);
-  },
-};
+interface GateRows extends Rows {
+  readonly value: Value;
+}
 
-export const globalNorm: Lowering = {
-  declines: ({ inputs }) => Object.values(inputs).some(({ dtype }) => dtype === "float64"),
-  lower(context) {
-    const value = context.output();
-    const blocks = context.inputs.map(({ count }) => blocksFor(context, count, 1024));
-    const total = blocks.reduce((a, b) => a + b, 0);
-    const parts = context.scratch(4 * total);
-    let place = 0;
-    context.inputs.forEach((x, index) => {
-      const target = { storage: parts.storage, offset: parts.offset + 4 * place };
-      context.kernel("squareSums", blocks[index] ?? 1, 256, [x, elementType[x.spec.dtype], x.count, target]);
-      place += blocks[index] ?? 0;
-    });
-    context.kernel("rootOfSum", 1, 1024, [parts, total, value]);
-  },
-};
+/** Inputs as rows that are read eight elements at a time, where they lie; or dense, as one row, where that cannot be. */
+function gateRows(context: Context, names: readonly string[]): readonly GateRows[] {
+  const found = names.flatMap((name) => {
+    const value = context.strided(name);
+    const rows = gateRowsAt(value.sizes, bytesOf(value.spec.dtype), value);
+    return rows ? [{ value, ...rows }] : [];
+  });
+  if (found.length === names.length) return found;
+  return names.map((name) => {
+    const value = context.input(name);
+    return { value, count: 1, width: value.count, pitch: value.count };
+  });
+}
+
+function gateRowsAt(sizes: readonly number[], element: number, region: Region): Rows | undefined {
+  const width = sizes.at(-1) ?? 0;
+  const rows = width > 0 && width % 8 === 0 ? rowsOf(sizes, region.strides) : undefined;
+  return rows && (rows.pitch * element) % 16 === 0 && region.offset % 16 === 0 ? rows : undefined;
+}
 
 /** Rows whose logits are held at a time. */
 const lossRows = 8192;
+/** Shared memory for a row: two blocks have room on a multiprocessor of Hopper, one on any of compute capability 8. */
+const mostKeptBytes = 101_000;
 
 /** Logits, loss and both gradients of some rows at a time; logits give way to their gradients in place. */
 export const linearCrossEntropy: Lowering = {
@@ -214,35 +201,32 @@ export const linearCrossEntropy: Lowering = {
     const held = Math.min(rows, lossRows);
     const logits = context.scratch(held * stride * element);
     const losses = context.scratch(4 * rows);
+    const rowBytes = stride * element;
+    const kept = rowBytes <= mostKeptBytes ? rowBytes : 0;
     const fault = context.fault((id) => `linearCrossEntropy: expected targets from 0 to ${vocabulary - 1}, got ${id}`);
-    const one = {
-      batch: 1,
-      strideA: 0,
-      strideB: 0,
-      strideC: 0,
-      alignment: (width * element) % 16 === 0 ? 16 : element,
+    const one = { batch: 1, strideA: 0, strideB: 0, strideC: 0 };
+    const alignment = alignments.find((size) => (width * element) % size === 0) ?? 1;
+    const kind = { transposeA: false, transposeB: false, type, resultType: type };
+    const multiply = (
+      sizes: Partial<Product> & Pick<Product, "m" | "n" | "k">,
+      a: View,
+      b: View,
+      c: View,
+      addend?: View,
+    ) => {
+      const all = { ...kind, ...one, alignment, ...sizes };
+      const { m, n, k, transposeA, transposeB } = all;
+      const pitches = { pitchA: transposeA ? m : k, pitchB: transposeB ? k : n, pitchC: n };
+      context.product({ ...all, ...pitches }, a, b, c, addend);
     };
-    const multiply = (sizes: Partial<Product> & Pick<Product, "m" | "n" | "k">, a: View, b: View, c: View) =>
-      context.product(
-        { transposeA: false, transposeB: false, type, resultType: type, accumulate: false, ...one, ...sizes },
-        a,
-        b,
-        c,
-      );
     for (let first = 0; first < rows; first += held) {
       const count = Math.min(held, rows - first);
       const at = (view: View, bytes: number): View => ({ storage: view.storage, offset: view.offset + first * bytes });
       const part = at(x, width * element);
       multiply({ m: count, n: stride, k: width, transposeB: true }, part, filled, logits);
-      context.kernel(`lossRows_${type}`, count, 512, [
-        logits,
-        at(targets, 4),
-        at(losses, 4),
-        vocabulary,
-        stride,
-        1 / rows,
-        ...fault,
-      ]);
+      const places = [logits, at(targets, 4), at(losses, 4)];
+      const args = [...places, vocabulary, stride, 1 / rows, kept > 0 ? 1 : 0, ...fault];
+      context.kernel(`lossRows_${type}`, count, 512, args, kept);
       multiply({ m: count, n: width, k: stride }, logits, filled, at(gradX, width * element));
       multiply(
         {
@@ -251,11 +235,11 @@ export const linearCrossEntropy: Lowering = {
           k: count,
           transposeA: true,
           resultType: gradWeight.spec.dtype as ProductType,
-          accumulate: first > 0,
         },
         logits,
         part,
         gradFilled,
+        first > 0 ? gradFilled : undefined,
       );
     }
     context.copy(gradFilled, gradWeight, gradWeight.bytes);

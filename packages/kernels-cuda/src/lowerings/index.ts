@@ -1,13 +1,16 @@
 // What becomes of each operation here. A new operation in @sisa/core is a type error in this table until it is decided.
 
 import type { Node, OpName } from "@sisa/core";
+import { adamwManyOp, productAddOp, rmsNormBackwardAddOp } from "../fusion/operations.ts";
 import type { LoweringRule } from "../plan.ts";
 import * as attention from "./attention.ts";
 import * as elementwise from "./elementwise.ts";
 import * as fused from "./fused.ts";
-import { matmul } from "./matmul.ts";
+import { matmul, multiply } from "./matmul.ts";
 import * as movement from "./movement.ts";
+import * as optimizer from "./optimizer.ts";
 import * as reduction from "./reduction.ts";
+import * as ssm from "./ssm-prepare.ts";
 
 export interface Lowering {
   readonly lower: LoweringRule;
@@ -19,7 +22,7 @@ const always = (lower: LoweringRule): Lowering => ({ lower });
 
 export const lowerings = {
   abs: always(elementwise.abs),
-  adamw: fused.adamw,
+  adamw: optimizer.adamw,
   add: always(elementwise.add),
   and: always(elementwise.and),
   argmax: always(reduction.argmax),
@@ -49,7 +52,7 @@ export const lowerings = {
   floor: always(elementwise.floor),
   floorDiv: always(elementwise.floorDiv),
   gather: always(movement.gather),
-  globalNorm: fused.globalNorm,
+  globalNorm: optimizer.globalNorm,
   iota: always(movement.iota),
   less: always(elementwise.less),
   lessEqual: always(elementwise.lessEqual),
@@ -68,7 +71,7 @@ export const lowerings = {
   not: always(elementwise.not),
   or: always(elementwise.or),
   pad: always(movement.pad),
-  // An alias of its input.
+  // Reshapes and slices are aliases of their inputs.
   reshape: "constant",
   rmsNorm: fused.rmsNorm,
   rmsNormBackward: fused.rmsNormBackward,
@@ -78,7 +81,7 @@ export const lowerings = {
   silu: always(elementwise.silu),
   sin: always(elementwise.sin),
   sisaAttention: "compose",
-  slice: always(movement.slice),
+  slice: "constant",
   softmax: "compose",
   softplus: always(elementwise.softplus),
   sqrt: always(elementwise.sqrt),
@@ -86,7 +89,8 @@ export const lowerings = {
   forgettingAttention: "compose",
   forgettingAttentionBackward: "compose",
   ssdScanBackward: "compose",
-  ssmPrepare: "compose",
+  ssmPrepare: ssm.ssmPrepare,
+  ssmPrepareBackward: ssm.ssmPrepareBackward,
   sub: always(elementwise.sub),
   sum: always(reduction.sum),
   swiglu: fused.swiglu,
@@ -98,9 +102,16 @@ export const lowerings = {
   where: always(elementwise.where),
 } as const satisfies { readonly [K in OpName]: Lowering | "compose" | "constant" };
 
+/** Lowerings of the operations that only this backend has. */
+const ownLowerings: { readonly [name: string]: Lowering } = {
+  [adamwManyOp.name]: optimizer.adamwMany,
+  [productAddOp.name]: always((context) => multiply(context, context.input("addend"))),
+  [rmsNormBackwardAddOp.name]: fused.rmsNormBackward,
+};
+
 /** The lowering of a node; undefined where its composition is to be taken, or where it needs no step. */
 export function loweringOf(node: Node): Lowering | undefined {
-  const table: { readonly [name: string]: Lowering | "compose" | "constant" } = lowerings;
+  const table: { readonly [name: string]: Lowering | "compose" | "constant" } = { ...lowerings, ...ownLowerings };
   const found = Object.hasOwn(table, node.op.name) ? table[node.op.name] : undefined;
   return typeof found === "object" && !found.declines?.(node) ? found : undefined;
 }

@@ -1,8 +1,12 @@
 // Matrix products through cuBLASLt.
 
 import { bytesOf } from "@sisa/core";
-import type { ProductType } from "../device/cublas-lt.ts";
-import type { Context, LoweringRule, View } from "../plan.ts";
+import type { Product, ProductType } from "../device/cublas-lt.ts";
+import type { Context, LoweringRule, Value, View } from "../plan.ts";
+import { broadcastStrides, rowsOf } from "../views.ts";
+
+/** What cuBLASLt is told of addresses; storages start at multiples of the first. */
+export const alignments = [256, 128, 64, 32, 16, 8, 4, 2];
 
 interface MatmulAttributes {
   readonly transposeA: boolean;
@@ -10,57 +14,80 @@ interface MatmulAttributes {
 }
 
 export const matmul: LoweringRule = (context) => {
-  const [a, b] = [context.input("a"), context.input("b")];
+  multiply(context);
+};
+
+/** A product, to which `addend`, where there is one, is added before it is rounded. */
+export function multiply(context: Context, addend?: Value): void {
+  const [a, b] = [matrices(context, "a"), matrices(context, "b")];
   const { transposeA, transposeB } = context.attributes<MatmulAttributes>();
   const value = context.output();
   const [m = 0, n = 0] = value.sizes.slice(-2);
   const k = a.sizes.at(transposeA ? -2 : -1) ?? 0;
   if (value.count === 0) return;
   if (k === 0) {
-    context.zero(value, value.bytes);
+    if (addend) context.copy(addend, value, value.bytes);
+    else context.zero(value, value.bytes);
     return;
   }
   const leading = value.sizes.slice(0, -2);
   const type = a.spec.dtype as ProductType;
   const resultType = value.spec.dtype as ProductType;
+  const kinds = { k, transposeA, transposeB, type, resultType };
   // A weight that all leading axes use is one product over their rows.
-  if (
-    b.sizes.slice(0, -2).every((size) => size === 1) &&
-    !transposeA &&
-    a.count === leading.reduce((x, y) => x * y, m * k)
-  ) {
-    const rows = a.count / k;
-    run(context, { m: rows, n, k, transposeA, transposeB, type, resultType }, 1, [a, b, value], [0, 0, 0]);
+  const rows = leading.reduce((x, y) => x * y, m);
+  const flat = rowsOf(a.sizes, a.strides);
+  if (b.sizes.slice(0, -2).every((size) => size === 1) && !transposeA && a.count === rows * k && flat) {
+    const pitches = [flat.pitch, pitchOf(b), n] as const;
+    run(context, { ...kinds, m: rows, n }, 1, [a, b, value, addend], [0, 0, 0], pitches);
     return;
   }
-  const places = (sizes: readonly number[], matrix: number) => batchPlaces(sizes.slice(0, -2), leading, matrix);
-  const from = [places(a.sizes, m * k), places(b.sizes, k * n)] as const;
+  const from = [placesOf(a, leading), placesOf(b, leading)] as const;
   for (const { first, count, strideA, strideB } of runsOf(...from)) {
     const at = (view: View, element: number, place: number) => ({
       storage: view.storage,
       offset: view.offset + place * element,
     });
+    const inValue = (view: Value) => at(view, bytesOf(view.spec.dtype), first * m * n);
     const views = [
       at(a, bytesOf(a.spec.dtype), from[0][first] ?? 0),
       at(b, bytesOf(b.spec.dtype), from[1][first] ?? 0),
-      at(value, bytesOf(value.spec.dtype), first * m * n),
+      inValue(value),
+      addend && inValue(addend),
     ] as const;
-    run(context, { m, n, k, transposeA, transposeB, type, resultType }, count, views, [strideA, strideB, m * n]);
+    run(context, { ...kinds, m, n }, count, views, [strideA, strideB, m * n], [pitchOf(a), pitchOf(b), n]);
   }
-};
+}
+
+/** An operand whose matrices have rows of neighbouring elements. */
+function matrices(context: Context, name: string): Value {
+  const value = context.strided(name);
+  const [rows = 1, columns = 1] = value.sizes.slice(-2);
+  const [pitch = 0, step = 0] = value.strides.slice(-2);
+  const readable = (columns === 1 || step === 1) && (rows === 1 || pitch >= columns);
+  return readable && value.offset % bytesOf(value.spec.dtype) === 0 ? value : context.input(name);
+}
+
+/** Elements from one row of a matrix to the next. */
+function pitchOf({ sizes, strides }: Value): number {
+  const [rows = 1, columns = 1] = sizes.slice(-2);
+  return rows === 1 ? columns : (strides.at(-2) ?? columns);
+}
+
+function placesOf({ sizes, strides }: Value, leading: readonly number[]): number[] {
+  return batchPlaces(sizes.slice(0, -2), leading, strides.slice(0, -2));
+}
 
 /** For each matrix of the result, where the operand's matrix begins, in elements. */
-export function batchPlaces(sizes: readonly number[], leading: readonly number[], matrix: number): number[] {
+export function batchPlaces(
+  sizes: readonly number[],
+  leading: readonly number[],
+  strides: readonly number[],
+): number[] {
+  const steps = broadcastStrides(sizes, leading, strides);
   let places = [0];
-  const extra = leading.length - sizes.length;
-  const strides = new Array<number>(leading.length).fill(0);
-  let stride = matrix;
-  for (let axis = sizes.length - 1; axis >= 0; axis--) {
-    if (sizes[axis] !== 1) strides[axis + extra] = stride;
-    stride *= sizes[axis] ?? 1;
-  }
   leading.forEach((size, axis) => {
-    places = places.flatMap((place) => Array.from({ length: size }, (_, i) => place + i * (strides[axis] ?? 0)));
+    places = places.flatMap((place) => Array.from({ length: size }, (_, i) => place + i * (steps[axis] ?? 0)));
   });
   return places;
 }
@@ -86,20 +113,14 @@ export function runsOf(a: readonly number[], b: readonly number[]) {
 
 function run(
   context: Context,
-  sizes: {
-    readonly m: number;
-    readonly n: number;
-    readonly k: number;
-    readonly transposeA: boolean;
-    readonly transposeB: boolean;
-    readonly type: ProductType;
-    readonly resultType: ProductType;
-  },
+  sizes: Pick<Product, "m" | "n" | "k" | "transposeA" | "transposeB" | "type" | "resultType">,
   batch: number,
-  [a, b, c]: readonly [View, View, View],
+  [a, b, c, addend]: readonly [View, View, View, View | undefined],
   [strideA, strideB, strideC]: readonly [number, number, number],
+  [pitchA, pitchB, pitchC]: readonly [number, number, number],
 ): void {
-  const offsets = [a.offset, b.offset, c.offset];
-  const alignment = [16, 8, 4, 2].find((size) => offsets.every((offset) => offset % size === 0)) ?? 1;
-  context.product({ ...sizes, batch, strideA, strideB, strideC, accumulate: false, alignment }, a, b, c);
+  const offsets = [a, b, c, addend ?? c].map(({ offset }) => offset);
+  const alignment = alignments.find((size) => offsets.every((offset) => offset % size === 0)) ?? 1;
+  const layout = { batch, strideA, strideB, strideC, pitchA, pitchB, pitchC, alignment };
+  context.product({ ...sizes, ...layout }, a, b, c, addend);
 }

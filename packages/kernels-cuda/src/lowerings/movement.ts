@@ -1,79 +1,93 @@
 // Operations that move elements. All but the indexed ones are strided copies.
 
 import { bytesOf, type Dim, type Node, sizesOf } from "@sisa/core";
-import { broadcastStrides, denseStrides, packAxes } from "../device/arguments.ts";
 import { elementType } from "../device/element-type.ts";
-import type { Alias, Context, LoweringRule, Value, View } from "../plan.ts";
+import type { Alias, Context, Gathering, LoweringRule, Region, Value, View } from "../plan.ts";
+import { broadcastStrides, denseStrides, reshapeStrides } from "../views.ts";
+import { copyElements } from "./copy.ts";
 import { blocksFor } from "./elementwise.ts";
 
-/** A part of a dense tensor: sizes, and strides in elements from an offset in elements. */
-interface Region {
-  readonly view: View;
-  readonly offset: number;
-  readonly strides: readonly number[];
-}
-
-function copyRegion(context: Context, element: number, sizes: readonly number[], from: Region, to: Region): void {
-  const count = sizes.reduce((a, b) => a * b, 1);
-  if (count === 0) return;
-  const at = ({ view, offset }: Region) => ({ storage: view.storage, offset: view.offset + offset * element });
-  const axes = packAxes(sizes, [
-    { type: 0, strides: to.strides },
-    { type: 0, strides: from.strides },
-  ]);
-  context.kernel(`copy_${element}`, blocksFor(context, count), 256, [at(from), at(to), axes]);
-}
-
-const dense = (value: Value, offset = 0): Region => ({ view: value, offset, strides: denseStrides(value.sizes) });
 const elementOf = ({ spec }: Value) => bytesOf(spec.dtype);
 const product = (sizes: readonly number[]) => sizes.reduce((a, b) => a * b, 1);
 
+/** The same place with other strides, from an element on. */
+const at = (value: Value, first: number, strides: readonly number[]): Region => ({
+  storage: value.storage,
+  offset: value.offset + first * elementOf(value),
+  strides,
+});
+
 export const broadcastTo: LoweringRule = (context) => {
-  const x = context.input("x");
-  const value = context.output();
-  const from = { view: x, offset: 0, strides: broadcastStrides(x.sizes, value.sizes) };
-  copyRegion(context, elementOf(x), value.sizes, from, dense(value));
+  const x = context.strided("x");
+  const value = context.stridedOutput();
+  const from = at(x, 0, broadcastStrides(x.sizes, value.sizes, x.strides));
+  copyElements(context, elementOf(x), value.sizes, from, value);
 };
 
 export const transpose: LoweringRule = (context) => {
-  const x = context.input("x");
-  const value = context.output();
+  const x = context.strided("x");
+  const value = context.stridedOutput();
   const { permutation } = context.attributes<{ readonly permutation: readonly number[] }>();
-  const strides = denseStrides(x.sizes);
-  const from = { view: x, offset: 0, strides: permutation.map((axis) => strides[axis] ?? 0) };
-  copyRegion(context, elementOf(x), value.sizes, from, dense(value));
-};
-
-export const slice: LoweringRule = (context) => {
-  const x = context.input("x");
-  const value = context.output();
-  const { axis, start } = context.attributes<{ readonly axis: number; readonly start: Dim }>();
-  const strides = denseStrides(x.sizes);
-  const from = { view: x, offset: (start.value ?? 0) * (strides[axis] ?? 0), strides };
-  copyRegion(context, elementOf(x), value.sizes, from, dense(value));
+  const from = at(
+    x,
+    0,
+    permutation.map((axis) => x.strides[axis] ?? 0),
+  );
+  copyElements(context, elementOf(x), value.sizes, from, value);
 };
 
 export const pad: LoweringRule = (context) => {
-  const x = context.input("x");
+  const x = context.strided("x");
   const value = context.output();
   const { axis, before } = context.attributes<{ readonly axis: number; readonly before: Dim }>();
-  context.zero(value, value.bytes);
-  const strides = denseStrides(value.sizes);
-  const to = { view: value, offset: (before.value ?? 0) * (strides[axis] ?? 0), strides };
-  copyRegion(context, elementOf(x), x.sizes, dense(x), to);
+  const first = before.value ?? 0;
+  if (product(value.sizes.slice(0, axis)) === 1) {
+    const row = (value.strides[axis] ?? 1) * elementOf(value);
+    const after = first + (x.sizes[axis] ?? 0);
+    context.zero(value, first * row);
+    context.zero(at(value, after * (value.strides[axis] ?? 1), []), value.bytes - after * row);
+  } else {
+    context.zero(value, value.bytes);
+  }
+  copyElements(context, elementOf(x), x.sizes, x, at(value, first * (value.strides[axis] ?? 0), value.strides));
 };
 
 export const concat: LoweringRule = (context) => {
-  const value = context.output();
+  const value = context.stridedOutput();
   const { axis } = context.attributes<{ readonly axis: number }>();
-  const strides = denseStrides(value.sizes);
   let place = 0;
-  for (const part of context.inputs) {
-    const to = { view: value, offset: place * (strides[axis] ?? 0), strides };
-    copyRegion(context, elementOf(part), part.sizes, dense(part), to);
+  for (const name of Object.keys(context.node.inputs)) {
+    const part = context.strided(name);
+    const to = at(value, place * (value.strides[axis] ?? 0), value.strides);
+    const made = part.storage === to.storage && part.offset === to.offset;
+    if (!made) copyElements(context, elementOf(part), part.sizes, part, to);
     place += part.sizes[axis] ?? 0;
   }
 };
+
+/** Rows of two bytes a number and more start where vectors can be read. */
+const rowBytes = 16;
+const rowElements = 64;
+
+/** Concatenation, whose parts may be made where they belong. Rows that vectors cannot read are set further apart. */
+export function gatheringOf(node: Node): Gathering | undefined {
+  const [whole] = Object.values(node.outputs);
+  if (node.op.name !== "concat" || !whole) return undefined;
+  const { axis } = node.attributes as { readonly axis: number };
+  const sizes = sizesOf(whole.shape);
+  const width = sizes.at(-1) ?? 1;
+  const isLast = axis === sizes.length - 1 && sizes.length > 1;
+  const aligned = (width * bytesOf(whole.dtype)) % rowBytes === 0;
+  const pitch = isLast && !aligned ? Math.ceil(width / rowElements) * rowElements : width;
+  const strides = denseStrides(sizes.with(-1, pitch));
+  let place = 0;
+  const parts = Object.entries(node.inputs).map(([input, { shape }]) => {
+    const first = place * (strides[axis] ?? 0);
+    place += sizesOf(shape)[axis] ?? 0;
+    return { input, first };
+  });
+  return { strides, parts };
+}
 
 /** [outer, length, inner] among rows that are longer on one side: what chunk and unchunk copy. */
 function copyRows(context: Context, x: Value, value: Value, axis: number): void {
@@ -81,13 +95,7 @@ function copyRows(context: Context, x: Value, value: Value, axis: number): void 
   const fromLength = product(x.sizes.slice(axis));
   const toLength = product(value.sizes.slice(axis));
   const length = Math.min(fromLength, toLength);
-  copyRegion(
-    context,
-    elementOf(x),
-    [outer, length],
-    { view: x, offset: 0, strides: [fromLength, 1] },
-    { view: value, offset: 0, strides: [toLength, 1] },
-  );
+  copyElements(context, elementOf(x), [outer, length], at(x, 0, [fromLength, 1]), at(value, 0, [toLength, 1]));
 }
 
 export const chunk: LoweringRule = (context) => {
@@ -190,14 +198,22 @@ export const scatterAdd: LoweringRule = (context) => {
   ]);
 };
 
-/** Reshapes, and slices of whole rows at addresses that vector loads can read. */
+/** Reshapes and slices. */
 export function aliasOf(node: Node): Alias | undefined {
-  if (node.op.name === "reshape") return { input: "x", offset: 0 };
   const x = node.inputs.x;
-  if (node.op.name !== "slice" || x === undefined) return undefined;
+  const [output] = Object.values(node.outputs);
+  if (!x || !output) return undefined;
+  if (node.op.name === "reshape") {
+    const [sizes, target] = [sizesOf(x.shape), sizesOf(output.shape)];
+    return {
+      input: "x",
+      place(strides) {
+        const found = reshapeStrides(sizes, strides, target);
+        return found && { first: 0, strides: found };
+      },
+    };
+  }
+  if (node.op.name !== "slice") return undefined;
   const { axis, start } = node.attributes as { readonly axis: number; readonly start: Dim };
-  const sizes = sizesOf(x.shape);
-  if (product(sizes.slice(0, axis)) !== 1) return undefined;
-  const offset = (start.value ?? 0) * product(sizes.slice(axis + 1)) * bytesOf(x.dtype);
-  return offset % 16 === 0 ? { input: "x", offset } : undefined;
+  return { input: "x", place: (strides) => ({ first: (start.value ?? 0) * (strides[axis] ?? 0), strides }) };
 }

@@ -1,8 +1,9 @@
 // Reductions and running sums.
 
-import { denseStrides, packAxes } from "../device/arguments.ts";
+import { packAxes } from "../device/arguments.ts";
 import { type ComputeSuffix, elementType, suffixOf } from "../device/element-type.ts";
 import type { Context, LoweringRule, Value, View } from "../plan.ts";
+import { denseStrides } from "../views.ts";
 import { blocksFor } from "./elementwise.ts";
 
 interface ReduceAttributes {
@@ -11,7 +12,7 @@ interface ReduceAttributes {
 
 function reduction(name: "sum" | "max"): LoweringRule {
   return (context) => {
-    const x = context.input("x");
+    const x = context.strided("x");
     const value = context.output();
     if (value.count === 0) return;
     const { axes } = context.attributes<ReduceAttributes>();
@@ -21,7 +22,7 @@ function reduction(name: "sum" | "max"): LoweringRule {
 
 /** Sum or maximum over axes; either along rows, or down columns, in parts where there are too few columns. */
 function reduce(context: Context, name: "sum" | "max", x: Value, value: Value, axes: readonly number[]): void {
-  const strides = denseStrides(x.sizes);
+  const { strides } = x;
   const all = x.sizes.map((_, axis) => axis);
   const kept = all.filter((axis) => !axes.includes(axis));
   const sizesAt = (which: readonly number[]) => which.map((axis) => x.sizes[axis] ?? 1);

@@ -75,6 +75,7 @@ export const lowerings = {
   softplus: elementwise.softplus,
   sqrt: elementwise.sqrt,
   ssmPrepare: "compose",
+  ssmPrepareBackward: "compose",
   ssdScan: "compose",
   forgettingAttention: "compose",
   forgettingAttentionBackward: "compose",

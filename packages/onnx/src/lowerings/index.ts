@@ -85,6 +85,7 @@ export const lowerings = {
   forgettingAttentionBackward: "compose",
   ssdScanBackward: "compose",
   ssmPrepare: "compose",
+  ssmPrepareBackward: "compose",
   sub: elementwise.sub,
   sum,
   swiglu,

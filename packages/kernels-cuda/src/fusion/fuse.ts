@@ -1,0 +1,11 @@
+// What this backend makes of a graph before it is planned: fewer operations, each of which does the work of several.
+
+import { type Graph, simplify } from "@sisa/core";
+import { joinOptimizers } from "./join-optimizers.ts";
+import { joinSums } from "./join-sums.ts";
+import { mergeProducts } from "./merge-products.ts";
+
+/** @param options.leastRows as in mergeProducts */
+export function fuse(graph: Graph, options: { readonly leastRows?: number } = {}): Graph {
+  return simplify(joinOptimizers(joinSums(simplify(mergeProducts(graph, options)))));
+}
