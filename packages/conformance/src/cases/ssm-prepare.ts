@@ -201,7 +201,17 @@ export const ssmPrepareCases = casesOf(
 );
 
 /** What ssmPrepare gives for such sizes, and gradients by all of it. */
-function results({ B = 2, T = 5, H = 3, S = 4 }: { readonly B?: Size; readonly T?: Size; readonly H?: Size; readonly S?: number }) {
+function results({
+  B = 2,
+  T = 5,
+  H = 3,
+  S = 4,
+}: {
+  readonly B?: Size;
+  readonly T?: Size;
+  readonly H?: Size;
+  readonly S?: number;
+}) {
   const vectors = normals([B, T, H, S]);
   const sums = normals([B, T, H]);
   const phi = floats([B, T, H, S / 2], { low: 0, high: 6 });

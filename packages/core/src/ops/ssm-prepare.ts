@@ -81,7 +81,7 @@ export const ssmPrepareOp: DefinedOp<
         phi,
         cGradient: gradients.cRotated ?? zeros(cRotated),
         bGradient: gradients.bRotated ?? zeros(bRotated),
-        gGradient: gradients.g ?? broadcastTo(constant(0, phi.dtype), phi.shape.slice(0, 3)) as Tensor,
+        gGradient: gradients.g ?? (broadcastTo(constant(0, phi.dtype), phi.shape.slice(0, 3)) as Tensor),
         phiGradient: gradients.phi,
       },
       {},

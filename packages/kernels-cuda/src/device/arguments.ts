@@ -51,7 +51,10 @@ export function packArguments(
     const parameter = parameters[index] ?? "";
     const at = places[index] ?? 0;
     const wrong = () => new Error(`${kernel}: argument ${index} does not fit ${JSON.stringify(parameter)}`);
-    if (argument instanceof Uint8Array || (argument !== null && typeof argument === "object" && "addresses" in argument)) {
+    if (
+      argument instanceof Uint8Array ||
+      (argument !== null && typeof argument === "object" && "addresses" in argument)
+    ) {
       const structure = argument instanceof Uint8Array ? { bytes: argument, addresses: [] } : argument;
       if (typeof parameter === "string" || parameter.size !== structure.bytes.length) throw wrong();
       bytes.set(structure.bytes, at);

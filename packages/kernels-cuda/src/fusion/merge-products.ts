@@ -15,9 +15,9 @@ import {
   padOp,
   reshape,
   reshapeOp,
+  sizesOf,
   slice,
   sliceOp,
-  sizesOf,
   type Tensor,
 } from "@sisa/core";
 import { areIndependent, type Lookup, readersOf, replaceTensors } from "./replace.ts";
@@ -63,7 +63,8 @@ class Merger {
   #mergeForward(): void {
     const groups = groupBy(this.#graph.nodes.filter(isProjection), ({ inputs }) => inputs.a);
     for (const [x, nodes] of groups) {
-      if (!x || nodes.length < 2 || rowsIn(x) < this.#leastRows || !areIndependent(this.#graph, new Set(nodes))) continue;
+      if (!x || nodes.length < 2 || rowsIn(x) < this.#leastRows || !areIndependent(this.#graph, new Set(nodes)))
+        continue;
       // Results of one dtype come from one product; all weights lie in one block, for the gradient of x.
       const narrowFirst = nodes.toSorted((a, b) => Number(isWide(a)) - Number(isWide(b)));
       const weights = narrowFirst.map(({ inputs }) => inputs.b as AnyTensor);
@@ -94,7 +95,8 @@ class Merger {
       const { value } = member.outputs;
       const size = value ? (sizesOf(value.shape).at(axis) ?? 0) : 0;
       const [from, to] = [start, start + size];
-      if (value) this.#replacements.set(value, (lookup) => slice(product(lookup) as Tensor, { axis, start: from, end: to }));
+      if (value)
+        this.#replacements.set(value, (lookup) => slice(product(lookup) as Tensor, { axis, start: from, end: to }));
       start = to;
     }
   }

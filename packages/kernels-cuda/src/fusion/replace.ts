@@ -25,7 +25,8 @@ export function replaceTensors(graph: Graph, replacements: Replacements): Graph 
     const inputs = () => Object.entries(node.inputs).map(([name, input]) => [name, lookup(input)] as const);
     const found = replacement ? replacement(lookup) : rebuild(node, Object.fromEntries(inputs()))[tensor.output];
     if (!found) throw new GraphError(`${node.op.name}: its output "${tensor.output}" was lost`);
-    if (!replacement) for (const [name, output] of Object.entries(node.outputs)) remember(output, found.node.outputs[name]);
+    if (!replacement)
+      for (const [name, output] of Object.entries(node.outputs)) remember(output, found.node.outputs[name]);
     made.set(tensor, found);
     return found;
   };

@@ -97,7 +97,9 @@ export const rope: Lowering = {
 
 /** Whether rows can be read eight elements, 16 bytes or twice that, at a time. */
 function byEights({ spec, strides, offset }: Value): boolean {
-  return strides.at(-1) === 1 && strides.slice(0, -1).every((s) => (s * bytesOf(spec.dtype)) % 16 === 0) && offset % 16 === 0;
+  return (
+    strides.at(-1) === 1 && strides.slice(0, -1).every((s) => (s * bytesOf(spec.dtype)) % 16 === 0) && offset % 16 === 0
+  );
 }
 
 /** Whether a table has a number for each pair, four of which can be read at a time. */

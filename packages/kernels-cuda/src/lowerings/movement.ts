@@ -2,7 +2,7 @@
 
 import { bytesOf, type Dim, type Node, sizesOf } from "@sisa/core";
 import { elementType } from "../device/element-type.ts";
-import type { Alias, Context, Gathering, LoweringRule, Region, Value, View } from "../plan.ts";
+import type { Alias, Context, Gathering, LoweringRule, Region, Value } from "../plan.ts";
 import { broadcastStrides, denseStrides, reshapeStrides } from "../views.ts";
 import { copyElements } from "./copy.ts";
 import { blocksFor } from "./elementwise.ts";

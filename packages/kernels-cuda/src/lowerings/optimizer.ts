@@ -52,7 +52,9 @@ function packSteps(entries: readonly StepEntry[]): StructArgument {
 
 function stepAll(context: Context, entries: readonly StepEntry[]): void {
   const { beta1 = 0, beta2 = 0, epsilon = 0 } = context.attributes<{ readonly [name: string]: number }>();
-  const scalars = ["firstCorrection", "secondCorrection", "gradientScale", "proceed"].map((name) => context.input(name));
+  const scalars = ["firstCorrection", "secondCorrection", "gradientScale", "proceed"].map((name) =>
+    context.input(name),
+  );
   for (const table of tablesOf(entries, mostSteps)) {
     const blocks = table.reduce((total, { parameter }) => total + blocksOf(parameter), 0);
     context.kernel("adamw", blocks, 256, [packSteps(table), ...scalars, beta1, beta2, epsilon]);
