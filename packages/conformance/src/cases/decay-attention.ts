@@ -27,7 +27,7 @@ import {
   testCase,
   type Values,
 } from "../case.ts";
-import { at, attend, dot } from "./formulas.ts";
+import { at, attend, dot, softmaxOf } from "./formulas.ts";
 
 type Size = number | string;
 type Sizes = { readonly B?: Size; readonly T?: Size; readonly C?: Size; readonly H?: Size };
@@ -36,7 +36,7 @@ type Sizes = { readonly B?: Size; readonly T?: Size; readonly C?: Size; readonly
 const gates = ["logDecay", "lambda"];
 
 /** Everything but the sums of decay, which programs make from `logDecay` [B,C,H]. */
-function tensors({ B = 2, T = 5, C = T, H = 3 }: Sizes, decay = 0.3) {
+export function tensors({ B = 2, T = 5, C = T, H = 3 }: Sizes, decay = 0.3) {
   return {
     q: normals([B, T, H, 4]),
     k: normals([B, C, H, 4]),
@@ -49,7 +49,7 @@ function tensors({ B = 2, T = 5, C = T, H = 3 }: Sizes, decay = 0.3) {
 }
 
 /** The definition with global sums in float64. Queries begin at `queryStart`; g of a query is that of the key there. */
-function formula(values: Values, scale = 0.5) {
+export function formula(values: Values, scale = 0.5, weigh = softmaxOf) {
   const { q, k, v, cRotated, bRotated, logDecay, lambda, queryStart, keyLength } = values;
   const [batches = 0, queries = 0, heads = 0, width = 0] = q?.shape ?? [];
   const [, keys = 0] = k?.shape ?? [];
@@ -61,29 +61,34 @@ function formula(values: Values, scale = 0.5) {
       return total;
     });
   });
-  const value = attend([batches, queries, heads], v, (batch, head, i, j) => {
-    const position = i + (queryStart ? at(queryStart, batch) : 0);
-    if (j > position || (keyLength && j >= at(keyLength, batch))) return Number.NEGATIVE_INFINITY;
-    const sums = g[batch * heads + head] ?? [];
-    const decay = Math.exp((sums[position] ?? 0) - (sums[j] ?? 0));
-    const content = dot(
-      width,
-      (d) => at(q, batch, i, head, d),
-      (d) => at(k, batch, j, head, d),
-    );
-    const signal = dot(
-      state,
-      (s) => at(cRotated, batch, i, head, s),
-      (s) => at(bRotated, batch, j, head, s),
-    );
-    return scale * content + at(lambda, head) * decay * signal;
-  });
+  const value = attend(
+    [batches, queries, heads],
+    v,
+    (batch, head, i, j) => {
+      const position = i + (queryStart ? at(queryStart, batch) : 0);
+      if (j > position || (keyLength && j >= at(keyLength, batch))) return Number.NEGATIVE_INFINITY;
+      const sums = g[batch * heads + head] ?? [];
+      const decay = Math.exp((sums[position] ?? 0) - (sums[j] ?? 0));
+      const content = dot(
+        width,
+        (d) => at(q, batch, i, head, d),
+        (d) => at(k, batch, j, head, d),
+      );
+      const signal = dot(
+        state,
+        (s) => at(cRotated, batch, i, head, s),
+        (s) => at(bRotated, batch, j, head, s),
+      );
+      return scale * content + at(lambda, head) * decay * signal;
+    },
+    weigh,
+  );
   return { value };
 }
 
-type Traced = { readonly [N in keyof ReturnType<typeof tensors>]: Tensor };
+export type Traced = { readonly [N in keyof ReturnType<typeof tensors>]: Tensor };
 
-const sumsOf = (x: Tensor) => blockCumulativeSum({ x }, { size: decayBlock });
+export const sumsOf = (x: Tensor) => blockCumulativeSum({ x }, { size: decayBlock });
 
 /** As many queries as keys, from position 0. */
 const program = ({ logDecay, ...inputs }: Traced) => {
@@ -97,9 +102,11 @@ const square = (name: string, sizes: Sizes, more: Partial<Case> & { readonly dec
 };
 
 /** Queries at `starts` against a cache of C keys; g of the queries is taken from the same sums. */
-function cached(
+export function cached(
   name: string,
   { T, C, starts, lengths }: { T: number; C: number; starts: number[]; lengths?: number[] },
+  attend: typeof decayAttention = decayAttention,
+  weigh = softmaxOf,
 ) {
   const B = starts.length;
   return testCase({
@@ -114,9 +121,9 @@ function cached(
       const rows = starts.map((start, batch) =>
         slice(slice(g, { axis: 0, start: batch, end: batch + 1 }), { axis: 1, start, end: start + T }),
       );
-      return decayAttention({ ...inputs, gQuery: concat(rows, { axis: 0 }), gKey: g });
+      return attend({ ...inputs, gQuery: concat(rows, { axis: 0 }), gKey: g });
     },
-    expected: (values) => formula(values),
+    expected: (values) => formula(values, 0.5, weigh),
     gradients: [],
   });
 }

@@ -147,12 +147,7 @@ export const forgettingAttentionBackwardCases = casesOf("forgettingAttentionBack
       const g = sumsOf(logGate);
       const attributes = { scale: 0.5, window: 0, sinks: 0 };
       const outputs = apply(forgettingAttentionOp, { ...inputs, gQuery: g, gKey: g }, attributes);
-      const { gQuery: _zero, ...gradients } = apply(
-        forgettingAttentionBackwardOp,
-        { ...inputs, gQuery: g, gKey: g, ...outputs, gradient },
-        attributes,
-      );
-      return gradients;
+      return apply(forgettingAttentionBackwardOp, { ...inputs, gQuery: g, gKey: g, ...outputs, gradient }, attributes);
     },
     gradients: [],
     note: "also run by the gradients of forgettingAttention",

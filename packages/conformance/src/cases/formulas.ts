@@ -35,18 +35,28 @@ export function softmaxOf(scores: readonly number[]): number[] {
   return powers.map((power) => power / total);
 }
 
-/** Attention by its definition: `score(batch, head, i, j)`, or -Infinity where query i does not see key j. */
+/** The sigmoid of each score less the logarithm of how many keys are seen, which are those whose score is finite. */
+export function sigmoidsOf(scores: readonly number[]): number[] {
+  const count = scores.filter((score) => score !== Number.NEGATIVE_INFINITY).length;
+  return scores.map((score) => 1 / (1 + count * Math.exp(-score)));
+}
+
+/**
+ * Attention by its definition: `score(batch, head, i, j)`, or -Infinity where query i does not see key j.
+ * @param weigh what makes weights of a row of scores
+ */
 export function attend(
   [batches, queries, heads]: readonly [number, number, number],
   v: NdArray | undefined,
   score: (batch: number, head: number, i: number, j: number) => number,
+  weigh = softmaxOf,
 ): Float64Array {
   const [, keys = 0, , width = 0] = v?.shape ?? [];
   const value = new Float64Array(batches * queries * heads * width);
   for (let batch = 0; batch < batches; batch++) {
     for (let i = 0; i < queries; i++) {
       for (let head = 0; head < heads; head++) {
-        const weights = softmaxOf(Array.from({ length: keys }, (_, j) => score(batch, head, i, j)));
+        const weights = weigh(Array.from({ length: keys }, (_, j) => score(batch, head, i, j)));
         for (let e = 0; e < width; e++) {
           const index = ((batch * queries + i) * heads + head) * width + e;
           value[index] = dot(

@@ -57,6 +57,7 @@ import { rmsNormBackwardCases, rmsNormCases } from "./rms-norm.ts";
 import { ropeCases } from "./rope.ts";
 import { scatterAddCases } from "./scatter-add.ts";
 import { sigmoidCases } from "./sigmoid.ts";
+import { sigmoidDecayAttentionBackwardCases, sigmoidDecayAttentionCases } from "./sigmoid-decay-attention.ts";
 import { siluCases } from "./silu.ts";
 import { sinCases } from "./sin.ts";
 import { sisaAttentionCases } from "./sisa-attention.ts";
@@ -136,6 +137,8 @@ export const allCases: readonly OpCases[] = [
   ropeCases,
   scatterAddCases,
   sigmoidCases,
+  sigmoidDecayAttentionCases,
+  sigmoidDecayAttentionBackwardCases,
   siluCases,
   sinCases,
   sisaAttentionCases,

@@ -11,7 +11,7 @@ import {
 } from "@sisa/core";
 import { type Case, casesOf, floats, normals, refusal, testCase, type Values } from "../case.ts";
 import { fine, smallGradient } from "./decay-attention.ts";
-import { at, attend, dot } from "./formulas.ts";
+import { at, attend, dot, sigmoidsOf, softmaxOf } from "./formulas.ts";
 import { states } from "./ssm-prepare.ts";
 
 type Size = number | string;
@@ -29,7 +29,7 @@ function tensors(sizes: Sizes, rates: { readonly decay?: number; readonly speed?
 }
 
 /** Both forms by their formulas, with sums over the whole sequence in float64. */
-function formula(values: Values, scale = 0.5, form: SisaForm = "exact") {
+function formula(values: Values, scale = 0.5, form: SisaForm = "exact", weigh = softmaxOf) {
   const { q, k, v, c, b, logDecay, phase, lambda } = values;
   const [batches = 0, length = 0, heads = 0, width = 0] = q?.shape ?? [];
   const half = phase?.shape[3] ?? 0;
@@ -44,32 +44,37 @@ function formula(values: Values, scale = 0.5, form: SisaForm = "exact") {
     Array.from({ length: batches }, (_, batch) => Array.from({ length: heads }, (_, head) => make(batch, head)));
   const g = grid((batch, head) => sums(logDecay, batch, head));
   const phi = grid((batch, head) => Array.from({ length: half }, (_, n) => sums(phase, batch, head, n)));
-  const value = attend([batches, length, heads], v, (batch, head, i, j) => {
-    if (j > i) return Number.NEGATIVE_INFINITY;
-    const content = dot(
-      width,
-      (d) => at(q, batch, i, head, d),
-      (d) => at(k, batch, j, head, d),
-    );
-    // (R(a) c) . (R(b) b) depends on the angle between only.
-    const signal = dot(
-      half,
-      () => 1,
-      (n) => {
-        const angles = phi[batch]?.[head]?.[n] ?? [];
-        const between = (angles[i] ?? 0) - (angles[j] ?? 0);
-        const [c0, c1] = [at(c, batch, i, head, 2 * n), at(c, batch, i, head, 2 * n + 1)];
-        const [b0, b1] = [at(b, batch, j, head, 2 * n), at(b, batch, j, head, 2 * n + 1)];
-        return (c0 * b0 + c1 * b1) * Math.cos(between) + (c0 * b1 - c1 * b0) * Math.sin(between);
-      },
-    );
-    const decays = g[batch]?.[head] ?? [];
-    // Form `sdpa` clamps each side by itself, around the middle of the whole sequence.
-    const middle = ((decays[0] ?? 0) + (decays[length - 1] ?? 0)) / 2;
-    const side = (t: number) =>
-      form === "exact" ? (decays[t] ?? 0) : Math.min(Math.max((decays[t] ?? 0) - middle, -sdpaClamp), sdpaClamp);
-    return scale * content + at(lambda, head) * Math.exp(side(i) - side(j)) * signal;
-  });
+  const value = attend(
+    [batches, length, heads],
+    v,
+    (batch, head, i, j) => {
+      if (j > i) return Number.NEGATIVE_INFINITY;
+      const content = dot(
+        width,
+        (d) => at(q, batch, i, head, d),
+        (d) => at(k, batch, j, head, d),
+      );
+      // (R(a) c) . (R(b) b) depends on the angle between only.
+      const signal = dot(
+        half,
+        () => 1,
+        (n) => {
+          const angles = phi[batch]?.[head]?.[n] ?? [];
+          const between = (angles[i] ?? 0) - (angles[j] ?? 0);
+          const [c0, c1] = [at(c, batch, i, head, 2 * n), at(c, batch, i, head, 2 * n + 1)];
+          const [b0, b1] = [at(b, batch, j, head, 2 * n), at(b, batch, j, head, 2 * n + 1)];
+          return (c0 * b0 + c1 * b1) * Math.cos(between) + (c0 * b1 - c1 * b0) * Math.sin(between);
+        },
+      );
+      const decays = g[batch]?.[head] ?? [];
+      // Form `sdpa` clamps each side by itself, around the middle of the whole sequence.
+      const middle = ((decays[0] ?? 0) + (decays[length - 1] ?? 0)) / 2;
+      const side = (t: number) =>
+        form === "exact" ? (decays[t] ?? 0) : Math.min(Math.max((decays[t] ?? 0) - middle, -sdpaClamp), sdpaClamp);
+      return scale * content + at(lambda, head) * Math.exp(side(i) - side(j)) * signal;
+    },
+    weigh,
+  );
   return { value };
 }
 
@@ -136,6 +141,14 @@ export const sisaAttentionCases = casesOf(
     whole("exact-one-pair", { S: 2 }, { expected: (values) => formula(values), ...few }),
     whole("exact-one-token", { T: 1 }, { differences: "none", gradientTolerance: oneToken }),
     whole("exact-no-tokens", { T: 0 }),
+    testCase({
+      name: "sigmoid",
+      inputs: tensors({ B: 1, T: 66, H: 2 }),
+      program: (inputs) => sisaAttention(inputs, { weights: "sigmoid" }),
+      expected: (values) => formula(values, 0.5, "exact", sigmoidsOf),
+      gradientTolerance: smallGradient,
+      ...few,
+    }),
     whole("sdpa", {}, { form: "sdpa", expected: (values) => formula(values), ...few }),
     whole(
       "sdpa-two-blocks",
@@ -246,6 +259,13 @@ export const sisaAttentionCases = casesOf(
       program: (inputs) => sisaAttention(inputs, { form: "paper" as SisaForm }),
       error: ShapeError,
       message: 'sisaAttention: form must be "exact" or "sdpa", got "paper"',
+    }),
+    refusal({
+      name: "sigmoid in stock attention",
+      inputs: specs({}),
+      program: (inputs) => sisaAttention(inputs, { form: "sdpa", weights: "sigmoid" }),
+      error: ShapeError,
+      message: 'sisaAttention: form "sdpa" is stock attention, which has no weights "sigmoid"; use form "exact"',
     }),
     refusal({
       name: "integers",

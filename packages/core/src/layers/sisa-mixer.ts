@@ -11,7 +11,8 @@ import { linear } from "../ops/linear.ts";
 import { neg } from "../ops/neg.ts";
 import { rmsNorm } from "../ops/rms-norm.ts";
 import { rope } from "../ops/rope.ts";
-import { type SisaForm, sisaAttention } from "../ops/sisa-attention.ts";
+import { sigmoidDecayAttention } from "../ops/sigmoid-decay-attention.ts";
+import { type SisaForm, type SisaWeights, sisaAttention } from "../ops/sisa-attention.ts";
 import { softplus } from "../ops/softplus.ts";
 import { ssmPrepare } from "../ops/ssm-prepare.ts";
 import { f32 } from "../spec.ts";
@@ -34,6 +35,8 @@ export interface SisaSettings {
   readonly positions?: "rope" | "none";
   /** Decay of every token, one per head whatever the token, or none. Default "learned" */
   readonly decay?: "learned" | "constant" | "none";
+  /** What makes weights of scores: softmax over all, or a sigmoid of each (see sigmoidDecayAttention). Default "softmax" */
+  readonly weights?: SisaWeights;
   /** Whether read and write vectors are rotated by the data. Default true */
   readonly rotation?: boolean;
   /** Norm read and write vectors head by head. Default false */
@@ -107,7 +110,7 @@ export class SisaMixer implements Mixer {
   }
 
   forward(p: ParametersOf<this>, h: Tensor, context: MixerContext): MixerOutput {
-    const { heads, width, form, stateWidth, positions = "rope", normEpsilon } = this.sizes;
+    const { heads, width, form, stateWidth, positions = "rope", weights = "softmax", normEpsilon } = this.sizes;
     const [B = Dim.of(1), T = Dim.of(1)] = h.shape;
     const project = (weight: Tensor) => splitHeads(linear(h, weight), heads);
     const content = (weight: Tensor) => {
@@ -130,7 +133,8 @@ export class SisaMixer implements Mixer {
     const lambda = softplus(p.lambda_raw);
     const { cache } = context;
     if (!cache) {
-      return { value: mergeHeads(sisaAttention({ q, k, v, c, b, logDecay, phase, lambda }, { form })), cache: {} };
+      const y = sisaAttention({ q, k, v, c, b, logDecay, phase, lambda }, { form, weights });
+      return { value: mergeHeads(y), cache: {} };
     }
     const { start } = cache;
     const entries = expectEntries("SisaMixer", cache, ["key", "value", "importance", "decay", "phase"]);
@@ -150,7 +154,8 @@ export class SisaMixer implements Mixer {
       decay: cacheWrite(entries.decay, prepared.g, start),
       phase: cacheWrite(entries.phase, prepared.phi, start),
     };
-    const y = decayAttention({
+    const attend = weights === "softmax" ? decayAttention : sigmoidDecayAttention;
+    const y = attend({
       q,
       k: written.key,
       v: written.value,

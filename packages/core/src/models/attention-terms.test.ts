@@ -6,6 +6,7 @@ import type { NdArray } from "../graph/op.ts";
 import type { AnyTensor } from "../graph/tensor.ts";
 import { initialize } from "../layers/layer.ts";
 import { attentionOp } from "../ops/attention.ts";
+import { forgettingAttentionOp } from "../ops/forgetting-attention.ts";
 import { type SisaForm, sisaAttentionOp } from "../ops/sisa-attention.ts";
 import { evaluate } from "../reference/evaluate.ts";
 import { attentionTermsGraph } from "./attention-terms.ts";
@@ -132,6 +133,90 @@ describe.each(["exact", "sdpa"] as const)("form %s", (form) => {
     ]);
     expect(terms["layers.2.logDecay"]?.shape).toEqual([B, T, H]);
   });
+});
+
+describe("layers that forget", () => {
+  const [window, sinks] = [20, 3];
+  const source = languageModel({
+    ...model("exact").config,
+    mixers: ["fox", "alibi", "local"],
+    metaTokens: sinks,
+    mixerSettings: {
+      fox: { kind: "attention", positions: "none", forget: true },
+      alibi: { kind: "attention", positions: "alibi" },
+      local: { kind: "attention", window },
+    },
+  });
+  const length = T + sinks;
+  const inputs = { ids, ...parametersOf(source) };
+  const terms = evaluate(attentionTermsGraph(source).bind({ B, T }), inputs, "float64");
+  const graph = source.logitsGraph().bind({ B, T });
+  const nodes = graph.nodes.filter(({ op }) => op === forgettingAttentionOp);
+  const values = Object.fromEntries(nodes.map(({ outputs, inputs }, layer) => [`${layer}`, { ...outputs, ...inputs }]));
+  const inner = evaluate(
+    new Graph(
+      graph.inputTensors,
+      Object.fromEntries(
+        Object.entries(values).flatMap(([layer, { value, v }]) => [
+          [`${layer}.value`, value as AnyTensor],
+          [`${layer}.v`, v as AnyTensor],
+        ]),
+      ),
+    ) as Graph,
+    inputs,
+    "float64",
+  );
+  const place = (b: number, h: number, i: number, j: number) => ((b * H + h) * length + i) * length + j;
+
+  test("show by how much, where there are gates", () => {
+    expect(Object.keys(terms)).toEqual([
+      ...["content", "forgetting", "attention"].map((term) => `layers.0.${term}`),
+      ...["content", "forgetting", "attention"].map((term) => `layers.1.${term}`),
+      ...["content", "attention"].map((term) => `layers.2.${term}`),
+    ]);
+    // ALiBi: so much less for every token between, by head 2^-4 and 2^-8 of two.
+    for (const [h, slope] of [2 ** -4, 2 ** -8].entries()) {
+      expect(at(terms, "layers.1.forgetting", place(1, h, 70, 2))).toBeCloseTo(-68 * slope, 10);
+      expect(at(terms, "layers.1.forgetting", place(1, h, 2, 70))).toBe(0);
+    }
+  });
+
+  test("weigh the values as the model does, and none that are not seen", () => {
+    let worst = 0;
+    for (let index = 0; index < 3 * B * H * length; index++) {
+      const [i, h] = [index % length, Math.floor(index / length) % H];
+      const [b, layer] = [Math.floor(index / (length * H)) % B, Math.floor(index / (length * H * B))];
+      const seen = (j: number) => j <= i && (layer < 2 || j > i - window || j < sinks);
+      const value = new Float64Array(D);
+      for (let j = 0; j < length; j++) {
+        const weight = at(terms, `layers.${layer}.attention`, place(b, h, i, j));
+        if (!seen(j)) worst = Math.max(worst, Math.abs(weight));
+        for (let d = 0; d < D; d++) {
+          value[d] = (value[d] ?? 0) + weight * at(inner, `${layer}.v`, ((b * length + j) * H + h) * D + d);
+        }
+      }
+      value.forEach((sum, d) => {
+        worst = Math.max(worst, Math.abs(sum - at(inner, `${layer}.value`, ((b * length + i) * H + h) * D + d)));
+      });
+    }
+    expect(worst).toBeLessThan(1e-12);
+  });
+});
+
+test("sigmoids of scores weigh what sigmoids weigh in the model", () => {
+  const source = languageModel({
+    ...model("exact").config,
+    mixers: ["sigmoid"],
+    mixerSettings: { sigmoid: { kind: "sisa", weights: "sigmoid" } },
+  });
+  const terms = evaluate(attentionTermsGraph(source).bind({ B, T }), { ids, ...parametersOf(source) }, "float64");
+  let worst = 0;
+  forEachPair(({ i, j, index }) => {
+    const score = at(terms, "layers.0.content", index) + at(terms, "layers.0.importance", index);
+    const weight = j <= i ? 1 / (1 + (i + 1) * Math.exp(-score)) : 0;
+    worst = Math.max(worst, Math.abs(at(terms, "layers.0.attention", index) - weight));
+  });
+  expect(worst).toBeLessThan(1e-12);
 });
 
 test("a layer of another kind shows nothing, and a model of nothing else is refused", () => {

@@ -21,6 +21,7 @@ const mixerSettings = {
   decayOnly: { kind: "sisa", rotation: false, positions: "none", longestHalfLife: 50 },
   rotationOnly: { kind: "sisa", decay: "none", stateWidth: 6, normalize: true },
   constantDecay: { kind: "sisa", decay: "constant" },
+  sigmoid: { kind: "sisa", weights: "sigmoid" },
   fox: { kind: "attention", positions: "none", forget: true },
   foxPro: { kind: "attention", positions: "none", forget: true, queryKeyNorm: true, shift: true, outputGate: true },
   alibi: { kind: "attention", positions: "alibi" },
@@ -92,6 +93,7 @@ describe.each([
   ["mamba3", ["mamba3", "mimo"]],
   ["mamba, with routed feed-forwards", ["mamba", "sisa"], routed],
   ["what the paper leaves open of sisa", ["decayOnly", "rotationOnly", "constantDecay"]],
+  ["sisa with sigmoids", ["sigmoid", "sigmoid"]],
   ["fox", ["fox", "fox"]],
   ["fox pro", ["foxPro", "foxPro"]],
   ["alibi and a window", ["alibi", "local"]],
@@ -155,7 +157,7 @@ describe.each([
 });
 
 test("form sdpa decodes while no clamp is active, and refuses to go on where one is", async () => {
-  const own = tinyModel(["sisa"], { form: "sdpa" });
+  const own = tinyModel(["sisa"], { form: "sdpa", mixerSettings: {} });
   await using backend = reference();
   await using decoder = await Decoder.create({ ...own, backend });
   const short = await decoder.append([tokens.slice(0, 10)], [0]);

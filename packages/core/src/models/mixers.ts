@@ -40,6 +40,7 @@ const rules: { readonly [K in MixerKind]: { readonly [N in Exclude<keyof Setting
     stateWidth: "count",
     positions: ["rope", "none"],
     decay: ["learned", "constant", "none"],
+    weights: ["softmax", "sigmoid"],
     rotation: "boolean",
     normalize: "boolean",
     longestHalfLife: "count",
@@ -103,7 +104,7 @@ function problemOf(rule: Rule, value: unknown): string | undefined {
   return rule.includes(String(value)) ? undefined : rule.map((word) => `"${word}"`).join(" or ");
 }
 
-function checkSizes(settings: MixerSettings, { width, heads, stateWidth }: ModelConfig): void {
+function checkSizes(settings: MixerSettings, { width, heads, stateWidth, form }: ModelConfig): void {
   switch (settings.kind) {
     case "attention": {
       const { headWidth = width / heads, keyWidth = headWidth, keyValueHeads = heads, positions = "rope" } = settings;
@@ -119,6 +120,11 @@ function checkSizes(settings: MixerSettings, { width, heads, stateWidth }: Model
       if (settings.positions !== "none" && (width / heads) % 2 !== 0) expectEvenHeads(width, heads, width / heads);
       if (S % 2 !== 0) {
         throw new ConfigError(`model: stateWidth must be even, since its channels rotate in pairs; got ${S}`);
+      }
+      if (settings.weights === "sigmoid" && form === "sdpa") {
+        throw new ConfigError(
+          'model: form "sdpa" is stock attention, which has no weights "sigmoid"; use form "exact"',
+        );
       }
       return;
     }

@@ -52,23 +52,36 @@ export function swapHeads(x: Tensor): Tensor {
 
 /** Scores with bias and mask, [B,H,T,C], float32 at least. */
 function scores(inputs: AttentionInputs, { scale, causal }: AttentionAttributes): Tensor {
-  const { q, k, bias } = inputs;
-  const dtype = wideDType(q);
-  const product = mul(matmul(swapHeads(q), swapHeads(k), { transposeB: true, dtype }), scale);
-  const biased = bias ? add(product, wide(bias)) : product;
-  const allowed = mask(inputs, causal);
+  const biased = unmaskedScores(inputs, scale);
+  const allowed = seenKeys(inputs, causal);
   return allowed ? where(allowed, biased, Number.NEGATIVE_INFINITY) : biased;
 }
 
+/** Scores with bias, of keys that are seen and of others, [B,H,T,C], float32 at least. */
+export function unmaskedScores({ q, k, bias }: AttentionInputs, scale: number): Tensor {
+  const product = mul(matmul(swapHeads(q), swapHeads(k), { transposeB: true, dtype: wideDType(q) }), scale);
+  return bias ? add(product, wide(bias)) : product;
+}
+
+/** Positions of queries: int32 [T,1] or [B,1,T,1]. */
+export function queryPositions({ q, queryStart }: Pick<AttentionInputs, "q" | "queryStart">): Tensor<"int"> {
+  const T = q.shape[1] ?? Dim.of(0);
+  const row = reshape(iota(T), [T, 1]);
+  return queryStart ? add(row, perRow(queryStart)) : row;
+}
+
+function perRow(x: Tensor<"int">): Tensor<"int"> {
+  return reshape(x, [x.shape[0] ?? Dim.of(0), 1, 1, 1]);
+}
+
 /** Which keys each query sees: true in [T,C] or [B,1,T,C]; undefined where it sees all of them. */
-function mask({ q, k, queryStart, keyLength }: AttentionInputs, causal: boolean): Tensor<"bool"> | undefined {
+export function seenKeys(
+  inputs: Pick<AttentionInputs, "q" | "k" | "queryStart" | "keyLength">,
+  causal: boolean,
+): Tensor<"bool"> | undefined {
+  const { k, keyLength } = inputs;
   const key = iota(k.shape[1] ?? Dim.of(0));
-  const perRow = (x: Tensor<"int">) => reshape(x, [x.shape[0] ?? Dim.of(0), 1, 1, 1]);
-  const position = () => {
-    const row = reshape(iota(q.shape[1] ?? Dim.of(0)), [q.shape[1] ?? Dim.of(0), 1]);
-    return queryStart ? add(row, perRow(queryStart)) : row;
-  };
-  const past = causal ? lessEqual(key, position()) : undefined;
+  const past = causal ? lessEqual(key, queryPositions(inputs)) : undefined;
   const present = keyLength ? less(key, perRow(keyLength)) : undefined;
   return past && present ? and(past, present) : (past ?? present);
 }

@@ -101,6 +101,36 @@ function perHead(lambda: Tensor): Tensor {
   return reshape(lambda, [...lambda.shape, 1, 1]);
 }
 
+/** @throws ShapeError, DTypeError */
+export function checkDecayAttention(inputs: DecayAttentionInputs): void {
+  const sizes = expectShape("q", inputs.q, ["B", "T", "H", "D"]);
+  const keys = expectShape("k", inputs.k, ["B", "C", "H", "D"], sizes);
+  expectShape("v", inputs.v, ["B", "C", "H", "E"], keys);
+  const states = expectShape("cRotated", inputs.cRotated, ["B", "T", "H", "S"], keys);
+  expectShape("bRotated", inputs.bRotated, ["B", "C", "H", "S"], states);
+  expectShape("gQuery", inputs.gQuery, ["B", "T", "H"], keys);
+  expectShape("gKey", inputs.gKey, ["B", "C", "H"], keys);
+  expectShape("lambda", inputs.lambda, ["H"], keys);
+  checkPositions(inputs, sizes);
+  const { q, k, v, cRotated, bRotated, gQuery, gKey, lambda } = inputs;
+  const floats = { q, k, v, cRotated, bRotated, gQuery, gKey, lambda };
+  for (const [name, tensor] of Object.entries(floats)) expectKind(name, tensor, "float");
+  expectSameDType(cRotated, bRotated);
+}
+
+/** Multiply-adds of `keyProducts` products over D and S and `valueProducts` over E, of the half that is seen. */
+export function decayAttentionFlops(
+  { q, k, v, cRotated }: DecayAttentionInputs,
+  keyProducts: number,
+  valueProducts: number,
+): Dim {
+  const [B, T, H, D] = q.shape;
+  const [C, E, S] = [k.shape[1], v.shape[3], cRotated.shape[3]];
+  if (!B || !T || !H || !D || !C || !E || !S) return Dim.of(0);
+  const perPair = D.plus(S).times(keyProducts).plus(E.times(valueProducts));
+  return B.times(T).times(H).times(C).times(perPair);
+}
+
 export const decayAttentionOp: DefinedOp<
   "decayAttention",
   DecayAttentionInputs,
@@ -109,21 +139,7 @@ export const decayAttentionOp: DefinedOp<
 > = /* @__PURE__ */ defineComposite({
   name: "decayAttention",
   inputs: ["q", "k", "v", "cRotated", "bRotated", "gQuery", "gKey", "lambda", "queryStart?", "keyLength?"],
-  check(inputs) {
-    const sizes = expectShape("q", inputs.q, ["B", "T", "H", "D"]);
-    const keys = expectShape("k", inputs.k, ["B", "C", "H", "D"], sizes);
-    expectShape("v", inputs.v, ["B", "C", "H", "E"], keys);
-    const states = expectShape("cRotated", inputs.cRotated, ["B", "T", "H", "S"], keys);
-    expectShape("bRotated", inputs.bRotated, ["B", "C", "H", "S"], states);
-    expectShape("gQuery", inputs.gQuery, ["B", "T", "H"], keys);
-    expectShape("gKey", inputs.gKey, ["B", "C", "H"], keys);
-    expectShape("lambda", inputs.lambda, ["H"], keys);
-    checkPositions(inputs, sizes);
-    const { q, k, v, cRotated, bRotated, gQuery, gKey, lambda } = inputs;
-    const floats = { q, k, v, cRotated, bRotated, gQuery, gKey, lambda };
-    for (const [name, tensor] of Object.entries(floats)) expectKind(name, tensor, "float");
-    expectSameDType(cRotated, bRotated);
-  },
+  check: checkDecayAttention,
   compose(inputs, { scale }) {
     const { q, k, v, gQuery, gKey, queryStart, keyLength } = inputs;
     const bias = importanceTerm(inputs, decayFactors(wide(gQuery), wide(gKey), queryStart));
@@ -142,13 +158,14 @@ export const decayAttentionOp: DefinedOp<
       attributes,
     );
   },
-  flops({ q, k, v, cRotated }) {
-    const [B, T, H, D] = q.shape;
-    const [C, E, S] = [k.shape[1], v.shape[3], cRotated.shape[3]];
-    return B && T && H && D && C && E && S ? B.times(T).times(H).times(C).times(D.plus(E).plus(S)) : Dim.of(0);
-  },
+  flops: (inputs) => decayAttentionFlops(inputs, 1, 1),
   source: "arXiv:2606.02332, equation of the score, without its clamp",
 });
+
+/** By the inputs of these names. */
+export type DecayAttentionGradients = {
+  readonly [N in "q" | "k" | "v" | "cRotated" | "bRotated" | "gQuery" | "gKey" | "lambda"]: Tensor;
+};
 
 type BackwardInputs = DecayAttentionInputs & Pick<AttentionBackwardInputs, "value" | "logSumExp" | "gradient">;
 
@@ -157,57 +174,50 @@ export const decayAttentionBackwardOp: DefinedOp<
   "decayAttentionBackward",
   BackwardInputs,
   DecayAttentionAttributes,
-  {
-    q: Tensor;
-    k: Tensor;
-    v: Tensor;
-    cRotated: Tensor;
-    bRotated: Tensor;
-    gQuery: Tensor;
-    gKey: Tensor;
-    lambda: Tensor;
-  }
+  DecayAttentionGradients
 > = /* @__PURE__ */ defineComposite({
   name: "decayAttentionBackward",
   inputs: ["q", "k", "v", "cRotated", "bRotated", "gQuery", "gKey", "lambda", "value", "logSumExp", "gradient"],
   compose(inputs, { scale }) {
-    const { q, k, v, cRotated, bRotated, gQuery, gKey, lambda, value, logSumExp, gradient } = inputs;
+    const { q, k, v, gQuery, gKey, value, logSumExp, gradient } = inputs;
     const decay = decayFactors(wide(gQuery), wide(gKey), undefined);
     const bias = importanceTerm(inputs, decay);
     const content = apply(attentionBackwardOp, { q, k, v, bias, value, logSumExp, gradient }, { scale, causal: true });
-    const narrow = (x: Tensor, like: Tensor) => cast(x, like.dtype) as Tensor;
-    const factor = perHead(wide(lambda));
-    const weights = narrow(mul(content.scores, decay), bRotated);
-    const [c, b] = [wide(swapHeads(cRotated)), wide(swapHeads(bRotated))];
-    // Sums stay wide until the gradients of g are taken from them: those are small differences.
-    const dtype = wideDType(bRotated);
-    const unscaled = matmul(weights, swapHeads(bRotated), { dtype });
-    const dc = mul(unscaled, factor);
-    const db = matmul(weights, narrow(mul(c, factor), bRotated), { transposeA: true, dtype });
-    // d score / d g_i = score, so g_i gets c_i . dc_i and g_j gets -(b_j . db_j): no pass over pairs is needed.
-    const read = sum(mul(c, dc), { axes: [-1] });
-    const write = sum(mul(b, db), { axes: [-1] });
-    return {
-      q: content.q,
-      k: content.k,
-      v: content.v,
-      cRotated: swapHeads(narrow(dc, cRotated)),
-      bRotated: swapHeads(narrow(db, bRotated)),
-      gQuery: narrow(transpose(read, [0, 2, 1]), gQuery),
-      gKey: narrow(transpose(sub(totalsGradient(sub(read, write)), write), [0, 2, 1]), gKey),
-      lambda: narrow(sum(mul(c, unscaled), { axes: [0, 2, 3] }), lambda),
-    };
+    return { q: content.q, k: content.k, v: content.v, ...importanceGradients(inputs, decay, content.scores) };
   },
-  flops({ q, k, v, cRotated }) {
-    const [B, T, H, D] = q.shape;
-    const [C, E, S] = [k.shape[1], v.shape[3], cRotated.shape[3]];
-    if (!B || !T || !H || !D || !C || !E || !S) return Dim.of(0);
-    return B.times(T)
-      .times(H)
-      .times(C)
-      .times(D.plus(S).times(3).plus(E.times(2)));
-  },
+  flops: (inputs) => decayAttentionFlops(inputs, 3, 2),
 });
+
+/**
+ * Gradients of the importance term by its inputs.
+ * @param decay  [B,H,T,C] exp(g_i - g_j)
+ * @param scores [B,H,T,C] gradient by the scores, zero where a key is not seen
+ */
+export function importanceGradients(
+  { cRotated, bRotated, gQuery, gKey, lambda }: DecayAttentionInputs,
+  decay: Tensor,
+  scores: Tensor,
+): Omit<DecayAttentionGradients, "q" | "k" | "v"> {
+  const narrow = (x: Tensor, like: Tensor) => cast(x, like.dtype) as Tensor;
+  const factor = perHead(wide(lambda));
+  const weights = narrow(mul(scores, decay), bRotated);
+  const [c, b] = [wide(swapHeads(cRotated)), wide(swapHeads(bRotated))];
+  // Sums stay wide until the gradients of g are taken from them: those are small differences.
+  const dtype = wideDType(bRotated);
+  const unscaled = matmul(weights, swapHeads(bRotated), { dtype });
+  const dc = mul(unscaled, factor);
+  const db = matmul(weights, narrow(mul(c, factor), bRotated), { transposeA: true, dtype });
+  // d score / d g_i = score, so g_i gets c_i . dc_i and g_j gets -(b_j . db_j): no pass over pairs is needed.
+  const read = sum(mul(c, dc), { axes: [-1] });
+  const write = sum(mul(b, db), { axes: [-1] });
+  return {
+    cRotated: swapHeads(narrow(dc, cRotated)),
+    bRotated: swapHeads(narrow(db, bRotated)),
+    gQuery: narrow(transpose(read, [0, 2, 1]), gQuery),
+    gKey: narrow(transpose(sub(totalsGradient(sub(read, write)), write), [0, 2, 1]), gKey),
+    lambda: narrow(sum(mul(c, unscaled), { axes: [0, 2, 3] }), lambda),
+  };
+}
 
 /**
  * The total of a block, which its last position holds, takes part in every pair that spans it: it gets the gradient of

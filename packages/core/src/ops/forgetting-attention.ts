@@ -2,12 +2,12 @@ import { Dim } from "../dim.ts";
 import { GraphError, ShapeError } from "../errors.ts";
 import { apply, type DefinedOp, defineComposite, expectKind, expectShape } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { add } from "./add.ts";
 import {
   type AttentionBackwardInputs,
   attentionBackwardOp,
   attentionOp,
   checkPositions,
+  queryPositions,
   scaleOf,
 } from "./attention.ts";
 import { broadcastTo } from "./broadcast-to.ts";
@@ -17,7 +17,6 @@ import { iota } from "./iota.ts";
 import { less } from "./less.ts";
 import { neg } from "./neg.ts";
 import { or } from "./or.ts";
-import { reshape } from "./reshape.ts";
 import { sub } from "./sub.ts";
 import { sum } from "./sum.ts";
 import { transpose } from "./transpose.ts";
@@ -39,7 +38,7 @@ export interface ForgettingAttentionInputs {
   readonly queryStart?: Tensor<"int"> | undefined;
 }
 
-interface ForgettingAttentionAttributes {
+export interface ForgettingAttentionAttributes {
   readonly [name: string]: unknown;
   readonly scale: number;
   /** Keys that a query sees, itself included; 0 for all. */
@@ -49,19 +48,26 @@ interface ForgettingAttentionAttributes {
 }
 
 /** What is added to the scores: [B,H,T,C], or what broadcasts to it. */
-function biasOf(
-  { q, k, gQuery, gKey, queryStart }: ForgettingAttentionInputs,
-  { window, sinks }: ForgettingAttentionAttributes,
-): Tensor {
-  const forgotten = gQuery && gKey ? decaySums(gQuery, gKey, queryStart) : (constant(0, q.dtype) as Tensor);
-  if (window === 0) return forgotten;
-  const [B = Dim.of(1), T = Dim.of(1)] = q.shape;
-  const key = iota(k.shape[1] ?? Dim.of(0));
-  const row = reshape(iota(T), [T, 1]);
-  const position = queryStart ? add<"int">(row, reshape(queryStart, [B, 1, 1, 1])) : row;
-  const isNear = less<"int">(sub<"int">(position, window), key);
-  const isSeen = sinks > 0 ? or(isNear, less<"int">(key, sinks)) : isNear;
-  return where(isSeen, forgotten, Number.NEGATIVE_INFINITY);
+function biasOf(inputs: ForgettingAttentionInputs, attributes: ForgettingAttentionAttributes): Tensor {
+  const forgotten = forgottenOf(inputs) ?? (constant(0, inputs.q.dtype) as Tensor);
+  const near = nearKeys(inputs, attributes);
+  return near ? where(near, forgotten, Number.NEGATIVE_INFINITY) : forgotten;
+}
+
+/** g_i - g_j, [B,H,T,C]; undefined where nothing is forgotten. */
+export function forgottenOf({ gQuery, gKey, queryStart }: ForgettingAttentionInputs): Tensor | undefined {
+  return gQuery && gKey ? decaySums(gQuery, gKey, queryStart) : undefined;
+}
+
+/** True for keys within the window of a query and for sinks, [T,C] or [B,1,T,C]; undefined where there is no window. */
+export function nearKeys(
+  inputs: Pick<ForgettingAttentionInputs, "q" | "k" | "queryStart">,
+  { window, sinks }: Pick<ForgettingAttentionAttributes, "window" | "sinks">,
+): Tensor<"bool"> | undefined {
+  if (window === 0) return undefined;
+  const key = iota(inputs.k.shape[1] ?? Dim.of(0));
+  const isNear = less<"int">(sub<"int">(queryPositions(inputs), window), key);
+  return sinks > 0 ? or(isNear, less<"int">(key, sinks)) : isNear;
 }
 
 export const forgettingAttentionOp: DefinedOp<
@@ -103,7 +109,9 @@ export const forgettingAttentionOp: DefinedOp<
     const { value, logSumExp } = outputs;
     const all = { q, k, v, gQuery, gKey, value, logSumExp, gradient: gradients.value };
     const backward = apply(forgettingAttentionBackwardOp, all, attributes);
-    return gQuery && gKey ? backward : { q: backward.q, k: backward.k, v: backward.v };
+    if (!gQuery || !gKey) return { q: backward.q, k: backward.k, v: backward.v };
+    // Gradients of a row of scores sum to zero, so none of what is added to a whole row has a gradient.
+    return { ...backward, gQuery: broadcastTo(constant(0, gQuery.dtype) as Tensor, gQuery.shape) };
   },
   flops({ q, k, v }) {
     const [B, T, H, D] = q.shape;
@@ -115,12 +123,12 @@ export const forgettingAttentionOp: DefinedOp<
 
 type BackwardInputs = ForgettingAttentionInputs & Pick<AttentionBackwardInputs, "value" | "logSumExp" | "gradient">;
 
-/** Gradients of forgettingAttention by all its float inputs, for queries that start at 0. */
+/** Gradients of forgettingAttention by all its float inputs but `gQuery`, which has none, for queries that start at 0. */
 export const forgettingAttentionBackwardOp: DefinedOp<
   "forgettingAttentionBackward",
   BackwardInputs,
   ForgettingAttentionAttributes,
-  { q: Tensor; k: Tensor; v: Tensor; gQuery: Tensor; gKey: Tensor }
+  { q: Tensor; k: Tensor; v: Tensor; gKey: Tensor }
 > = /* @__PURE__ */ defineComposite({
   name: "forgettingAttentionBackward",
   inputs: ["q", "k", "v", "gQuery?", "gKey?", "value", "logSumExp", "gradient"],
@@ -133,13 +141,10 @@ export const forgettingAttentionBackwardOp: DefinedOp<
       { scale: attributes.scale, causal: true },
     );
     const write = sum(content.scores, { axes: [2] }); // [B,H,C]
-    // Gradients of a row of scores sum to zero, so none of what is added to a whole row has a gradient.
-    const [B = Dim.of(1), T = Dim.of(1), H = Dim.of(1)] = q.shape;
     return {
       q: content.q,
       k: content.k,
       v: content.v,
-      gQuery: broadcastTo(constant(0, write.dtype) as Tensor, [B, T, H]),
       gKey: transpose(sub(totalsGradient(neg(write)), write), [0, 2, 1]),
     };
   },

@@ -72,11 +72,17 @@ export { rmsNorm, rmsNormBackwardOp, rmsNormOp } from "./rms-norm.ts";
 export { rope, ropeOp } from "./rope.ts";
 export { scatterAdd, scatterAddOp } from "./scatter-add.ts";
 export { sigmoid, sigmoidOp } from "./sigmoid.ts";
+export {
+  sigmoidDecayAttention,
+  sigmoidDecayAttentionBackwardOp,
+  sigmoidDecayAttentionOp,
+} from "./sigmoid-decay-attention.ts";
 export { silu, siluOp } from "./silu.ts";
 export { sin, sinOp } from "./sin.ts";
 export {
   type SisaAttentionInputs,
   type SisaForm,
+  type SisaWeights,
   sdpaClamp,
   sisaAttention,
   sisaAttentionOp,

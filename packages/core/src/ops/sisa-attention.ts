@@ -17,6 +17,7 @@ import { mul } from "./mul.ts";
 import { neg } from "./neg.ts";
 import { reshape } from "./reshape.ts";
 import { rope } from "./rope.ts";
+import { sigmoidDecayAttention } from "./sigmoid-decay-attention.ts";
 import { sin } from "./sin.ts";
 import { slice } from "./slice.ts";
 import { sqrt } from "./sqrt.ts";
@@ -25,6 +26,9 @@ import { sub } from "./sub.ts";
 
 /** How the importance term is computed: by its formula, or folded into keys and queries as the paper's code does. */
 export type SisaForm = "exact" | "sdpa";
+
+/** What makes weights of scores. */
+export type SisaWeights = "softmax" | "sigmoid";
 
 /** |g - offset| is clamped to this in form `sdpa`. */
 export const sdpaClamp = 11;
@@ -53,6 +57,7 @@ interface SisaAttentionAttributes {
   readonly [name: string]: unknown;
   readonly scale: number;
   readonly form: SisaForm;
+  readonly weights: SisaWeights;
 }
 
 export const sisaAttentionOp: DefinedOp<
@@ -63,7 +68,7 @@ export const sisaAttentionOp: DefinedOp<
 > = /* @__PURE__ */ defineComposite({
   name: "sisaAttention",
   inputs: ["q", "k", "v", "c", "b", "logDecay", "phase", "lambda"],
-  check(inputs, { form }) {
+  check(inputs, { form, weights }) {
     for (const [name, tensor] of Object.entries(inputs)) expectKind(name, tensor, "float");
     const sizes = expectShape("q", inputs.q, ["B", "T", "H", "D"]);
     expectShape("k", inputs.k, ["B", "T", "H", "D"], sizes);
@@ -76,16 +81,27 @@ export const sisaAttentionOp: DefinedOp<
     expectShape("phase", inputs.phase, ["B", "T", "H", "S/2"], { ...states, "S/2": half });
     expectShape("lambda", inputs.lambda, ["H"], states);
     if (form !== "exact" && form !== "sdpa") throw new ShapeError(`form must be "exact" or "sdpa", got "${form}"`);
+    if (weights !== "softmax" && weights !== "sigmoid") {
+      throw new ShapeError(`weights must be "softmax" or "sigmoid", got "${weights}"`);
+    }
+    if (form === "sdpa" && weights === "sigmoid") {
+      throw new ShapeError('form "sdpa" is stock attention, which has no weights "sigmoid"; use form "exact"');
+    }
   },
-  compose(inputs, { scale, form }) {
-    return { value: form === "exact" ? exact(inputs, scale) : sdpa(inputs, scale) };
+  compose(inputs, { scale, form, weights }) {
+    return { value: form === "exact" ? exact(inputs, scale, weights) : sdpa(inputs, scale) };
   },
   source: "arXiv:2606.02332",
 });
 
-function exact({ q, k, v, c, b, logDecay, phase, lambda }: SisaAttentionInputs, scale: number): Tensor {
+function exact(
+  { q, k, v, c, b, logDecay, phase, lambda }: SisaAttentionInputs,
+  scale: number,
+  weights: SisaWeights,
+): Tensor {
   const { cRotated, bRotated, g } = ssmPrepare({ c, b, logDecay, phase });
-  return decayAttention({ q, k, v, cRotated, bRotated, gQuery: g, gKey: g, lambda }, { scale });
+  const attend = weights === "softmax" ? decayAttention : sigmoidDecayAttention;
+  return attend({ q, k, v, cRotated, bRotated, gQuery: g, gKey: g, lambda }, { scale });
 }
 
 function sdpa(inputs: SisaAttentionInputs, scale: number): Tensor {
@@ -114,7 +130,7 @@ export function sdpaChannels({ q, c, b, logDecay, phase, lambda }: SisaAttention
 }
 
 /**
- * SISA: softmax attention whose score carries the importance signal of a state space model.
+ * SISA: attention whose score carries the importance signal of a state space model.
  * score_ij = scale * q_i . k_j + lambda_h * exp(g_i - g_j) * (R(Phi_i) c_i) . (R(Phi_j) b_j)   for j <= i
  * with g and Phi the running sums of logDecay and phase.
  *
@@ -126,15 +142,16 @@ export function sdpaChannels({ q, c, b, logDecay, phase, lambda }: SisaAttention
  * @param inputs  as in SisaAttentionInputs
  * @param options.scale factor of q . k; default 1 / sqrt(D)
  * @param options.form  default `exact`
+ * @param options.weights what makes weights of scores: `softmax`, or `sigmoid` as in sigmoidDecayAttention; default `softmax`
  * @returns [B,T,H,E]
  * @throws ShapeError
  * Source: arXiv:2606.02332.
  */
 export function sisaAttention(
   inputs: SisaAttentionInputs,
-  options: { readonly scale?: number; readonly form?: SisaForm } = {},
+  options: { readonly scale?: number; readonly form?: SisaForm; readonly weights?: SisaWeights } = {},
 ): Tensor {
-  const { form = "exact" } = options;
+  const { form = "exact", weights = "softmax" } = options;
   const scale = scaleOf("sisaAttention", inputs.q, options.scale);
-  return apply(sisaAttentionOp, inputs, { scale, form }).value;
+  return apply(sisaAttentionOp, inputs, { scale, form, weights }).value;
 }

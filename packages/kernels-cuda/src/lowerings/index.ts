@@ -80,6 +80,8 @@ export const lowerings = {
   sigmoid: always(elementwise.sigmoid),
   silu: always(elementwise.silu),
   sin: always(elementwise.sin),
+  sigmoidDecayAttention: "compose",
+  sigmoidDecayAttentionBackward: "compose",
   sisaAttention: "compose",
   slice: "constant",
   softmax: "compose",

@@ -69,6 +69,8 @@ export const lowerings = {
   sigmoid: elementwise.sigmoid,
   silu: "compose",
   sin: elementwise.sin,
+  sigmoidDecayAttention: "compose",
+  sigmoidDecayAttentionBackward: "compose",
   sisaAttention: "compose",
   slice: places.slice,
   softmax: "compose",

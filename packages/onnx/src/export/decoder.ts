@@ -36,6 +36,7 @@ import {
   type OpOutputs,
   reshape,
   shapeText,
+  sigmoidDecayAttentionOp,
   simplify,
   slice,
   softmax,
@@ -176,6 +177,11 @@ function decoder(model: LanguageModel, form: Form): Graph {
   if (model.recurrentKinds.length > 0 || model.prefix.length > 0) {
     const what = model.prefix.length > 0 ? "meta tokens" : `the states of ${model.recurrentKinds.join(", ")} layers`;
     throw new GraphError(`export: decoders with ${what} are not built; the model can be exported as one full pass`);
+  }
+  if (decode.nodes.some(({ op }) => op === sigmoidDecayAttentionOp)) {
+    throw new GraphError(
+      'export: decoders of SISA layers with weights "sigmoid" are not built; the model can be exported as one full pass',
+    );
   }
   const inputs: Record<string, AnyTensor> = { ...form.inputs };
   // What takes the place of each tensor of the decode graph.

@@ -7,7 +7,7 @@
 //   exp(g_i - g_j) = exp(A_i) * exp(what is left of j's tile after j, plus the tiles between).
 //
 // Both factors are at most 1, so they go into c_i and b_j, and the importance term becomes part of the one matrix product
-// with the content term. Only within a tile is the decay an array of pairs.
+// with the content term. Only within a tile is the decay an array of pairs. Scores that forget get the sum of both exponents.
 
 import type { Emitter, Slot } from "../lowering.ts";
 import type { Value } from "../model-proto.ts";
@@ -37,16 +37,32 @@ export interface HeadsFirst {
   /** [B,H,T,E] */
   readonly v: Value;
   readonly importance?: ImportanceHeads | undefined;
+  /** What is added to scores; importance has sums of its own. */
+  readonly forgetting?: DecaySums | undefined;
 }
 
-export interface ImportanceHeads {
+/** [B,H,T] sums of log decay within blocks. */
+export interface DecaySums {
+  readonly gQuery: Value;
+  readonly gKey: Value;
+}
+
+export interface ImportanceHeads extends DecaySums {
   /** [B,H,T,S] read vectors times lambda */
   readonly c: Value;
   /** [B,H,T,S] */
   readonly b: Value;
-  /** [B,H,T] sums of log decay within blocks */
-  readonly gQuery: Value;
-  readonly gKey: Value;
+}
+
+/** How scores become weights. */
+export interface TileRules {
+  /** Factor of q . k. */
+  readonly scale: number;
+  readonly weights: "softmax" | "sigmoid";
+  /** Keys that a query sees, itself included; 0 for all. */
+  readonly window: number;
+  /** First positions that every query sees, whatever its window. */
+  readonly sinks: number;
 }
 
 /** One tile of queries, rows `start` to `end`, and what its keys 0 to `end` are multiplied with. */
@@ -60,6 +76,8 @@ interface Tile {
   /** [B,H,end,E] */
   readonly v: Value;
   readonly pairs?: Pairs;
+  /** [B,H,rows,end] g_i - g_j, to be added to scores */
+  readonly forgotten?: Value;
 }
 
 /** What is computed for each pair within a tile. */
@@ -75,7 +93,7 @@ interface Pairs {
 
 export interface Tiles {
   readonly sizes: TileSizes;
-  readonly scale: number;
+  readonly rules: TileRules;
   readonly heads: HeadsFirst;
   readonly list: readonly Tile[];
   /** [B,H,T,1] exp(A) / scale */
@@ -86,10 +104,10 @@ export interface TiledForward {
   readonly tiles: Tiles;
   /** [B,H,T,E] */
   readonly value: Value;
-  /** Of each tile [B,H,rows,end], after the mask. */
+  /** Of each tile [B,H,rows,end]; with softmax after the mask. */
   readonly scores: readonly Value[];
-  /** Their softmax. */
-  readonly probabilities: readonly Value[];
+  /** What they weigh: their softmax, or the sigmoid of each, zero for keys that are not seen. */
+  readonly weights: readonly Value[];
 }
 
 export interface TiledGradients {
@@ -99,6 +117,8 @@ export interface TiledGradients {
   readonly q: Value;
   readonly k: Value;
   readonly v: Value;
+  /** [B,H,T] sum over queries of the gradients by the scores, where scores forget */
+  readonly forgotten?: Value;
   readonly importance?: {
     /** [B,H,T,S] gradient by c, not yet multiplied with lambda */
     readonly c: Value;
@@ -119,27 +139,37 @@ const raised = (emit: Emitter, exponent: Value): Value =>
   emit.node("Exp", [emit.node("Clip", [exponent, emit.builder.float(smallestExponent), emit.builder.float(0)])]);
 
 /** The operands of all tiles. */
-export function cutIntoTiles(emit: Emitter, heads: HeadsFirst, sizes: TileSizes, scale: number, size: number): Tiles {
+export function cutIntoTiles(
+  emit: Emitter,
+  heads: HeadsFirst,
+  sizes: TileSizes,
+  rules: TileRules,
+  size: number,
+): Tiles {
   const { builder } = emit;
   const { B, T, H } = sizes;
-  const { q, k, v, importance } = heads;
+  const { q, k, v, importance, forgetting } = heads;
   const cut = (x: Value, start: number, end: number) => (start === 0 && end === T ? x : rows(emit, x, start, end));
+  const sums = importance ?? forgetting;
   const starts = Array.from({ length: Math.ceil(T / size) }, (_, index) => index * size);
-  if (importance === undefined) {
+  if (sums === undefined) {
     const list = starts.map((start): Tile => {
       const end = Math.min(start + size, T);
       return { start, end, left: cut(q, start, end), right: cut(k, 0, end), v: cut(v, 0, end) };
     });
-    return { sizes, scale, heads, list };
+    return { sizes, rules, heads, list };
   }
 
-  const { c, b } = importance;
-  const [aQuery, aKey] = [importance.gQuery, importance.gKey].map((g) => sumsWithinTiles(emit, g, sizes, size));
+  const [aQuery = "", aKey = ""] = [sums.gQuery, sums.gKey].map((g) => sumsWithinTiles(emit, g, sizes, size));
   const column = (x: Value, length: number) => emit.node("Reshape", [x, builder.int64(B, H, length, 1)]);
-  const query = column(aQuery ?? "", T);
-  const key = column(aKey ?? "", T);
-  const readFactor = emit.node("Mul", [raised(emit, query), builder.float(1 / scale)]);
-  const left = emit.node("Concat", [q, emit.node("Mul", [c, readFactor])], { axis: 3 });
+  const across = (x: Value, length: number) => emit.node("Reshape", [x, builder.int64(B, H, 1, length)]);
+  const query = column(aQuery, T);
+  const key = column(aKey, T);
+  const read = importance && {
+    ...importance,
+    factor: emit.node("Mul", [raised(emit, query), builder.float(1 / rules.scale)]),
+  };
+  const left = read ? emit.node("Concat", [q, emit.node("Mul", [read.c, read.factor])], { axis: 3 }) : q;
 
   const list: Tile[] = [];
   // Log of the decay of each earlier key from its position to the beginning of the tile at hand.
@@ -147,19 +177,27 @@ export function cutIntoTiles(emit: Emitter, heads: HeadsFirst, sizes: TileSizes,
   for (const start of starts) {
     const end = Math.min(start + size, T);
     const keys = cut(k, 0, end);
-    const own = { c: cut(c, start, end), b: cut(b, start, end) };
+    const queryInTile = cut(query, start, end);
     const keyInTile = cut(key, start, end);
-    const across = emit.node("Reshape", [keyInTile, builder.int64(B, H, 1, end - start)]);
-    const decay = raised(emit, emit.node("Sub", [cut(query, start, end), across]));
     const common = { start, end, v: cut(v, 0, end) };
-    if (untilTile === undefined) {
-      list.push({ ...common, left: cut(q, start, end), right: keys, pairs: { decay, ...own } });
+    if (read === undefined) {
+      const since = untilTile
+        ? emit.node("Concat", [emit.node("Neg", [untilTile]), keyInTile], { axis: 2 })
+        : keyInTile;
+      const forgotten = emit.node("Sub", [queryInTile, across(since, end)]);
+      list.push({ ...common, left: cut(left, start, end), right: keys, forgotten });
     } else {
-      const writeFactor = raised(emit, untilTile);
-      const earlier = emit.node("Mul", [cut(b, 0, start), writeFactor]);
-      const padded = emit.node("Pad", [earlier, builder.int64(0, end - start), undefined, builder.int64(2)]);
-      const right = emit.node("Concat", [keys, padded], { axis: 3 });
-      list.push({ ...common, left: cut(left, start, end), right, pairs: { decay, ...own, writeFactor } });
+      const own = { c: cut(read.c, start, end), b: cut(read.b, start, end) };
+      const decay = raised(emit, emit.node("Sub", [queryInTile, across(keyInTile, end - start)]));
+      if (untilTile === undefined) {
+        list.push({ ...common, left: cut(q, start, end), right: keys, pairs: { decay, ...own } });
+      } else {
+        const writeFactor = raised(emit, untilTile);
+        const earlier = emit.node("Mul", [cut(read.b, 0, start), writeFactor]);
+        const padded = emit.node("Pad", [earlier, builder.int64(0, end - start), undefined, builder.int64(2)]);
+        const right = emit.node("Concat", [keys, padded], { axis: 3 });
+        list.push({ ...common, left: cut(left, start, end), right, pairs: { decay, ...own, writeFactor } });
+      }
     }
     if (end === T) break;
     const total = rows(emit, key, end - 1, end);
@@ -167,7 +205,7 @@ export function cutIntoTiles(emit: Emitter, heads: HeadsFirst, sizes: TileSizes,
     untilTile =
       untilTile === undefined ? left1 : emit.node("Concat", [emit.node("Add", [untilTile, total]), left1], { axis: 2 });
   }
-  return { sizes, scale, heads, list, readFactor };
+  return { sizes, rules, heads, list, ...(read && { readFactor: read.factor }) };
 }
 
 /** Sums of log decay since the tile began, from sums since the block began: [B,H,T]. */
@@ -182,37 +220,70 @@ function sumsWithinTiles(emit: Emitter, g: Value, { B, T, H }: TileSizes, size: 
 
 const masks: Slot<Value> = { name: "masks" };
 
-/** Zero where row i may see column j of a tile with as many earlier columns, else minus infinity. */
-function causalMask(emit: Emitter, size: number, earlier: number): Value {
-  const key = `${size} ${earlier}`;
+/** A constant for the pairs of rows `start` to `end` with keys `from` to `end`; the same in all layers. */
+function pairConstant(
+  emit: Emitter,
+  kind: "hidden" | "seen",
+  { start, end, from = 0 }: { readonly start: number; readonly end: number; readonly from?: number },
+  { window, sinks }: TileRules,
+): Value {
+  const key = [kind, start - from, end - from, ...(window === 0 ? [] : [start, window, sinks])].join(" ");
   const known = emit.kept(masks, key);
   if (known !== undefined) return known;
-  const width = size + earlier;
-  const data = Float32Array.from({ length: size * width }, (_, index) =>
-    (index % width) - earlier > Math.floor(index / width) ? Number.NEGATIVE_INFINITY : 0,
-  );
-  return emit.keep(masks, key, emit.builder.constant(data, [size, width]));
+  const width = end - from;
+  const isSeen = (index: number) => {
+    const [i, j] = [start + Math.floor(index / width), from + (index % width)];
+    return j <= i && (window === 0 || j > i - window || j < sinks);
+  };
+  const shape = [end - start, width];
+  const length = (end - start) * width;
+  const value =
+    kind === "seen"
+      ? emit.builder.constant(
+          Uint8Array.from({ length }, (_, index) => (isSeen(index) ? 1 : 0)),
+          shape,
+        )
+      : emit.builder.constant(
+          Float32Array.from({ length }, (_, index) => (isSeen(index) ? 0 : Number.NEGATIVE_INFINITY)),
+          shape,
+        );
+  return emit.keep(masks, key, value);
 }
 
 const operand = (value: Value) => ({ value, rank: 4 });
 
-function scoresOf(emit: Emitter, { start, end, left, right, pairs }: Tile, scale: number): Value {
-  const product = emit.matmul(operand(left), operand(right), { transposeB: true, factor: scale });
-  if (pairs === undefined) return emit.node("Add", [product, causalMask(emit, end - start, start)]);
+function scoresOf(emit: Emitter, { start, end, left, right, pairs, forgotten }: Tile, rules: TileRules): Value {
+  const product = emit.matmul(operand(left), operand(right), { transposeB: true, factor: rules.scale });
+  if (pairs === undefined) {
+    const scores = forgotten ? emit.node("Add", [product, forgotten]) : product;
+    return emit.node("Add", [scores, pairConstant(emit, "hidden", { start, end }, rules)]);
+  }
   const importance = emit.matmul(operand(pairs.c), operand(pairs.b), { transposeB: true });
   const decayed = emit.node("Mul", [importance, pairs.decay]);
-  const masked = emit.node("Add", [decayed, causalMask(emit, end - start, 0)]);
-  if (start === 0) return emit.node("Add", [product, masked]);
+  const own =
+    rules.weights === "softmax"
+      ? emit.node("Add", [decayed, pairConstant(emit, "hidden", { start, end, from: start }, rules)])
+      : decayed;
+  if (start === 0) return emit.node("Add", [product, own]);
   const { builder } = emit;
-  const padded = emit.node("Pad", [masked, builder.int64(start, 0), undefined, builder.int64(3)]);
+  const padded = emit.node("Pad", [own, builder.int64(start, 0), undefined, builder.int64(3)]);
   return emit.node("Add", [product, padded]);
 }
 
+function weightsOf(emit: Emitter, scores: Value, { start, end }: Tile, rules: TileRules): Value {
+  if (rules.weights === "softmax") return emit.node("Softmax", [scores], { axis: -1 });
+  const { builder } = emit;
+  const counts = Float32Array.from({ length: end - start }, (_, row) => Math.log(start + row + 1));
+  const weights = emit.node("Sigmoid", [emit.node("Sub", [scores, builder.constant(counts, [end - start, 1])])]);
+  return emit.node("Where", [pairConstant(emit, "seen", { start, end }, rules), weights, builder.float(0)]);
+}
+
 export function tiledForward(emit: Emitter, tiles: Tiles): TiledForward {
-  const scores = tiles.list.map((tile) => scoresOf(emit, tile, tiles.scale));
-  const probabilities = scores.map((score) => emit.node("Softmax", [score], { axis: -1 }));
-  const values = tiles.list.map((tile, index) => emit.node("MatMul", [probabilities[index] ?? "", tile.v]));
-  return { tiles, value: joined(emit, values), scores, probabilities };
+  const { list, rules } = tiles;
+  const scores = list.map((tile) => scoresOf(emit, tile, rules));
+  const weights = list.map((tile, index) => weightsOf(emit, scores[index] ?? "", tile, rules));
+  const values = list.map((tile, index) => emit.node("MatMul", [weights[index] ?? "", tile.v]));
+  return { tiles, value: joined(emit, values), scores, weights };
 }
 
 function joined(emit: Emitter, parts: readonly Value[]): Value {
@@ -220,31 +291,31 @@ function joined(emit: Emitter, parts: readonly Value[]): Value {
   return parts.length === 1 ? only : emit.node("Concat", parts, { axis: 2 });
 }
 
-/**
- * @param gradient [B,H,T,E] by the value
- * @param delta    [B,H,T,1] sum of gradient * value over E
- */
-export function tiledBackward(
-  emit: Emitter,
-  { tiles, probabilities }: TiledForward,
-  gradient: Value,
-  delta: Value,
-): TiledGradients {
+/** @param gradient [B,H,T,E] by the value */
+export function tiledBackward(emit: Emitter, { tiles, value, weights }: TiledForward, gradient: Value): TiledGradients {
   const { builder } = emit;
-  const { sizes, scale, list, readFactor } = tiles;
+  const { sizes, rules, heads, list, readFactor } = tiles;
+  const { scale } = rules;
   const { D, S } = sizes;
   const one = list.length === 1;
   const sums = { k: new GrowingSum(emit), v: new GrowingSum(emit), b: new GrowingSum(emit) };
+  const forgotten = new GrowingSum(emit);
   const dq: Value[] = [];
   const dc: Value[] = [];
   const scores: Value[] = [];
+  // sum_j p_ij dp_ij = o_i . do_i, [B,H,T,1]
+  const delta = rules.weights === "softmax" ? emit.sum(emit.node("Mul", [gradient, value]), [3], true) : undefined;
   for (const [index, { start, end, left, right, v, pairs }] of list.entries()) {
-    const p = operand(probabilities[index] ?? "");
+    const p = operand(weights[index] ?? "");
     const g = operand(one ? gradient : rows(emit, gradient, start, end));
     const dp = emit.matmul(g, operand(v), { transposeB: true });
-    const offset = one ? delta : rows(emit, delta, start, end);
-    const ds = operand(emit.node("Mul", [p.value, emit.node("Sub", [dp, offset])]));
+    const ds = operand(
+      delta
+        ? emit.node("Mul", [p.value, emit.node("Sub", [dp, one ? delta : rows(emit, delta, start, end)])])
+        : emit.node("Mul", [dp, emit.node("Sub", [p.value, emit.node("Mul", [p.value, p.value])])]),
+    );
     scores.push(ds.value);
+    if (heads.forgetting) forgotten.add(emit.sum(ds.value, [2], false), end - start);
     sums.v.add(emit.matmul(p, g, { transposeA: true }), end - start);
     const dLeft = emit.matmul(ds, operand(right), { factor: scale });
     const dRight = emit.matmul(ds, operand(left), { transposeA: true, factor: scale });
@@ -257,9 +328,9 @@ export function tiledBackward(
     const within = one
       ? ds.value
       : emit.node("Slice", [ds.value, builder.int64(start), builder.int64(end), builder.int64(3)]);
-    const weights = operand(emit.node("Mul", [within, pairs.decay]));
-    const dcWithin = emit.matmul(weights, operand(pairs.b), {});
-    const dbWithin = emit.matmul(weights, operand(pairs.c), { transposeA: true });
+    const decayed = operand(emit.node("Mul", [within, pairs.decay]));
+    const dcWithin = emit.matmul(decayed, operand(pairs.b), {});
+    const dbWithin = emit.matmul(decayed, operand(pairs.c), { transposeA: true });
     if (pairs.writeFactor === undefined || readFactor === undefined) {
       dq.push(dLeft);
       dc.push(dcWithin);
@@ -276,8 +347,14 @@ export function tiledBackward(
     const dbBefore = emit.node("Mul", [rows(emit, dbAll, 0, start), pairs.writeFactor]);
     sums.b.add(emit.node("Concat", [dbBefore, dbWithin], { axis: 2 }), end - start);
   }
-  const content = { scores, q: joined(emit, dq), k: sums.k.value, v: sums.v.value };
-  return tiles.heads.importance ? { ...content, importance: { c: joined(emit, dc), b: sums.b.value } } : content;
+  const content = {
+    scores,
+    q: joined(emit, dq),
+    k: sums.k.value,
+    v: sums.v.value,
+    ...(heads.forgetting && { forgotten: forgotten.value }),
+  };
+  return heads.importance ? { ...content, importance: { c: joined(emit, dc), b: sums.b.value } } : content;
 }
 
 function splitWidths(emit: Emitter, x: Value, first: number, second: number): readonly Value[] {
@@ -306,13 +383,13 @@ class GrowingSum {
 }
 
 /** log sum e^score of every query: [B,H,T]. */
-export function tiledLogSumExp(emit: Emitter, { tiles, scores, probabilities }: TiledForward): Value {
+export function tiledLogSumExp(emit: Emitter, { tiles, scores, weights }: TiledForward): Value {
   const { B, T, H } = tiles.sizes;
   const last = emit.builder.int64(3);
   const parts = scores.map((score, index) => {
     const largest = emit.node("ReduceMax", [score, last], { keepdims: 1 });
     // The largest probability is 1 / sum(e^(score - max)), and never small.
-    const peak = emit.node("ReduceMax", [probabilities[index] ?? "", last], { keepdims: 1 });
+    const peak = emit.node("ReduceMax", [weights[index] ?? "", last], { keepdims: 1 });
     return emit.node("Sub", [largest, emit.node("Log", [peak])]);
   });
   return emit.node("Reshape", [joined(emit, parts), emit.builder.int64(B, H, T)]);

@@ -6,9 +6,11 @@ import {
   attentionOp,
   decayAttention,
   f32,
+  forgettingAttention,
   type Graph,
   mul,
   reference,
+  sigmoidDecayAttention,
   sum,
   type Tensor,
   trace,
@@ -88,14 +90,20 @@ describe("tiles", () => {
     for (const { name, distance } of await distances(graph, inputs)) expect(distance, name).toBeLessThan(3e-6);
   });
 
-  test.for([
+  const lengthsAndDecays = [
     [128, 0.02],
     [1, 0.5],
     [150, 1],
     [128, 20],
     // Tiles of two blocks.
     [640, 0.1],
-  ] as const)("decayAttention over %i positions at %f a token, and its gradients", async ([T, decay]) => {
+  ] as const;
+
+  test.for([
+    ...lengthsAndDecays.map(([T, decay]) => ({ name: "decayAttention", attend: decayAttention, T, decay })),
+    { name: "sigmoidDecayAttention", attend: sigmoidDecayAttention, T: 150, decay: 1 },
+    { name: "sigmoidDecayAttention", attend: sigmoidDecayAttention, T: 1, decay: 1 },
+  ])("$name over $T positions at $decay a token, and its gradients", async ({ attend, T, decay }) => {
     const { B, H, D, E, S } = sizes;
     const specs = {
       q: f32(B, T, H, D),
@@ -108,7 +116,7 @@ describe("tiles", () => {
       lambda: f32(H),
       weight: f32(B, T, H, E),
     };
-    const loss = trace(specs, ({ weight, ...inputs }) => weighted(decayAttention(inputs, { scale: 0.7 }), weight));
+    const loss = trace(specs, ({ weight, ...inputs }) => weighted(attend(inputs, { scale: 0.7 }), weight));
     const widths = { q: D, k: D, v: E, cRotated: S, bRotated: S, weight: E };
     const g = blockSums(T, decay);
     const inputs = {
@@ -122,6 +130,33 @@ describe("tiles", () => {
     const wrt = ["q", "k", "v", "cRotated", "bRotated", "gQuery", "gKey", "lambda"] as const;
     const graph = valueAndGrad(loss, { wrt });
     for (const { name, distance } of await distances(graph, inputs)) expect(distance, name).toBeLessThan(1e-5);
+  });
+
+  test.for([
+    ...lengthsAndDecays.map(([T, decay]) => ({ T, decay, window: 0, sinks: 0 })),
+    { T: 150, decay: 0.05, window: 20, sinks: 3 },
+    { T: 150, decay: 0, window: 70, sinks: 0 },
+  ])("forgettingAttention over $T positions at $decay a token, window $window, and its gradients", async (given) => {
+    const { T, decay, ...rules } = given;
+    const { B, H, D, E } = sizes;
+    const gates: { readonly [name: string]: ReturnType<typeof f32> } =
+      decay === 0 ? {} : { gQuery: f32(B, T, H), gKey: f32(B, T, H) };
+    const specs = { q: f32(B, T, H, D), k: f32(B, T, H, D), v: f32(B, T, H, E), weight: f32(B, T, H, E), ...gates };
+    const loss = trace(specs, ({ weight, ...inputs }) =>
+      weighted(forgettingAttention(inputs, { scale: 0.7, ...rules }), weight),
+    );
+    const widths = { q: D, k: D, v: E, weight: E };
+    const g = blockSums(T, decay);
+    const inputs = {
+      ...Object.fromEntries(
+        Object.entries(widths).map(([name, width], index) => [name, noise(B * T * H * width, index)]),
+      ),
+      ...(decay === 0 ? {} : { gQuery: g, gKey: g }),
+    };
+    const wrt = ["q", "k", "v", ...(decay === 0 ? [] : ["gKey"])] as "q"[];
+    for (const { name, distance } of await distances(valueAndGrad(loss, { wrt }), inputs)) {
+      expect(distance, name).toBeLessThan(1e-5);
+    }
   });
 
   test("the log-sum-exp is there for whoever asks", async () => {

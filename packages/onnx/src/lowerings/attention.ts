@@ -1,4 +1,4 @@
-// Attention with and without an importance term. Sequences of known length, as in training, go tile by tile; caches and
+// Attention with and without an importance term, and attention that forgets. Sequences of known length, as in training, go tile by tile; caches and
 // lengths that are not known have a way of their own.
 
 import {
@@ -8,8 +8,12 @@ import {
   decayAttentionBackwardOp,
   decayAttentionOp,
   decayBlock,
+  forgettingAttentionBackwardOp,
+  forgettingAttentionOp,
   GraphError,
   type Node,
+  sigmoidDecayAttentionBackwardOp,
+  sigmoidDecayAttentionOp,
   type TensorSpec,
 } from "@sisa/core";
 import { type Dialect, type Emitter, type LoweringArguments, lowering, type Slot } from "../lowering.ts";
@@ -20,6 +24,7 @@ import {
   type HeadsFirst,
   type TiledForward,
   type TiledGradients,
+  type TileRules,
   type TileSizes,
   tiledBackward,
   tiledForward,
@@ -62,10 +67,12 @@ function declinesForward({ inputs }: Node, dialect: Dialect): boolean {
   return dialect === "standard" || isEmpty;
 }
 
-/** What tiles do not serve is differentiated by the composition. */
-function declinesBackward({ inputs, attributes }: Node, dialect: Dialect): boolean {
+/** What is composed unless tiles serve it. */
+function declinesUntiled({ inputs, attributes }: Node, dialect: Dialect): boolean {
   return dialect === "standard" || !isTiled(inputs, attributes.causal !== false);
 }
+
+const softmax = { weights: "softmax", window: 0, sinks: 0 } as const;
 
 interface AttentionValues {
   readonly q: Value;
@@ -73,8 +80,8 @@ interface AttentionValues {
   readonly v: Value;
   readonly cRotated?: Value;
   readonly bRotated?: Value;
-  readonly gQuery?: Value;
-  readonly gKey?: Value;
+  readonly gQuery?: Value | undefined;
+  readonly gKey?: Value | undefined;
   readonly lambda?: Value;
   readonly bias?: Value | undefined;
   readonly queryStart?: Value | undefined;
@@ -85,21 +92,22 @@ function headsFirst(emit: Emitter, inputs: AttentionValues): HeadsFirst {
   const swapped = (x: Value) => emit.transpose(x, swap);
   const content = { q: swapped(inputs.q), k: swapped(inputs.k), v: swapped(inputs.v) };
   const { cRotated, bRotated, gQuery, gKey, lambda } = inputs;
-  if (!cRotated || !bRotated || !gQuery || !gKey || !lambda) return content;
+  if (!gQuery || !gKey) return content;
+  const sums = { gQuery: emit.transpose(gQuery, [0, 2, 1]), gKey: emit.transpose(gKey, [0, 2, 1]) };
+  if (!cRotated || !bRotated || !lambda) return { ...content, forgetting: sums };
   const perHead = emit.node("Unsqueeze", [lambda, emit.builder.int64(1, 2)]);
   const importance = {
     c: emit.node("Mul", [swapped(cRotated), perHead]),
     b: swapped(bRotated),
-    gQuery: emit.transpose(gQuery, [0, 2, 1]),
-    gKey: emit.transpose(gKey, [0, 2, 1]),
+    ...sums,
   };
   return { ...content, importance };
 }
 
-function forward(emit: Emitter, inputs: AttentionValues, specs: Specs, scale: number): TiledForward {
+function forward(emit: Emitter, inputs: AttentionValues, specs: Specs, rules: TileRules): TiledForward {
   const sizes = sizesFor(specs);
   if (sizes === undefined) throw new GraphError("attention: its sizes are not known");
-  return tiledForward(emit, cutIntoTiles(emit, headsFirst(emit, inputs), sizes, scale, tileFor(sizes.T)));
+  return tiledForward(emit, cutIntoTiles(emit, headsFirst(emit, inputs), sizes, rules, tileFor(sizes.T)));
 }
 
 /** The forward pass of an attention, by the value that it gave. */
@@ -132,34 +140,44 @@ function lowerCached(
 }
 
 function lowerForward(
-  { emit, specs, readers }: Pick<LoweringArguments, "emit" | "readers"> & { readonly specs: Specs },
+  args: Pick<LoweringArguments, "emit" | "readers"> & { readonly specs: Specs },
   inputs: AttentionValues,
   scale: number,
   causal: boolean,
 ): { readonly value: Value; readonly logSumExp?: Value } {
-  if (!isTiled(specs, causal)) {
-    return lowerCached(emit, inputs, specs, scale, causal, (readers.logSumExp ?? []).length > 0);
-  }
-  const result = forward(emit, inputs, specs, scale);
+  const { emit, specs, readers } = args;
+  if (isTiled(specs, causal)) return lowerTiled(args, inputs, { ...softmax, scale });
+  return lowerCached(emit, inputs, specs, scale, causal, (readers.logSumExp ?? []).length > 0);
+}
+
+/** Their backward passes read the weights in place of the log-sum-exp. */
+const backwards: readonly string[] = [
+  attentionBackwardOp.name,
+  decayAttentionBackwardOp.name,
+  forgettingAttentionBackwardOp.name,
+];
+
+function lowerTiled(
+  { emit, specs, readers }: Pick<LoweringArguments, "emit" | "readers"> & { readonly specs: Specs },
+  inputs: AttentionValues,
+  rules: TileRules,
+): { readonly value: Value; readonly logSumExp?: Value } {
+  const result = forward(emit, inputs, specs, rules);
   const value = emit.transpose(result.value, swap);
   const { B, T, H } = result.tiles.sizes;
   if (B * H * T * T * 4 <= mostKept) emit.keep(forwards, value, result);
-  // The backward pass reads the probabilities instead.
-  const backward = [attentionBackwardOp.name, decayAttentionBackwardOp.name] as readonly string[];
-  const others = (readers.logSumExp ?? []).filter((reader) => !backward.includes(reader));
+  const others = (readers.logSumExp ?? []).filter((reader) => !backwards.includes(reader));
   return others.length > 0 ? { value, logSumExp: tiledLogSumExp(emit, result) } : { value };
 }
 
 function lowerBackward(
   { emit, specs }: Pick<LoweringArguments, "emit"> & { readonly specs: Specs },
-  inputs: AttentionValues & { readonly value: Value; readonly gradient: Value },
-  scale: number,
+  inputs: AttentionValues & { readonly value?: Value; readonly gradient: Value },
+  rules: TileRules,
 ): TiledGradients & { readonly pass: TiledForward } {
-  const pass = emit.kept(forwards, inputs.value) ?? forward(emit, inputs, specs, scale);
-  const gradient = emit.transpose(inputs.gradient, swap);
-  // sum_j p_ij dp_ij = o_i . do_i
-  const delta = emit.sum(emit.node("Mul", [gradient, pass.value]), [3], true);
-  return { ...tiledBackward(emit, pass, gradient, delta), pass };
+  const known = inputs.value === undefined ? undefined : emit.kept(forwards, inputs.value);
+  const pass = known ?? forward(emit, inputs, specs, rules);
+  return { ...tiledBackward(emit, pass, emit.transpose(inputs.gradient, swap)), pass };
 }
 
 export const attention = lowering(
@@ -172,12 +190,12 @@ export const attentionBackward = lowering(
   attentionBackwardOp,
   (args) => {
     const { emit, inputs, attributes, needs } = args;
-    const { q, k, v, scores, pass } = lowerBackward(args, inputs, attributes.scale);
+    const { q, k, v, scores, pass } = lowerBackward(args, inputs, { ...softmax, scale: attributes.scale });
     const swapped = (x: Value) => emit.transpose(x, swap);
     const all = needs.scores && { scores: wholeScores(emit, pass.tiles, scores) };
     return { q: swapped(q), k: swapped(k), v: swapped(v), ...all };
   },
-  declinesBackward,
+  declinesUntiled,
 );
 
 export const decayAttention = lowering(
@@ -188,33 +206,73 @@ export const decayAttention = lowering(
 
 export const decayAttentionBackward = lowering(
   decayAttentionBackwardOp,
-  (args) => {
-    const { emit, inputs, specs } = args;
-    const { q, k, v, importance } = lowerBackward(args, inputs, args.attributes.scale);
-    if (importance === undefined) return {};
-    const swapped = (x: Value) => emit.transpose(x, swap);
-    const [c, b] = [swapped(inputs.cRotated), swapped(inputs.bRotated)];
-    const unscaled = emit.node("Mul", [c, importance.c]);
-    // Per head: sum over batch, time and state.
-    const byHead = emit.sum(emit.sum(unscaled, [2, 3], false), [0], false);
-    const perHead = emit.node("Unsqueeze", [inputs.lambda, emit.builder.int64(1)]);
-    const read = emit.node("Mul", [emit.sum(unscaled, [3], false), perHead]);
-    const write = emit.sum(emit.node("Mul", [b, importance.b]), [3], false);
-    const gKey = emit.node("Sub", [totalsGradient(emit, emit.node("Sub", [read, write]), specs), write]);
-    const scaled = emit.node("Unsqueeze", [perHead, emit.builder.int64(2)]);
-    return {
-      q: swapped(q),
-      k: swapped(k),
-      v: swapped(v),
-      cRotated: swapped(emit.node("Mul", [importance.c, scaled])),
-      bRotated: swapped(importance.b),
-      gQuery: emit.transpose(read, [0, 2, 1]),
-      gKey: emit.transpose(gKey, [0, 2, 1]),
-      lambda: byHead,
-    };
-  },
-  declinesBackward,
+  (args) => importanceBackward(args, args.inputs, { ...softmax, scale: args.attributes.scale }),
+  declinesUntiled,
 );
+
+export const sigmoidDecayAttention = lowering(
+  sigmoidDecayAttentionOp,
+  (args) => lowerTiled(args, args.inputs, { ...softmax, weights: "sigmoid", scale: args.attributes.scale }),
+  declinesUntiled,
+);
+
+export const sigmoidDecayAttentionBackward = lowering(
+  sigmoidDecayAttentionBackwardOp,
+  (args) => importanceBackward(args, args.inputs, { ...softmax, weights: "sigmoid", scale: args.attributes.scale }),
+  declinesUntiled,
+);
+
+export const forgettingAttention = lowering(
+  forgettingAttentionOp,
+  (args) => lowerTiled(args, args.inputs, { ...args.attributes, weights: "softmax" }),
+  declinesUntiled,
+);
+
+export const forgettingAttentionBackward = lowering(
+  forgettingAttentionBackwardOp,
+  (args) => {
+    const { emit, inputs, specs, attributes } = args;
+    const { q, k, v, forgotten } = lowerBackward(args, inputs, { ...attributes, weights: "softmax" });
+    const swapped = (x: Value) => emit.transpose(x, swap);
+    const content = { q: swapped(q), k: swapped(k), v: swapped(v) };
+    if (forgotten === undefined) return content;
+    const gKey = emit.node("Sub", [totalsGradient(emit, emit.node("Neg", [forgotten]), specs), forgotten]);
+    return { ...content, gKey: emit.transpose(gKey, [0, 2, 1]) };
+  },
+  declinesUntiled,
+);
+
+/** Gradients of attention with an importance term by all its inputs. */
+function importanceBackward(
+  { emit, specs }: Pick<LoweringArguments, "emit"> & { readonly specs: Specs },
+  inputs: AttentionValues & {
+    readonly [N in "cRotated" | "bRotated" | "lambda" | "gradient"]: Value;
+  } & { readonly value?: Value },
+  rules: TileRules,
+) {
+  const { q, k, v, importance } = lowerBackward({ emit, specs }, inputs, rules);
+  if (importance === undefined) return {};
+  const swapped = (x: Value) => emit.transpose(x, swap);
+  const [c, b] = [swapped(inputs.cRotated), swapped(inputs.bRotated)];
+  const unscaled = emit.node("Mul", [c, importance.c]);
+  // Per head: sum over batch, time and state.
+  const byHead = emit.sum(emit.sum(unscaled, [2, 3], false), [0], false);
+  const perHead = emit.node("Unsqueeze", [inputs.lambda, emit.builder.int64(1)]);
+  const read = emit.node("Mul", [emit.sum(unscaled, [3], false), perHead]);
+  const write = emit.sum(emit.node("Mul", [b, importance.b]), [3], false);
+  const gKey = emit.node("Sub", [totalsGradient(emit, emit.node("Sub", [read, write]), specs), write]);
+  const scaled = emit.node("Unsqueeze", [perHead, emit.builder.int64(2)]);
+  return {
+    q: swapped(q),
+    k: swapped(k),
+    v: swapped(v),
+    cRotated: swapped(emit.node("Mul", [importance.c, scaled])),
+    bRotated: swapped(importance.b),
+    gQuery: emit.transpose(read, [0, 2, 1]),
+    gKey: emit.transpose(gKey, [0, 2, 1]),
+    lambda: byHead,
+  };
+}
 
 /**
  * The total of a block, which its last position holds, takes part in every pair that spans it: it gets the gradient of

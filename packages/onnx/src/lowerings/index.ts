@@ -3,7 +3,16 @@
 import type { OpName } from "@sisa/core";
 import type { Lowering } from "../lowering.ts";
 import { adamw, globalNorm } from "./adamw.ts";
-import { attention, attentionBackward, decayAttention, decayAttentionBackward } from "./attention.ts";
+import {
+  attention,
+  attentionBackward,
+  decayAttention,
+  decayAttentionBackward,
+  forgettingAttention,
+  forgettingAttentionBackward,
+  sigmoidDecayAttention,
+  sigmoidDecayAttentionBackward,
+} from "./attention.ts";
 import { crossEntropy, linearCrossEntropy } from "./cross-entropy.ts";
 import * as elementwise from "./elementwise.ts";
 import { cacheWrite, gather, scatterAdd, takeRow } from "./gather.ts";
@@ -75,14 +84,16 @@ export const lowerings = {
   sigmoid: elementwise.sigmoid,
   silu: elementwise.silu,
   sin: elementwise.sin,
+  sigmoidDecayAttention,
+  sigmoidDecayAttentionBackward,
   sisaAttention: "compose",
   slice: shapes.slice,
   softmax,
   softplus: elementwise.softplus,
   sqrt: elementwise.sqrt,
   ssdScan: "compose",
-  forgettingAttention: "compose",
-  forgettingAttentionBackward: "compose",
+  forgettingAttention,
+  forgettingAttentionBackward,
   ssdScanBackward: "compose",
   ssmPrepare: "compose",
   ssmPrepareBackward: "compose",
