@@ -1,0 +1,138 @@
+// Mixers against their definitions in float64: what is chunked, fused or scanned here is a sum over all tokens before there.
+
+import { describe, expect, test } from "vitest";
+import { trace } from "../graph/graph.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import { evaluate } from "../reference/evaluate.ts";
+import { f32 } from "../spec.ts";
+import { AttentionMixer } from "./attention-mixer.ts";
+import { Block } from "./block.ts";
+import { type Layer, parameterSpecs } from "./layer.ts";
+import { MambaMixer } from "./mamba-mixer.ts";
+import { Mamba2Mixer } from "./mamba2-mixer.ts";
+import { Mamba3Mixer } from "./mamba3-mixer.ts";
+import type { MixerContext, MixerOutput } from "./mixer.ts";
+import {
+  attends,
+  get,
+  mamba,
+  mamba2,
+  mamba3,
+  noise,
+  normEpsilon,
+  type Row,
+  range,
+  rms,
+  ropeBase,
+  times,
+  type Weights,
+  weightsOf,
+} from "./testing.ts";
+
+/** Longer than a chunk of a scan and a block of decay sums. */
+const T = 70;
+
+/** Largest distance between what a layer computes of [1,T,M] and what its definition says, as a share of the largest. */
+function distance(
+  layer: Layer & { forward(p: never, x: Tensor, context: MixerContext): MixerOutput },
+  width: number,
+  definition: (weights: Weights, tokens: readonly Row[]) => readonly Row[],
+  { metaTokens = 0, rotatedWidth = 2 }: { readonly metaTokens?: number; readonly rotatedWidth?: number } = {},
+): number {
+  const weights = weightsOf(layer);
+  const tokens = range(T).map((t) => noise(`token ${t}`, width));
+  // One width of heads is rotated; tables are inputs, so that they are in float64 too.
+  const half = rotatedWidth / 2;
+  const angles = range(T).flatMap((t) => range(half).map((i) => t * ropeBase ** (-i / half)));
+  const specs = { x: f32(1, T, width), cos: f32(T, 1, half), sin: f32(T, 1, half), ...parameterSpecs(layer) };
+  const graph = trace(specs, ({ x, cos, sin, ...p }) => {
+    const context: MixerContext = { metaTokens, rope: () => ({ cos: cos as Tensor, sin: sin as Tensor }) };
+    return { value: layer.forward(p as never, x as Tensor, context).value };
+  });
+  const given = Object.entries(layer.parameters).map(([name, { shape }]) => [
+    name,
+    { shape, data: Float64Array.from(weights[name] ?? []) },
+  ]);
+  const table = (of: (angle: number) => number) => ({ shape: [T, 1, half], data: Float64Array.from(angles, of) });
+  const inputs = {
+    x: { shape: [1, T, width], data: Float64Array.from(tokens.flat()) },
+    cos: table(Math.cos),
+    sin: table(Math.sin),
+    ...Object.fromEntries(given),
+  };
+  const found = evaluate(graph, inputs, "float64").value?.data ?? [];
+  const expected = definition(weights, tokens).flat();
+  expect(found).toHaveLength(expected.length);
+  const largest = Math.max(...expected.map(Math.abs));
+  return Math.max(...expected.map((value, index) => Math.abs(value - Number(found[index] ?? Number.NaN)))) / largest;
+}
+
+describe("Mamba-3 is its recurrence", () => {
+  const common = {
+    stateWidth: 8,
+    innerWidth: 16,
+    headWidth: 4,
+    groups: 1,
+    rank: 1,
+    decay: "softplus",
+    outputNorm: false,
+  } as const;
+  test.each([
+    ["as in the paper", {}],
+    ["with a heavy tail", { decay: "heavy-tail" }],
+    ["with a norm", { outputNorm: true }],
+    ["of three ranks", { rank: 3 }],
+    [
+      "of two ranks, two groups, a heavy tail and a norm",
+      { rank: 2, groups: 2, decay: "heavy-tail", outputNorm: true },
+    ],
+  ] as const)("%s", (_name, change) => {
+    const sizes = { ...common, ...change };
+    expect(distance(new Mamba3Mixer({ width: 6, ...sizes }), 6, mamba3(sizes))).toBeLessThan(1e-11);
+  });
+});
+
+test("Mamba with Jamba's norms is its recurrence", () => {
+  const mixer = new MambaMixer({ width: 6, stateWidth: 4, normalize: true, normEpsilon });
+  expect(distance(mixer, 6, mamba(mixer.sizes))).toBeLessThan(1e-11);
+});
+
+test.each(["after-gate", "none"] as const)("Mamba-2 with its norm %s is its recurrence", (outputNorm) => {
+  const mixer = new Mamba2Mixer({ width: 6, stateWidth: 4, headWidth: 4, outputNorm });
+  expect(distance(mixer, 6, mamba2(mixer.sizes))).toBeLessThan(1e-11);
+});
+
+describe("attention is its sum over keys", () => {
+  const common = { width: 8, heads: 2, normEpsilon } as const;
+  test.each([
+    ["FoX", { positions: "none", forget: true }],
+    ["FoX Pro", { positions: "none", forget: true, queryKeyNorm: true, shift: true, outputGate: true }],
+    ["ALiBi", { positions: "alibi" }],
+    ["a window with sinks", { window: 10, keyValueHeads: 1 }],
+  ] as const)("%s", (_name, change) => {
+    const sizes = { ...common, ...change };
+    expect(distance(new AttentionMixer(sizes), 8, attends(sizes, 3), { metaTokens: 3, rotatedWidth: 4 })).toBeLessThan(
+      1e-11,
+    );
+  });
+});
+
+test("Hymba's block is the projected mean of both branches, each normed", () => {
+  const [width, metaTokens] = [8, 3];
+  const attention = { width, heads: 2, keyValueHeads: 1, headWidth: 8, window: 20, normEpsilon } as const;
+  const mamba = new Mamba2Mixer({ width, stateWidth: 4, headWidth: 8, convWidth: 3 });
+  const block = new Block({ width, normEpsilon, mixers: [new AttentionMixer(attention), mamba], combination: "mean" });
+  const definition = (w: Weights, tokens: readonly Row[]) => {
+    const normed = tokens.map((token) => rms(token, w["attn_norm.weight"]));
+    const [one, two] = [attends(attention, metaTokens)(w, normed), mamba2(mamba.sizes)(w, normed)];
+    return tokens.map((token, t) => {
+      const [a, b] = [rms(one[t] ?? [], w["branch_norms.0.weight"]), rms(two[t] ?? [], w["branch_norms.1.weight"])];
+      const projected = times(
+        w["W_O.weight"],
+        a.map((value, i) => (value + get(b, i)) / 2),
+      );
+      return token.map((value, i) => value + get(projected, i));
+    });
+  };
+  expect(distance(block, width, definition, { metaTokens, rotatedWidth: 8 })).toBeLessThan(1e-11);
+});
