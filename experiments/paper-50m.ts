@@ -47,7 +47,7 @@ const isReduced = process.env.SISA_EXPERIMENT === "reduced";
 
 export default defineExperiment({
   name: isReduced ? "paper-50m-reduced" : "paper-50m",
-  families: ["sisa", "transformer"],
+  families: ["transformer", "sisa", "mamba2", "mamba3"],
   sizes: ["50m"],
   seeds: [0],
   sets: ["data/sets"],
