@@ -3,7 +3,9 @@
 
 import { GraphError, ShapeError } from "./errors.ts";
 
+/** Where a size is expected: a whole number, the name of a symbol, or a size computed before. */
 export type DimLike = number | string | Dim;
+/** Sizes of the axes, outermost first; a scalar has none. */
 export type Shape = readonly Dim[];
 
 /** What a factor of a term stands for: a symbol, or a rounded-up quotient. */
@@ -100,14 +102,17 @@ export class Dim {
     return names;
   }
 
+  /** Sum of two sizes. */
   plus(other: DimLike): Dim {
     return Dim.#from([...this.terms, ...Dim.of(other).terms]);
   }
 
+  /** Difference of two sizes. */
   minus(other: DimLike): Dim {
     return this.plus(Dim.of(other).times(-1));
   }
 
+  /** Product of two sizes. */
   times(other: DimLike): Dim {
     const products: Term[] = [];
     for (const a of this.terms) {
@@ -158,6 +163,7 @@ export class Dim {
     return whole.plus(new Dim([{ coefficient: 1, atoms: [{ ceilDiv: rest, by }] }]));
   }
 
+  /** True where both are the same polynomial, so that they are equal whatever is bound. */
   equals(other: DimLike): boolean {
     return this.text === Dim.of(other).text;
   }
@@ -190,6 +196,7 @@ export class Dim {
     return first === undefined ? algebra.constant(0) : rest.reduce(algebra.plus, first);
   }
 
+  /** As messages show it: "2*T+1". */
   toString(): string {
     return this.text;
   }
@@ -197,10 +204,15 @@ export class Dim {
 
 /** What sizes are made of, for `Dim.fold`. */
 export interface DimAlgebra<T> {
+  /** A whole number. */
   constant(value: number): T;
+  /** A size by its name. */
   symbol(name: string): T;
+  /** Sum. */
   plus(a: T, b: T): T;
+  /** Product. */
   times(a: T, b: T): T;
+  /** a / by, rounded up; `by` is at least 1. */
   ceilDiv(a: T, by: number): T;
 }
 
@@ -244,10 +256,12 @@ export function checkSizes(shape: Shape): void {
   }
 }
 
+/** A shape as messages show it: "[B,T,64]". */
 export function shapeText(shape: Shape): string {
   return `[${shape.join(",")}]`;
 }
 
+/** True where both have as many axes, all equal. */
 export function sameShape(a: Shape, b: Shape): boolean {
   return a.length === b.length && a.every((size, axis) => size.equals(b[axis] ?? -1));
 }

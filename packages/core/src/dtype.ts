@@ -1,10 +1,15 @@
 // Element types of tensors, the kinds they belong to, and how numbers are rounded to them.
 
+/** Element types of tensors. bfloat16 has 8 bits of exponent and 7 of mantissa; bool is a byte, 0 or 1. */
 export type DType = "float32" | "float64" | "float16" | "bfloat16" | "int32" | "bool";
 
 /** What a tensor holds, without its width: layers are written for kinds, precision policies choose widths. */
 export type Kind = "float" | "int" | "bool";
 
+/**
+ * What `Backend.tensor` takes and `read` gives: Uint16Array holds bit patterns of float16 and bfloat16, Uint8Array
+ * truth values.
+ */
 export type TypedArray = Float32Array | Float64Array | Int32Array | Uint16Array | Uint8Array;
 
 const kinds = {
@@ -21,6 +26,7 @@ const bytes = { float32: 4, float64: 8, float16: 2, bfloat16: 2, int32: 4, bool:
   number
 >;
 
+/** The kind that a dtype belongs to: what operations ask for where the width does not matter. */
 export function kindOf(dtype: DType): Kind {
   return kinds[dtype];
 }
@@ -64,6 +70,7 @@ export function toBfloat16Bits(value: number): number {
   return (bits >>> 16) + (up ? 1 : 0);
 }
 
+/** The number of a bfloat16 bit pattern; exact. */
 export function fromBfloat16Bits(bits: number): number {
   bitsView[0] = bits << 16;
   return float32View[0] ?? 0;
@@ -81,6 +88,7 @@ export function toFloat16Bits(value: number): number {
   return sign | (((exponent + 15) << 10) + mantissa);
 }
 
+/** The number of a float16 bit pattern; exact. */
 export function fromFloat16Bits(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >> 10) & 31;

@@ -5,7 +5,9 @@ const mark = Symbol.for("sisa.error");
 
 /** Base of all errors. `code` is stable and meant for programs; the message is meant for people. */
 export class SisaError extends Error {
+  /** Of the class: "SHAPE", "CONFIG", "CHECKPOINT" and so on; the same in every version. */
   static readonly code: string = "SISA_ERROR";
+  /** Of the class: "SHAPE", "CONFIG", "CHECKPOINT" and so on; the same in every version. */
   readonly code: string;
 
   constructor(message: string, options?: { cause?: unknown }) {
@@ -50,7 +52,9 @@ export class GraphError extends SisaError {
 /** A backend has neither a kernel nor a composition for an operation. */
 export class UnsupportedOpError extends SisaError {
   static override readonly code: string = "UNSUPPORTED_OP";
+  /** Name of the operation. */
   readonly op: string;
+  /** Name of the backend. */
   readonly backend: string;
 
   constructor(op: string, backend: string, detail: string) {

@@ -72,11 +72,13 @@ export class RandomStream {
     return Math.floor(this.uniform(index) * bound);
   }
 
-  /** `count` numbers from a normal distribution. Source: Box & Muller 1958. */
-  normal(
-    count: number,
-    { mean = 0, deviation = 1 }: { readonly mean?: number; readonly deviation?: number } = {},
-  ): Float32Array {
+  /**
+   * `count` numbers from a normal distribution. Source: Box & Muller 1958.
+   * @param options.mean      default 0
+   * @param options.deviation standard deviation; default 1
+   */
+  normal(count: number, options: { readonly mean?: number; readonly deviation?: number } = {}): Float32Array {
+    const { mean = 0, deviation = 1 } = options;
     const values = new Float32Array(count);
     for (let i = 0; i < count; i += 4) {
       const [a, b, c, d] = this.#words(i / 4);
@@ -91,8 +93,13 @@ export class RandomStream {
     return values;
   }
 
-  /** `count` numbers uniform in [low, high). */
-  uniforms(count: number, { low = 0, high = 1 }: { readonly low?: number; readonly high?: number } = {}): Float32Array {
+  /**
+   * `count` numbers uniform in [low, high).
+   * @param options.low  default 0
+   * @param options.high default 1
+   */
+  uniforms(count: number, options: { readonly low?: number; readonly high?: number } = {}): Float32Array {
+    const { low = 0, high = 1 } = options;
     const values = new Float32Array(count);
     // Rounding to float32 may reach `high` itself.
     const largest = float32Below(high);

@@ -1,8 +1,9 @@
 // What a tensor looks like from outside: its dtype and shape.
 
 import { type DimLike, type Shape, shapeOf, shapeText } from "./dim.ts";
-import type { DType, Kind } from "./dtype.ts";
+import type { Kind } from "./dtype.ts";
 
+/** The dtypes that belong to a kind. */
 export type DTypeOfKind<K extends Kind> = K extends "float"
   ? "float32" | "float64" | "float16" | "bfloat16"
   : K extends "int"
@@ -11,7 +12,9 @@ export type DTypeOfKind<K extends Kind> = K extends "float"
 
 /** dtype and shape of a tensor. Sizes may be symbolic. */
 export interface TensorSpec<K extends Kind = Kind> {
+  /** Type of the elements. */
   readonly dtype: DTypeOfKind<K>;
+  /** Sizes of the axes, outermost first. */
   readonly shape: Shape;
 }
 
@@ -32,10 +35,12 @@ export function i32(...shape: readonly DimLike[]): TensorSpec<"int"> {
   return { dtype: "int32", shape: shapeOf(shape) };
 }
 
+/** Tensor of truth values, for masks. */
 export function bool(...shape: readonly DimLike[]): TensorSpec<"bool"> {
   return { dtype: "bool", shape: shapeOf(shape) };
 }
 
-export function specText(spec: { readonly dtype: DType; readonly shape: Shape }): string {
+/** A spec as messages show it: "float32[B,T,64]". */
+export function specText(spec: Pick<TensorSpec, "dtype" | "shape">): string {
   return `${spec.dtype}${shapeText(spec.shape)}`;
 }

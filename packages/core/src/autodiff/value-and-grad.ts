@@ -21,6 +21,7 @@ type WithGradients<I extends GraphInputs, O extends GraphOutputs, W extends keyo
  * A graph that gives, beside everything the given one gives, the gradients of its scalar output `value` by the inputs
  * named in `wrt`, as `grad.<input>`, each in its input's dtype.
  *
+ * @param options.wrt names of the inputs, floats
  * @throws GraphError where `value` is missing or not a scalar, an input is unknown or not a float, an output has the
  *   name of a gradient already, or an operation on the way has no gradient (its reason is told)
  */
@@ -28,7 +29,8 @@ export function valueAndGrad<
   I extends GraphInputs,
   O extends GraphOutputs & { readonly value: TensorSpec },
   const W extends readonly (keyof I & string)[],
->(graph: Graph<I, O>, { wrt }: { readonly wrt: W }): Graph<I, WithGradients<I, O, W[number]>> {
+>(graph: Graph<I, O>, options: { readonly wrt: W }): Graph<I, WithGradients<I, O, W[number]>> {
+  const { wrt } = options;
   const expanded = expandComposites(graph, (op) => op.vjp === undefined);
   const loss = expanded.outputTensors.value;
   if (loss === undefined || loss.shape.length !== 0 || kindOf(loss.dtype) !== "float") {

@@ -8,7 +8,9 @@ import { printGraph } from "./print.ts";
 import { type AnyTensor, isTensor, type Node, type Tensor } from "./tensor.ts";
 import { verify } from "./verify.ts";
 
+/** Specs of a graph's inputs, by name. */
 export type GraphInputs = { readonly [name: string]: TensorSpec };
+/** Specs of a graph's outputs, by name. */
 export type GraphOutputs = { readonly [name: string]: TensorSpec };
 
 /** Stands for a value that is passed in when the graph runs. */
@@ -32,7 +34,9 @@ export class Graph<I extends GraphInputs = GraphInputs, O extends GraphOutputs =
   readonly inputs: I;
   /** Specs of the outputs in order. */
   readonly outputs: O;
+  /** The inputs as values, which nodes read. */
   readonly inputTensors: { readonly [name: string]: AnyTensor };
+  /** The values that are given out. */
   readonly outputTensors: { readonly [name: string]: AnyTensor };
   /** Every node that an output needs, inputs left out, each after the nodes it reads. */
   readonly nodes: readonly Node[];
@@ -85,6 +89,7 @@ export class Graph<I extends GraphInputs = GraphInputs, O extends GraphOutputs =
     );
   }
 
+  /** The graph as text, a line for each node with dtype and shape. */
   toString(): string {
     return printGraph(this);
   }
@@ -156,6 +161,7 @@ export function rewrite<I extends GraphInputs, O extends GraphOutputs>(
   graph: Graph<I, O>,
   rule: Rewrite,
   options: {
+    /** The spec that an input gets in place of its own; default its own. */
     readonly mapInput?: (spec: TensorSpec, name: string) => TensorSpec;
   } = {},
 ): Graph<I, O> {

@@ -11,18 +11,26 @@ import { type AnyTensor, isTensor, Node, type Tensor } from "./tensor.ts";
 export type OpInputs = { readonly [name: string]: AnyTensor | undefined };
 /** Settings of an operation: plain data; sizes may be `Dim`s. */
 export type Attributes = { readonly [name: string]: unknown };
+/** Tensors that an operation gives, by name; most give one, `value`. */
 export type OpOutputs = { readonly [name: string]: AnyTensor };
+/** dtype and shape of each output. */
 export type OutputSpecs<O extends OpOutputs> = { readonly [N in keyof O]: TensorSpec };
 
 /** An array inside the reference interpreter. Floats of any width are held as numbers, row major. */
 export interface NdArray {
+  /** Sizes of the axes; all are bound. */
   readonly shape: readonly number[];
+  /** Floats of any dtype as float64, int32, or truth values as 0 and 1. */
   readonly data: Float64Array | Int32Array | Uint8Array;
 }
 
+/** What a rule for gradients is given. */
 export interface VjpArguments<I extends OpInputs, A extends Attributes, O extends OpOutputs> {
+  /** The operation's inputs. */
   readonly inputs: I;
+  /** The operation's settings. */
   readonly attributes: A;
+  /** What the operation gave in the forward pass. */
   readonly outputs: O;
   /** Gradients of the loss by each output; an output that the loss does not depend on has none. */
   readonly gradients: { readonly [N in keyof O]?: Tensor };
@@ -30,10 +38,12 @@ export interface VjpArguments<I extends OpInputs, A extends Attributes, O extend
   readonly needs: { readonly [N in keyof I]?: boolean };
 }
 
+/** The gradient of the loss by each input, of that input's shape; none where it does not depend on it. */
 export type Gradients<I extends OpInputs> = { readonly [N in keyof I]?: Tensor | undefined };
 
 /** Why an operation has no gradient; shown to the user who asks for one. */
 export interface NotDifferentiable {
+  /** As the end of a sentence: "a place is not a quantity". */
   readonly reason: string;
 }
 
@@ -52,6 +62,7 @@ interface OpBase<Name extends string, I extends OpInputs, A extends Attributes, 
   readonly inPlace?: string;
 }
 
+/** An operation that is defined by plain loops. A backend needs a rule of its own for it. */
 export interface PrimitiveDefinition<Name extends string, I extends OpInputs, A extends Attributes, O extends OpOutputs>
   extends OpBase<Name, I, A, O> {
   /** True where each output element depends only on the input elements at the same (broadcast) place. */
@@ -66,9 +77,11 @@ export interface PrimitiveDefinition<Name extends string, I extends OpInputs, A 
     attributes: A,
     outputs: { readonly [N in keyof O]: NdArray },
   ): void;
+  /** Gradients by the inputs, in operations; or why there are none. */
   readonly vjp: NotDifferentiable | ((args: VjpArguments<I, A, O>) => Gradients<I>);
 }
 
+/** An operation that is defined by others. It runs wherever those do. */
 export interface CompositeDefinition<Name extends string, I extends OpInputs, A extends Attributes, O extends OpOutputs>
   extends OpBase<Name, I, A, O> {
   /** Complains about wrong inputs in the user's terms, before the composition is tried. */
@@ -84,25 +97,39 @@ const opMark = Symbol.for("sisa.op");
 
 /** Any operation. Its rules are typed for its own inputs, so they are reached through the functions of this file. */
 export interface Op<Name extends string = string> {
+  /** What defines it: loops of its own, or other operations. */
   readonly kind: "primitive" | "composite";
+  /** Of third parties `scope/name`. */
   readonly name: Name;
+  /** Names of the inputs in order; optional ones end in "?". "..." takes any number. */
   readonly inputs: readonly string[] | "...";
+  /** True where each output element depends only on the input elements at the same (broadcast) place. */
   readonly elementwise?: boolean;
+  /** True where the result depends on the shapes of the inputs alone. */
   readonly shapeOnly?: boolean;
+  /** Where the formula comes from. */
   readonly source?: string;
+  /** An input that backends may overwrite with the output. */
   readonly inPlace?: string;
+  /** dtype and shape of a primitive's outputs. @throws ShapeError, DTypeError */
   infer?(inputs: OpInputs, attributes: Attributes): OutputSpecs<OpOutputs>;
+  /** What a primitive means: fills `outputs`, which arrive allocated and zero. */
   reference?(
     inputs: { readonly [name: string]: NdArray },
     attributes: Attributes,
     outputs: { readonly [name: string]: NdArray },
   ): void;
+  /** Refuses wrong inputs of a composite in the user's terms. */
   check?(inputs: OpInputs, attributes: Attributes): void;
+  /** What a composite means, by other operations. */
   compose?(inputs: OpInputs, attributes: Attributes): OpOutputs;
+  /** Gradients by the inputs; or why there are none. A composite without it is differentiated by its composition. */
   readonly vjp?: NotDifferentiable | VjpRule;
+  /** Floating-point operations; a multiply-add counts two. */
   flops?(inputs: OpInputs, attributes: Attributes, outputs: OutputSpecs<OpOutputs>): Dim;
 }
 
+/** Gradients by the inputs, in operations, from those by the outputs. */
 export type VjpRule = (args: VjpArguments<OpInputs, Attributes, OpOutputs>) => Gradients<OpInputs>;
 
 /** True for operations made by any copy of this package. */
@@ -137,7 +164,15 @@ export interface DefinedOp<
   A extends Attributes = Attributes,
   O extends OpOutputs = OpOutputs,
 > extends Op<Name> {
-  readonly types?: { readonly inputs: I; readonly attributes: A; readonly outputs: O };
+  /** For the compiler alone: never set. */
+  readonly types?: {
+    /** Of the inputs. */
+    readonly inputs: I;
+    /** Of the settings. */
+    readonly attributes: A;
+    /** Of the outputs. */
+    readonly outputs: O;
+  };
 }
 
 function seal<Name extends string, I extends OpInputs, A extends Attributes, O extends OpOutputs>(

@@ -150,7 +150,11 @@ function mapValues<T, U>(record: { readonly [name: string]: T }, rule: (value: T
   return Object.fromEntries(Object.entries(record).map(([name, value]) => [name, rule(value, name)] as const));
 }
 
-/** A graph with some of its outputs, and only the nodes and, unless told to keep them, the inputs those need. */
+/**
+ * A graph with some of its outputs, and only the nodes and inputs those need.
+ * @param options.keepInputs keep all inputs, needed or not; default false
+ * @throws GraphError for an output that the graph does not have
+ */
 export function pickOutputs(
   graph: Graph,
   outputs: readonly string[],
@@ -182,6 +186,8 @@ export type RematerializePolicy = (node: Node) => boolean;
  * with everything it needs that the policy names too; so a value that the policy does not name bounds how much is
  * computed again at a time. Clones carry the tag "rematerialize", so that they are not merged back.
  *
+ * @param options.policy   which values are computed again
+ * @param options.boundary name of the output that ends the forward pass
  * @throws GraphError where no output has the name `boundary`
  */
 export function rematerialize<I extends GraphInputs, O extends GraphOutputs>(

@@ -16,6 +16,7 @@ import type { AnyTensor, Node } from "./tensor.ts";
  */
 export type Precision = "float32" | "bfloat16";
 
+/** Names of all precisions. */
 export const precisions = ["float32", "bfloat16"] as const satisfies readonly Precision[];
 
 /** Inputs that are narrowed, by operation. Products are as wide as what they multiply; their sums are float32. */

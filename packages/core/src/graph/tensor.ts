@@ -8,13 +8,16 @@ import type { Attributes, Op, OpOutputs } from "./op.ts";
 
 /** A traced value. Its kind is in the type; its width is a matter of precision policy. */
 export interface Tensor<K extends Kind = "float"> extends TensorSpec<K> {
+  /** The node that gives it. */
   readonly node: Node;
   /** Which of the node's outputs it is. */
   readonly output: string;
 }
 
+/** A tensor of any kind. */
 export type AnyTensor = Tensor<Kind>;
 
+/** True for tensors made by any copy of this package. */
 export function isTensor(value: unknown): value is AnyTensor {
   return typeof value === "object" && value !== null && "node" in value && "output" in value && "dtype" in value;
 }
@@ -25,9 +28,13 @@ let next = 0;
 export class Node {
   /** Rises with creation, and is above that of every node it reads, whichever copy of the package made that. */
   readonly id: number;
+  /** What is applied. */
   readonly op: Op;
+  /** What it is applied to, by the operation's names; absent optional inputs are missing. */
   readonly inputs: { readonly [name: string]: AnyTensor };
+  /** Settings of this application. */
   readonly attributes: Attributes;
+  /** What it gives, by the operation's names. */
   readonly outputs: OpOutputs;
   /** Nodes with different tags are never merged; rematerialisation tags its clones. */
   readonly tag: string | undefined;

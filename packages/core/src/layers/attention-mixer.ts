@@ -42,6 +42,7 @@ import {
   stateBefore,
 } from "./mixer.ts";
 
+/** What can be set of attention; fields that are left out have their defaults. */
 export interface AttentionSettings {
   /** Heads of keys and values, which neighbouring heads of queries share. Default as many as queries have */
   readonly keyValueHeads?: number;
@@ -63,10 +64,13 @@ export interface AttentionSettings {
   readonly outputGate?: boolean;
 }
 
+/** Settings with the sizes of the model around them. */
 export interface AttentionMixerSizes extends AttentionSettings {
   /** M */
   readonly width: number;
+  /** H, heads of queries; a multiple of keyValueHeads */
   readonly heads: number;
+  /** Added under the root of norms */
   readonly normEpsilon: number;
 }
 
@@ -79,12 +83,18 @@ export interface AttentionMixerSizes extends AttentionSettings {
  * Source: Vaswani et al. 2017, arXiv:1706.03762; Su et al. 2021, arXiv:2104.09864; Lin et al. 2025, arXiv:2503.02130.
  */
 export class AttentionMixer implements Mixer {
+  /** As given, with defaults filled in. */
   readonly sizes: AttentionMixerSizes & {
+    /** G, heads of keys and values */
     readonly keyValueHeads: number;
+    /** E, width of a head's values */
     readonly headWidth: number;
+    /** D, width of a head's queries and keys */
     readonly keyWidth: number;
+    /** How positions enter */
     readonly positions: "rope" | "alibi" | "none";
   };
+  /** W_Q [H*D,M], W_K [G*D,M] and W_V [G*E,M]; others by the settings. */
   readonly parameters: { readonly [N in "W_Q.weight" | "W_K.weight" | "W_V.weight"]: Parameter } & {
     readonly [optional: string]: Parameter;
   };

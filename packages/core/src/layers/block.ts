@@ -14,19 +14,24 @@ import type { Mixer, MixerContext, MixerOutput } from "./mixer.ts";
 
 /** What follows the mixers, with its own norm and residual. */
 export interface FeedForward extends Layer {
+  /** @param x [B,T,M] @returns [B,T,M], x included */
   forward(p: { readonly [name: string]: Tensor }, x: Tensor): Tensor;
 }
 
 /** How mixers side by side are put together: each through its own projection, or normed, averaged and projected once. */
 export type Combination = "sum" | "mean";
 
+/** What a block is put together from. */
 export interface BlockParts {
   /** M */
   readonly width: number;
+  /** Added under the root of norms */
   readonly normEpsilon: number;
   /** At least one; several see the same input. */
   readonly mixers: readonly Mixer[];
+  /** Of several mixers; of one it changes nothing. */
   readonly combination: Combination;
+  /** Left out where the mixers are the whole block. */
   readonly feedForward?: FeedForward | undefined;
 }
 
@@ -36,7 +41,9 @@ export interface BlockParts {
  * Source: the sum as in Falcon-H1, arXiv:2507.22448; the mean as in Hymba, arXiv:2411.13676.
  */
 export class Block implements Layer {
+  /** As given. */
   readonly parts: BlockParts;
+  /** Of norms, mixers, projections and feed-forward together. */
   readonly parameters: Parameters;
 
   /** @throws ConfigError where mixers cannot stand side by side */
@@ -79,10 +86,12 @@ export class Block implements Layer {
     return this.#isMean ? this.parts.mixers.slice(0, 1) : this.parts.mixers;
   }
 
+  /** True where a mixer keeps one state in place of all positions. */
   get isRecurrent(): boolean {
     return this.parts.mixers.some(({ isRecurrent }) => isRecurrent);
   }
 
+  /** What all mixers keep, by their own names. */
   cacheSpecs(batch: DimLike, capacity: DimLike): { readonly [name: string]: TensorSpec<"float"> } {
     return Object.assign({}, ...this.parts.mixers.map((mixer) => mixer.cacheSpecs(batch, capacity)));
   }

@@ -7,11 +7,13 @@ import { rmsNorm } from "../ops/rms-norm.ts";
 import { swiglu } from "../ops/swiglu.ts";
 import { filled, type Layer, normal, type ParametersOf } from "./layer.ts";
 
+/** Widths of a gated feed-forward. */
 export interface GatedFeedForwardSizes {
   /** M */
   readonly width: number;
   /** F */
   readonly feedForwardWidth: number;
+  /** Added under the root of its norm */
   readonly normEpsilon: number;
 }
 
@@ -21,7 +23,9 @@ export interface GatedFeedForwardSizes {
  * Source: Shazeer 2020, arXiv:2002.05202.
  */
 export class GatedFeedForward implements Layer {
+  /** As given. */
   readonly sizes: GatedFeedForwardSizes;
+  /** The norm [M], W_gate and W_up [F,M], W_down [M,F]. */
   readonly parameters;
 
   constructor(sizes: GatedFeedForwardSizes) {
@@ -35,6 +39,7 @@ export class GatedFeedForward implements Layer {
     };
   }
 
+  /** @param x [B,T,M] @returns [B,T,M] */
   forward(p: ParametersOf<this>, x: Tensor): Tensor {
     const h = rmsNorm(x, p["ffn_norm.weight"], { epsilon: this.sizes.normEpsilon });
     const hidden = swiglu(linear(h, p["ffn.w_gate.weight"]), linear(h, p["ffn.w_up.weight"])); // [B,T,F]

@@ -9,16 +9,36 @@ import { f32 } from "../spec.ts";
 
 /** How a parameter gets its first values. */
 export type Initializer =
-  | { readonly kind: "normal"; readonly deviation: number }
-  | { readonly kind: "constant"; readonly value: number }
-  /** Evenly from `low` to `high`, each number then put through `transform`. */
-  | { readonly kind: "uniform"; readonly low: number; readonly high: number; transform?(value: number): number }
-  /** Told by the place of each element. */
-  | { readonly kind: "placed"; at(index: number): number };
+  | {
+      readonly kind: "normal";
+      /** Standard deviation, around 0. */
+      readonly deviation: number;
+    }
+  | {
+      readonly kind: "constant";
+      /** Of every element. */
+      readonly value: number;
+    }
+  | {
+      readonly kind: "uniform";
+      /** The least number that is drawn. */
+      readonly low: number;
+      /** What every number that is drawn stays below. */
+      readonly high: number;
+      /** What becomes of each; default the number itself. */
+      transform?(value: number): number;
+    }
+  | {
+      readonly kind: "placed";
+      /** @param index place of the element, row major */
+      at(index: number): number;
+    };
 
 /** A weight: its sizes, its first values, and how the optimizer treats it. */
 export interface Parameter {
+  /** Sizes of the axes. */
   readonly shape: readonly number[];
+  /** Where its first values come from; the seed is given to `initialize`. */
   readonly initializer: Initializer;
   /** Factor of the learning rate. Default 1. */
   readonly learningRateFactor?: number;
@@ -26,9 +46,12 @@ export interface Parameter {
   readonly weightDecay?: boolean;
 }
 
+/** Weights by name, in the order in which files and optimizers take them. */
 export type Parameters = { readonly [name: string]: Parameter };
 
+/** Something with weights. Its `forward`, in operations, takes a tensor for each of them. */
 export interface Layer {
+  /** Declared once, when the layer is made. */
   readonly parameters: Parameters;
 }
 

@@ -31,6 +31,7 @@ import {
   stateBefore,
 } from "./mixer.ts";
 
+/** What can be set of Mamba-1; fields that are left out have their defaults. */
 export interface MambaSettings {
   /** N, states per channel; default the model's */
   readonly stateWidth?: number;
@@ -44,10 +45,12 @@ export interface MambaSettings {
   readonly normalize?: boolean;
 }
 
+/** Settings with the sizes of the model around them. */
 export interface MambaMixerSizes extends MambaSettings {
   /** M */
   readonly width: number;
   readonly stateWidth: number;
+  /** Added under the root of norms */
   readonly normEpsilon: number;
 }
 
@@ -61,7 +64,9 @@ export interface MambaMixerSizes extends MambaSettings {
  * Source: Gu & Dao 2023, arXiv:2312.00752; norms as in Jamba, arXiv:2403.19887.
  */
 export class MambaMixer implements Mixer {
+  /** As given, with defaults filled in. */
   readonly sizes: Required<MambaMixerSizes>;
+  /** Under the names of the official code; those of norms with `normalize`. */
   readonly parameters: {
     readonly [N in
       | "mamba.in_proj.weight"

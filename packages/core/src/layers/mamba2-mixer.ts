@@ -30,6 +30,7 @@ import {
   stateBefore,
 } from "./mixer.ts";
 
+/** What can be set of Mamba-2; fields that are left out have their defaults. */
 export interface Mamba2Settings {
   /** N, width of the state per channel; default the model's */
   readonly stateWidth?: number;
@@ -45,6 +46,7 @@ export interface Mamba2Settings {
   readonly outputNorm?: "after-gate" | "before-gate" | "none";
 }
 
+/** Settings with the sizes of the model around them. */
 export interface Mamba2MixerSizes extends Mamba2Settings {
   /** M */
   readonly width: number;
@@ -78,7 +80,12 @@ export const timeStepInitializer: Initializer = {
  * Source: Dao & Gu 2024, arXiv:2405.21060.
  */
 export class Mamba2Mixer implements Mixer {
-  readonly sizes: Required<Mamba2MixerSizes> & { readonly heads: number };
+  /** As given, with defaults filled in. */
+  readonly sizes: Required<Mamba2MixerSizes> & {
+    /** H, innerWidth / headWidth */
+    readonly heads: number;
+  };
+  /** Under the names of the official code. */
   readonly parameters;
   readonly names = { norm: "norm.weight", output: "mamba.out_proj.weight" };
   readonly innerWidth: number;

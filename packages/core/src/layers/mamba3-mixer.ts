@@ -48,6 +48,7 @@ import {
   stateBefore,
 } from "./mixer.ts";
 
+/** What can be set of Mamba-3; fields that are left out have their defaults. */
 export interface Mamba3Settings {
   /** N, width of the state per channel, a multiple of 4; default the model's */
   readonly stateWidth?: number;
@@ -65,6 +66,7 @@ export interface Mamba3Settings {
   readonly outputNorm?: boolean;
 }
 
+/** Settings with the sizes of the model around them. */
 export interface Mamba3MixerSizes extends Mamba3Settings {
   /** M */
   readonly width: number;
@@ -103,7 +105,14 @@ interface Prepared {
  * Source: state-spaces/mamba, mamba_ssm/modules/mamba3.py.
  */
 export class Mamba3Mixer implements Mixer {
-  readonly sizes: Required<Mamba3MixerSizes> & { readonly heads: number; readonly angles: number };
+  /** As given, with defaults filled in. */
+  readonly sizes: Required<Mamba3MixerSizes> & {
+    /** H, innerWidth / headWidth */
+    readonly heads: number;
+    /** Pairs of channels that are rotated, a quarter of stateWidth */
+    readonly angles: number;
+  };
+  /** Under the names of the official code. */
   readonly parameters: {
     readonly [N in
       | "mamba.in_proj.weight"

@@ -22,8 +22,12 @@ import { where } from "../ops/where.ts";
 import type { TensorSpec } from "../spec.ts";
 import type { Initializer, Layer, ParametersOf } from "./layer.ts";
 
+/** What a mixer is told of the model and of decoding. */
 export interface MixerContext {
-  /** Cosines and sines of positional rotation for heads of a width, broadcast to [B,T,H,width/2]. */
+  /**
+   * Positional rotation for heads of a width.
+   * @returns cosines and sines, broadcast to [B,T,H,width/2]
+   */
   rope(width: number): { readonly cos: Tensor; readonly sin: Tensor };
   /** How many of the first positions are meta tokens, which every window sees. */
   readonly metaTokens: number;
@@ -31,6 +35,7 @@ export interface MixerContext {
   readonly cache?: MixerCache;
 }
 
+/** What a mixer reads of earlier tokens. */
 export interface MixerCache {
   /** int32 [B] position of the first of the T tokens; the cache holds what is needed of all positions before it. */
   readonly start: Tensor<"int">;
@@ -43,6 +48,7 @@ export interface MixerCache {
   readonly entries: { readonly [name: string]: Tensor };
 }
 
+/** What a mixer gives to its block. */
 export interface MixerOutput {
   /** [B,T,innerWidth], before the output projection */
   readonly value: Tensor;
@@ -54,7 +60,13 @@ export interface MixerOutput {
 
 /** The block around a mixer owns the norm before it and the projection after it, under names that the mixer gives. */
 export interface Mixer extends Layer {
-  readonly names: { readonly norm: string; readonly output: string };
+  /** Parameters of the block: the norm before the mixer, the projection after it. */
+  readonly names: {
+    /** Of the norm before the mixer, [M]. */
+    readonly norm: string;
+    /** Of the projection after it, [M,innerWidth]. */
+    readonly output: string;
+  };
   /** Width of what `forward` gives. */
   readonly innerWidth: number;
   /** First values of the output projection. */

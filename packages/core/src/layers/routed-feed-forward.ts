@@ -21,10 +21,13 @@ import type { FeedForward } from "./block.ts";
 import type { GatedFeedForwardSizes } from "./gated-feed-forward.ts";
 import { filled, normal, type ParametersOf } from "./layer.ts";
 
+/** Widths of one expert, and how many there are. */
 export interface RoutedFeedForwardSizes extends GatedFeedForwardSizes {
+  /** How many there are, and how many a token takes. */
   readonly experts: {
     /** E */
     readonly count: number;
+    /** Experts with the largest share, from 1 to E */
     readonly perToken: number;
   };
 }
@@ -38,7 +41,9 @@ export interface RoutedFeedForwardSizes extends GatedFeedForwardSizes {
  * Source: Jamba, arXiv:2403.19887.
  */
 export class RoutedFeedForward implements FeedForward {
+  /** As given. */
   readonly sizes: RoutedFeedForwardSizes;
+  /** The norm [M], the router [E,M], and of the experts W_gate and W_up [E,F,M], W_down [E,M,F]. */
   readonly parameters;
 
   constructor(sizes: RoutedFeedForwardSizes) {
@@ -53,6 +58,7 @@ export class RoutedFeedForward implements FeedForward {
     };
   }
 
+  /** @param x [B,T,M] @returns [B,T,M] */
   forward(p: ParametersOf<this>, x: Tensor): Tensor {
     const [B = Dim.of(1), T = Dim.of(1), M = Dim.of(1)] = x.shape;
     const h = rmsNorm(x, p["ffn_norm.weight"], { epsilon: this.sizes.normEpsilon });

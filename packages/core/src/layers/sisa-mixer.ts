@@ -45,13 +45,17 @@ export interface SisaSettings {
   readonly longestHalfLife?: number;
 }
 
+/** Settings with the sizes of the model around them. */
 export interface SisaMixerSizes extends SisaSettings {
   /** M, a multiple of heads */
   readonly width: number;
+  /** H */
   readonly heads: number;
   /** S, width per head of the read and write vectors; even */
   readonly stateWidth: number;
+  /** How the score is computed in a full pass; cached decoding is always exact. */
   readonly form: SisaForm;
+  /** Added under the root of norms */
   readonly normEpsilon: number;
 }
 
@@ -69,7 +73,11 @@ export interface SisaMixerSizes extends SisaSettings {
  * Source: arXiv:2606.02332.
  */
 export class SisaMixer implements Mixer {
+  /** As given. */
   readonly sizes: SisaMixerSizes;
+  /**
+   * W_Q, W_K and W_V [M,M], W_B and W_C [H*S,M], lambda_raw [H]; those of decay, rotation and norms by the settings.
+   */
   readonly parameters: {
     readonly [N in "W_Q.weight" | "W_K.weight" | "W_V.weight" | "W_B.weight" | "W_C.weight" | "lambda_raw"]: Parameter;
   } & { readonly [optional: string]: Parameter };

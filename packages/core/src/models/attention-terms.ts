@@ -34,6 +34,7 @@ import { where } from "../ops/where.ts";
 import type { TensorSpec } from "../spec.ts";
 import type { LanguageModel } from "./language-model.ts";
 
+/** A graph from ids int32 [B,T] and parameters to the terms of every layer's score. */
 export type AttentionTermsGraph = Graph<
   { readonly ids: TensorSpec<"int">; readonly [parameter: string]: TensorSpec },
   { readonly [term: string]: TensorSpec<"float"> }

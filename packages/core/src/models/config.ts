@@ -29,7 +29,9 @@ export interface ModelConfig {
   readonly form: SisaForm;
   /** Tokens that a sequence can have; positions that the rotary table covers. */
   readonly maximumLength: number;
+  /** Base of the wavelengths of rotary positions: 2 pi base^(2 i / D). */
   readonly ropeBase: number;
+  /** Added under the root of norms. */
   readonly normEpsilon: number;
   /** What is special about mixers, by the names used in `mixers`. Default: every kind with its defaults. */
   readonly mixerSettings?: { readonly [name: string]: MixerSettings };
@@ -38,7 +40,12 @@ export interface ModelConfig {
   /** One entry per layer. Default: all `dense`, or all `none` where feedForwardWidth is 0 */
   readonly feedForwards?: readonly FeedForwardKind[];
   /** Of routed feed-forwards: how many experts there are and how many a token takes. */
-  readonly experts?: { readonly count: number; readonly perToken: number };
+  readonly experts?: {
+    /** E */
+    readonly count: number;
+    /** Those with the largest share, from 1 to E */
+    readonly perToken: number;
+  };
   /** Learned vectors in front of every sequence. Default 0 */
   readonly metaTokens?: number;
   /** True where the embedding is the head too. Default true */
@@ -63,6 +70,7 @@ export function mixerKindsOf(config: ModelConfig): ReadonlySet<MixerKind> {
   return new Set(config.mixers.flatMap((_, layer) => mixersOfLayer(config, layer).map(({ kind }) => kind)));
 }
 
+/** What follows the mixers of a layer. */
 export function feedForwardOfLayer(config: ModelConfig, layer: number): FeedForwardKind {
   return config.feedForwards?.[layer] ?? (config.feedForwardWidth > 0 ? "dense" : "none");
 }

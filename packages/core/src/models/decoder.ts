@@ -9,9 +9,13 @@ import { sdpaClamp } from "../ops/sisa-attention.ts";
 import { i32 } from "../spec.ts";
 import type { LanguageModel } from "./language-model.ts";
 
+/** A model on a backend, and how much its caches hold. */
 export interface DecoderOptions {
+  /** What computes the logits. */
   readonly model: LanguageModel;
+  /** By the model's names, row major. */
   readonly parameters: { readonly [name: string]: Float32Array };
+  /** Where it runs. It is not closed. */
   readonly backend: Backend;
   /** Tokens that a row can hold. Default: the model's maximum length. */
   readonly capacity?: number;
@@ -28,7 +32,9 @@ const chunkLength = 64;
 
 /** A model with its caches on a backend. Close it when done. */
 export class Decoder implements AsyncDisposable {
+  /** Tokens that a row can hold. */
   readonly capacity: number;
+  /** Rows that are decoded together. */
   readonly batch: number;
   readonly #options: DecoderOptions;
   readonly #executables: ReadonlyMap<number, Executable<GraphInputs, GraphOutputs>>;
@@ -200,6 +206,7 @@ export class Decoder implements AsyncDisposable {
     this.#inputs.delete(length);
   }
 
+  /** Frees caches and programs; the backend stays open. */
   async close(): Promise<void> {
     for (const executable of this.#executables.values()) executable.close();
     for (const tensor of Object.values(this.#caches)) tensor.dispose();

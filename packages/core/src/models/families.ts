@@ -117,6 +117,7 @@ export const families = {
   },
 } as const satisfies { readonly [name: string]: Recipe };
 
+/** Name of a family of models of equal size: "sisa", "transformer", "mamba2" and others. */
 export type Family = keyof typeof families;
 
 export function recipeOf(family: Family): Recipe {

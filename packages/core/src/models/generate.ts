@@ -5,6 +5,7 @@ import { RandomStream } from "../random.ts";
 import { Decoder, type DecoderOptions } from "./decoder.ts";
 import { checkSampling, type SamplingOptions, sampleToken } from "./sampler.ts";
 
+/** A prompt, how to choose what follows it, and when to end. */
 export interface GenerateOptions extends Omit<DecoderOptions, "batch">, SamplingOptions {
   /** The prompt, at least one token. */
   readonly tokens: readonly number[];
@@ -15,7 +16,10 @@ export interface GenerateOptions extends Omit<DecoderOptions, "batch">, Sampling
   /** Ends before any of these tokens, such as end-of-text. */
   readonly stopTokens?: readonly number[];
   /** Ends with the signal's reason once it is aborted: an AbortSignal, whose type the language itself does not know. */
-  readonly signal?: { throwIfAborted(): void };
+  readonly signal?: {
+    /** Throws the reason once aborted. */
+    throwIfAborted(): void;
+  };
 }
 
 /**

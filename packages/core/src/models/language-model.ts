@@ -49,23 +49,36 @@ type Ids = TensorSpec<"int">;
 
 // An index signature beside names of another kind cannot be written as an intersection that objects satisfy, so the
 // parameters are typed with the ids.
+/** From ids int32 [B,T] and parameters to logits float32 [B,T,V]. */
 export type LogitsGraph = Graph<
   { readonly ids: Ids; readonly [parameter: string]: TensorSpec },
   { readonly logits: TensorSpec<"float"> }
 >;
+/** From ids and targets int32 [B,T] and parameters to the mean loss `value`, in nats a token. */
 export type LossGraph = Graph<
   { readonly ids: Ids; readonly targets: Ids; readonly [parameter: string]: TensorSpec },
   { readonly value: TensorSpec<"float"> }
 >;
+/**
+ * From ids int32 [B,T], places and targets int32 to the log-probability of each target, and the likeliest token there.
+ */
 export type ScoreGraph = Graph<
   { readonly ids: Ids; readonly places: Ids; readonly targets: Ids; readonly [parameter: string]: TensorSpec },
   { readonly logProbability: TensorSpec<"float">; readonly predicted: Ids }
 >;
+/**
+ * From ids int32 [B,T], start and last int32 [B], parameters and caches to the logits after `last`, [B,V], and the
+ * caches with the tokens written.
+ */
 export type DecodeGraph = Graph<
   { readonly ids: Ids; readonly start: Ids; readonly last: Ids; readonly [parameterOrCache: string]: TensorSpec },
   { readonly logits: TensorSpec<"float">; readonly [cache: string]: TensorSpec }
 >;
 
+/**
+ * From ids int32 [B,T], start int32 [B], places, parameters and caches to the logits at those places, and the caches
+ * with the tokens written.
+ */
 export type StepGraph = Graph<
   { readonly ids: Ids; readonly start: Ids; readonly places: Ids; readonly [parameterOrCache: string]: TensorSpec },
   { readonly logits: TensorSpec<"float">; readonly [cache: string]: TensorSpec }
@@ -73,7 +86,12 @@ export type StepGraph = Graph<
 
 /** Names and shapes of the parameters are those of the paper's code, so that its checkpoints load unchanged. */
 export class LanguageModel implements Layer {
+  /** As given and checked. */
   readonly config: ModelConfig;
+  /**
+   * All weights: the embedding, those of each layer under `layers.N.`, the final norm, and the head where it is not the
+   * embedding.
+   */
   readonly parameters: Parameters;
   /** Mixers that keep a state in place of all positions, by kind; a sequence cannot go back where there are any. */
   readonly recurrentKinds: readonly MixerKind[];

@@ -17,6 +17,7 @@ export type MixerSettings =
   | ({ readonly kind: "mamba2" } & Mamba2Settings)
   | ({ readonly kind: "mamba3" } & Mamba3Settings);
 
+/** "attention", "sisa", "mamba", "mamba2" or "mamba3". */
 export type MixerKind = MixerSettings["kind"];
 
 /** What a field may hold: a whole number of at least 1, a truth value, or one of some words. */
@@ -74,6 +75,7 @@ const rules: { readonly [K in MixerKind]: { readonly [N in Exclude<keyof Setting
 /** Names of all kinds. */
 export const mixerKinds = /* @__PURE__ */ Object.keys(rules) as readonly MixerKind[];
 
+/** True for the name of a kind. */
 export function isMixerKind(name: string): name is MixerKind {
   return Object.hasOwn(rules, name);
 }

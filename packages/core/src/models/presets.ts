@@ -7,10 +7,14 @@ import { type Family, families, recipeOf, type TransformerSizes } from "./famili
 import { LanguageModel } from "./language-model.ts";
 
 export type { Family } from "./families.ts";
+/** Parameters by the name of a size. The three large ones are the paper's. */
 export type PresetSize = "1m" | "5m" | "50m" | "152m" | "369m";
 
 /** What may differ from a preset. `layers` is the number of layers; `mixers` names each layer's. */
-export type PresetOverrides = Partial<ModelConfig> & { readonly layers?: number };
+export type PresetOverrides = Partial<ModelConfig> & {
+  /** How many layers, with the mixers of the family. */
+  readonly layers?: number;
+};
 
 // The paper's three sizes (arXiv:2606.02332, table of configurations), and two for CPUs.
 const transformerSizes = {

@@ -2,6 +2,7 @@
 
 import { ConfigError } from "../errors.ts";
 
+/** How the next token is chosen from logits. */
 export interface SamplingOptions {
   /** Divides the logits; 0 takes the most likely token. Default 1. */
   readonly temperature?: number;

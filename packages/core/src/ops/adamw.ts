@@ -9,9 +9,15 @@ import { sqrt } from "./sqrt.ts";
 import { sub } from "./sub.ts";
 import { where } from "./where.ts";
 
+/**
+ * A parameter with its moments, and what varies from step to step. Float tensors are of the parameter's shape where no
+ * other is told.
+ */
 export interface AdamwInputs {
   readonly [name: string]: Tensor | Tensor<"bool">;
+  /** Float of any shape; the other tensors are of its dtype. */
   readonly parameter: Tensor;
+  /** By the parameter, before `gradientScale`. */
   readonly gradient: Tensor;
   /** Running mean of the gradient */
   readonly firstMoment: Tensor;
@@ -29,11 +35,16 @@ export interface AdamwInputs {
   readonly proceed: Tensor<"bool">;
 }
 
+/** What does not change over a training. */
 export interface AdamwAttributes {
   readonly [name: string]: unknown;
+  /** Decay of the mean of gradients; 0 to below 1. */
   readonly beta1: number;
+  /** Decay of the mean of their squares; 0 to below 1. */
   readonly beta2: number;
+  /** Added to the root of the second moment. */
   readonly epsilon: number;
+  /** Times the learning rate, the share of the parameter that is taken away each step. */
   readonly weightDecay: number;
 }
 

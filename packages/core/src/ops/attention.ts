@@ -19,6 +19,7 @@ import { sum } from "./sum.ts";
 import { transpose } from "./transpose.ts";
 import { where } from "./where.ts";
 
+/** What softmax attention reads: queries, keys and values by head, and where they stand. */
 export interface AttentionInputs {
   readonly [name: string]: Tensor | Tensor<"int"> | undefined;
   /** [B,T,H,D] queries */
@@ -179,9 +180,13 @@ function attentionFlops(
   return pairs.times(D.times(keyProducts).plus(E.times(valueProducts))).times(causal ? 1 : 2);
 }
 
+/** Those of attention, what it gave, and the gradient by it. */
 export interface AttentionBackwardInputs extends AttentionInputs {
+  /** [B,T,H,E] what attention gave */
   readonly value: Tensor;
+  /** [B,T,H] of the scores of each query, float32 */
   readonly logSumExp: Tensor;
+  /** [B,T,H,E] gradient of the loss by `value` */
   readonly gradient: Tensor;
 }
 

@@ -64,9 +64,9 @@ export const blockCumulativeSumOp = /* @__PURE__ */ definePrimitive<"blockCumula
  * Running sum over time that begins anew at every `size`-th position, so that no sum is long.
  * y_t = x_t + (0 where position t is a multiple of `size`, else y_{t-1})
  *
- * @param x       [B, T, ...] float
- * @param before  [B, ...] the sum at the position before the first; default zeros
- * @param start   int32 [B] position of the first row; default zeros. Given together with `before`
+ * @param inputs.x       [B, T, ...] float
+ * @param inputs.before  [B, ...] the sum at the position before the first; default zeros
+ * @param inputs.start   int32 [B] position of the first row; default zeros. Given together with `before`
  * @param options.size    positions per block
  * @param options.reverse sum from the end of each block; default false
  * @returns [B, T, ...]

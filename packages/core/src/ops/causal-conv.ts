@@ -80,10 +80,10 @@ export const causalConvOp: DefinedOp<
  * Convolution over time, each channel with its own kernel, that sees only rows before and the row itself.
  * y_t = bias + sum_w weight_w x_{t - (W - 1) + w}
  *
- * @param x      [B,T,C]
- * @param weight [C,W]; its last column weighs the row itself
- * @param bias   [C], optional
- * @param before [B,W-1,C] rows before the first; default zeros
+ * @param inputs.x      [B,T,C]
+ * @param inputs.weight [C,W]; its last column weighs the row itself
+ * @param inputs.bias   [C], optional
+ * @param inputs.before [B,W-1,C] rows before the first; default zeros
  * @returns [B,T,C]
  * @throws ShapeError
  */

@@ -35,10 +35,17 @@ export const chunkOp = /* @__PURE__ */ definePrimitive<
   },
 });
 
-/** An axis of size T split into [ceilDiv(T, size), size]; the last chunk is filled with zeros. @throws ShapeError */
+/**
+ * An axis of size T split into [ceilDiv(T, size), size]; the last chunk is filled up with zeros.
+ *
+ * @param options.axis counted from the end where negative
+ * @param options.size of a chunk, at least 1
+ * @throws ShapeError
+ */
 export function chunk<K extends Kind>(
   x: Tensor<K>,
-  { axis, size }: { readonly axis: number; readonly size: number },
+  options: { readonly axis: number; readonly size: number },
 ): Tensor<K> {
+  const { axis, size } = options;
   return apply(chunkOp, { x }, { axis: normalAxis(axis, x.shape.length, "chunk"), size }).value as Tensor<K>;
 }

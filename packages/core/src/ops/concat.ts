@@ -65,8 +65,15 @@ export const concatOp = /* @__PURE__ */ definePrimitive<
   },
 });
 
-/** Tensors joined along an axis. @throws ShapeError, DTypeError */
-export function concat<K extends Kind>(tensors: readonly Tensor<K>[], { axis }: { readonly axis: number }): Tensor<K> {
+/**
+ * Tensors joined along an axis.
+ *
+ * @param tensors at least one, of equal sizes but for that axis
+ * @param options.axis counted from the end where negative
+ * @throws ShapeError, DTypeError
+ */
+export function concat<K extends Kind>(tensors: readonly Tensor<K>[], options: { readonly axis: number }): Tensor<K> {
+  const { axis } = options;
   const [first, second] = tensors;
   if (first !== undefined && second === undefined) return first;
   if (first === undefined) throw new ShapeError("concat: expected at least one tensor, got none");

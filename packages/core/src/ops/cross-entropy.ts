@@ -65,8 +65,8 @@ export const crossEntropyOp: DefinedOp<
 /**
  * Mean over all positions of -log softmax(logits)[target], in nats.
  *
- * @param logits  [..., V]
- * @param targets int32 [...], from 0 to V - 1
+ * @param inputs.logits  [..., V]
+ * @param inputs.targets int32 [...], from 0 to V - 1
  * @returns scalar
  * @throws ShapeError
  */

@@ -54,8 +54,8 @@ export const cumulativePhaseOp = /* @__PURE__ */ definePrimitive<"cumulativePhas
  * However long the sum, a backend must keep the angle within 5e-4 rad for float32 inputs up to T = 8192; those with
  * float64 sum in it, the others carry the angle from block to block modulo 2 pi.
  *
- * @param x      [B, T, ...] radians
- * @param before [B, ...] angle before the first row; default zeros
+ * @param inputs.x      [B, T, ...] radians
+ * @param inputs.before [B, ...] angle before the first row; default zeros
  * @returns [B, T, ...] from 0 to 2 pi. A place and the place one turn further are the same angle.
  */
 export function cumulativePhase(inputs: { readonly x: Tensor; readonly before?: Tensor | undefined }): Tensor {

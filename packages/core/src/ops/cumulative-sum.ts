@@ -43,6 +43,7 @@ export const cumulativeSumOp = /* @__PURE__ */ definePrimitive<
 
 /**
  * Running sum along an axis.
+ * @param options.axis      counted from the end where negative
  * @param options.exclusive leave out the element itself; default false
  * @param options.reverse   sum from the end; default false
  */

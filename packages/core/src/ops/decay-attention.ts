@@ -31,6 +31,7 @@ import { transpose } from "./transpose.ts";
 import { unchunk } from "./unchunk.ts";
 import { where } from "./where.ts";
 
+/** What attention with a decaying importance reads, rotated and with the decays summed up. */
 export interface DecayAttentionInputs {
   readonly [name: string]: Tensor | Tensor<"int"> | undefined;
   /** [B,T,H,D] queries, positional rotation applied */

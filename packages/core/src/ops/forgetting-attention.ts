@@ -22,6 +22,7 @@ import { sum } from "./sum.ts";
 import { transpose } from "./transpose.ts";
 import { where } from "./where.ts";
 
+/** What attention with forget gates reads, with the gates summed up. */
 export interface ForgettingAttentionInputs {
   readonly [name: string]: Tensor | Tensor<"int"> | undefined;
   /** [B,T,H,D] queries */

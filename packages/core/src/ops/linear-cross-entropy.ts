@@ -112,16 +112,17 @@ function recomputed(x: Tensor, part: Tensor, dtype: Tensor["dtype"]): Tensor {
 /**
  * crossEntropy of the logits x W^T, without ever holding all of them.
  *
- * @param x       [..., M] float
- * @param weight  [V, M] float
- * @param targets int32 [...], from 0 to V - 1
+ * @param inputs.x       [..., M] float
+ * @param inputs.weight  [V, M] float
+ * @param inputs.targets int32 [...], from 0 to V - 1
  * @param options.chunk rows of the weight whose logits are held at a time; default 8192
  * @returns scalar, nats, float32 at least
  * @throws ShapeError
  */
 export function linearCrossEntropy(
   inputs: LinearCrossEntropyInputs,
-  { chunk = 8192 }: { readonly chunk?: number } = {},
+  options: { readonly chunk?: number } = {},
 ): Tensor {
+  const { chunk = 8192 } = options;
   return apply(linearCrossEntropyOp, inputs, { chunk }).value;
 }

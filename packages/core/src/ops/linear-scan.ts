@@ -82,15 +82,16 @@ export const linearScanOp = /* @__PURE__ */ definePrimitive<"linearScan", ScanIn
 /**
  * Linear recurrence over time: h_t = a_t * h_{t-1} + b_t.
  *
- * @param a  [B, T, ...] factors
- * @param b  [B, T, ...] what is added
- * @param h0 [B, ...] state before the first step; default zeros
+ * @param inputs.a  [B, T, ...] factors
+ * @param inputs.b  [B, T, ...] what is added
+ * @param inputs.h0 [B, ...] state before the first step; default zeros
  * @param options.reverse run from the last step to the first; default false
  * @returns [B, T, ...] all states
  */
 export function linearScan(
   inputs: { readonly a: Tensor; readonly b: Tensor; readonly h0?: Tensor | undefined },
-  { reverse = false }: { readonly reverse?: boolean } = {},
+  options: { readonly reverse?: boolean } = {},
 ): Tensor {
+  const { reverse = false } = options;
   return apply(linearScanOp, { ...inputs }, { reverse }).value;
 }

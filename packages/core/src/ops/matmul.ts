@@ -117,7 +117,9 @@ function lastTwo(
  *
  * @param a [..., M, K], or [..., K, M] with `transposeA`
  * @param b [..., K, N], or [..., N, K] with `transposeB`
- * @param options.dtype dtype of the result; default that of a
+ * @param options.transposeA a is [..., K, M]; default false
+ * @param options.transposeB b is [..., N, K]; default false
+ * @param options.dtype      dtype of the result; default that of a
  * @returns [..., M, N]
  * @throws ShapeError where the inner sizes differ
  */

@@ -44,11 +44,19 @@ export const padOp = /* @__PURE__ */ definePrimitive<
   },
 });
 
-/** Zeros (false) added before and after along one axis. @throws ShapeError */
+/**
+ * Zeros (false) added before and after along one axis.
+ *
+ * @param options.axis   counted from the end where negative
+ * @param options.before how many in front; default 0
+ * @param options.after  how many behind; default 0
+ * @throws ShapeError
+ */
 export function pad<K extends Kind>(
   x: Tensor<K>,
-  { axis, before = 0, after = 0 }: { readonly axis: number; readonly before?: DimLike; readonly after?: DimLike },
+  options: { readonly axis: number; readonly before?: DimLike; readonly after?: DimLike },
 ): Tensor<K> {
+  const { axis, before = 0, after = 0 } = options;
   const from = Dim.of(before);
   const to = Dim.of(after);
   if (from.equals(0) && to.equals(0)) return x;

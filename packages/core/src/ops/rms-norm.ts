@@ -77,6 +77,7 @@ export const rmsNormBackwardOp: DefinedOp<
  * @throws ShapeError if weight is not [M]
  * Source: Zhang & Sennrich 2019, arXiv:1910.07467.
  */
-export function rmsNorm(x: Tensor, weight: Tensor, { epsilon = 1e-6 }: { readonly epsilon?: number } = {}): Tensor {
+export function rmsNorm(x: Tensor, weight: Tensor, options: { readonly epsilon?: number } = {}): Tensor {
+  const { epsilon = 1e-6 } = options;
   return apply(rmsNormOp, { x, weight }, { epsilon }).value;
 }

@@ -49,13 +49,16 @@ export const scatterAddOp = /* @__PURE__ */ definePrimitive<
  *
  * @param updates [...ids, ...]
  * @param ids     int32, from 0 to rows - 1
+ * @param options.rows  rows of the table
+ * @param options.dtype dtype of the sums; default that of updates
  * @returns [rows, ...]
  */
 export function scatterAdd(
   updates: Tensor,
   ids: Tensor<"int">,
-  { rows, dtype }: { readonly rows: DimLike; readonly dtype?: DTypeOfKind<"float"> },
+  options: { readonly rows: DimLike; readonly dtype?: DTypeOfKind<"float"> },
 ): Tensor {
+  const { rows, dtype } = options;
   const own = dtype === undefined || dtype === updates.dtype ? {} : { dtype };
   return apply(scatterAddOp, { updates, ids }, { rows: Dim.of(rows), ...own }).value;
 }

@@ -33,6 +33,7 @@ export type SisaWeights = "softmax" | "sigmoid";
 /** |g - offset| is clamped to this in form `sdpa`. */
 export const sdpaClamp = 11;
 
+/** What SISA reads: content and state channels by head, decays and phases of every token. */
 export interface SisaAttentionInputs {
   readonly [name: string]: Tensor;
   /** [B,T,H,D] content query, positional rotation applied */

@@ -46,11 +46,19 @@ export const sliceOp = /* @__PURE__ */ definePrimitive<
   },
 });
 
-/** Places start (default 0) up to, not including, end (default: the size) of one axis. @throws ShapeError */
+/**
+ * Some places of one axis.
+ *
+ * @param options.axis  counted from the end where negative
+ * @param options.start first place; default 0
+ * @param options.end   the place after the last; default the size of the axis
+ * @throws ShapeError unless 0 <= start <= end <= size
+ */
 export function slice<K extends Kind>(
   x: Tensor<K>,
-  { axis, start = 0, end }: { readonly axis: number; readonly start?: DimLike; readonly end?: DimLike },
+  options: { readonly axis: number; readonly start?: DimLike; readonly end?: DimLike },
 ): Tensor<K> {
+  const { axis, start = 0, end } = options;
   const normal = normalAxis(axis, x.shape.length, "slice");
   const size = x.shape[normal] ?? Dim.of(0);
   const from = Dim.of(start);

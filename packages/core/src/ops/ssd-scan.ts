@@ -23,6 +23,7 @@ import { where } from "./where.ts";
 /** Steps per chunk: within one, all pairs are products of matrices; from one to the next, states are handed on. */
 export const ssdChunk = 64;
 
+/** What is written, read and forgotten at every step. */
 export interface SsdScanInputs {
   readonly [name: string]: Tensor | undefined;
   /** [B,T,R,H,P] what is written; R is the rank, 1 where a step writes one pair of vectors */
@@ -358,7 +359,8 @@ export const ssdScanBackwardOp: DefinedOp<
  */
 export function ssdScan(
   inputs: SsdScanInputs,
-  { strict = false }: { readonly strict?: boolean } = {},
+  options: { readonly strict?: boolean } = {},
 ): { readonly value: Tensor; readonly state: Tensor } {
+  const { strict = false } = options;
   return apply(ssdScanOp, inputs, { strict });
 }

@@ -19,6 +19,7 @@ import { sub } from "./sub.ts";
 /** Sums of decay begin anew at every position that is a multiple of this, so that none is long. */
 export const decayBlock = 64;
 
+/** State channels before their rotation, with the decays and phases of every token. */
 export interface SsmPrepareInputs {
   readonly [name: string]: Tensor | Tensor<"int"> | undefined;
   /** [B,T,H,S] read vectors */

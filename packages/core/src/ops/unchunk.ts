@@ -43,11 +43,18 @@ export const unchunkOp = /* @__PURE__ */ definePrimitive<
   },
 });
 
-/** The inverse of `chunk`: axes [ceilDiv(length, size), size] become one of `length`. @throws ShapeError */
+/**
+ * The inverse of `chunk`: axes [ceilDiv(length, size), size] become one of `length`.
+ *
+ * @param options.axis   the first of the two, counted from the end of the result where negative
+ * @param options.length of the axis that they become
+ * @throws ShapeError
+ */
 export function unchunk<K extends Kind>(
   x: Tensor<K>,
-  { axis, length }: { readonly axis: number; readonly length: DimLike },
+  options: { readonly axis: number; readonly length: DimLike },
 ): Tensor<K> {
+  const { axis, length } = options;
   const attributes = { axis: normalAxis(axis, x.shape.length, "unchunk"), length: Dim.of(length) };
   return apply(unchunkOp, { x }, attributes).value as Tensor<K>;
 }

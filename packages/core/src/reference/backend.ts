@@ -20,6 +20,7 @@ import { expandComposites } from "../graph/passes.ts";
 import { specText, type TensorSpec } from "../spec.ts";
 import { emptyArray, evaluate, type ReferenceMode } from "./evaluate.ts";
 
+/** How exactly the reference computes. */
 export interface ReferenceOptions {
   /** `rounded` (default) rounds every result to its dtype; `float64` computes all floats in full. */
   readonly mode?: ReferenceMode;
