@@ -20,11 +20,15 @@ export type TensorArray =
   | BigInt64Array
   | BigUint64Array;
 
+/** What a file says of a tensor. */
 export interface TensorInfo {
+  /** As it is stored. */
   readonly dtype: FileDType;
+  /** Sizes of the axes, outermost first. */
   readonly shape: readonly number[];
 }
 
+/** A tensor that was read. */
 export interface HostTensor extends TensorInfo {
   /** Row major. */
   readonly data: TensorArray;
@@ -34,10 +38,13 @@ export interface HostTensor extends TensorInfo {
 export interface TensorSource extends AsyncDisposable {
   /** Where they are, for messages. */
   readonly location: string;
+  /** All of them by name, none read yet. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** Texts that stand in the file beside the tensors. */
   readonly metadata: Readonly<Record<string, string>>;
   /** @throws CheckpointError where the name is unknown or the data damaged */
   read(name: string): Promise<HostTensor>;
+  /** Gives the files back; `await using` calls it. */
   close(): Promise<void>;
 }
 

@@ -33,11 +33,13 @@ import { loweringOf } from "./lowerings/index.ts";
 import { aliasOf, gatheringOf } from "./lowerings/movement.ts";
 import { bytesOfSpec, type FaultSite, makePlan, type Plan, Storage } from "./plan.ts";
 
+/** Which device. */
 export interface CudaOptions {
   /** Which GPU, as CUDA numbers them; CUDA_VISIBLE_DEVICES is obeyed. Default 0. */
   readonly device?: number;
 }
 
+/** A backend that says what it runs on. */
 export interface CudaBackend extends Backend {
   /** The device, its driver and its cuBLASLt, in one line. */
   readonly description: string;

@@ -27,6 +27,7 @@ import { type ExecutableHost, WebgpuExecutable } from "./executable.ts";
 import { type Lowerings, lower } from "./lower.ts";
 import { Pipelines } from "./pipelines.ts";
 
+/** Which device, and rules for other people's operations. */
 export interface WebgpuOptions extends DeviceOptions {
   /** How to compute operations of third parties, by name; composites need none. */
   readonly lowerings?: Lowerings;

@@ -6,6 +6,7 @@ import { DeviceLostError } from "./errors.ts";
 
 /** Features that kernels have variants for. Whatever an adapter lacks is not used. */
 export const knownFeatures = ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"] as const;
+/** A feature of WebGPU that kernels know how to use. */
 export type Feature = (typeof knownFeatures)[number];
 
 /** Limits that are asked for as high as the adapter goes; WebGPU gives low defaults otherwise. */
@@ -23,6 +24,7 @@ const raisedLimits = [
 export const usage = { mapRead: 1, copySource: 4, copyTarget: 8, storage: 128 } as const;
 export const mapRead = 1;
 
+/** Which adapter is asked for, and what of it is used. */
 export interface DeviceOptions {
   /** Which GPU of several. Default: the system's choice. */
   readonly powerPreference?: "low-power" | "high-performance";

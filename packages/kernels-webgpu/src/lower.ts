@@ -30,6 +30,7 @@ import { lowerings } from "./lowerings/index.ts";
 import type { Kernel, OutputPlace, Program, Role, Value } from "./program.ts";
 import { type Check, wordsPerCheck } from "./run-status.ts";
 
+/** Rules by the names of operations. */
 export type Lowerings = { readonly [op: string]: Lowering };
 
 export interface LowerOptions {

@@ -12,6 +12,7 @@ import type { Check } from "./run-status.ts";
 /** Each element from the elements at the same place: an expression of the operands. */
 export interface Pointwise {
   readonly kind: "pointwise";
+  /** A WGSL expression of the operands' expressions. */
   expression(operands: readonly string[], node: Node): string;
   /** True where computing it again costs more than reading it. */
   readonly costly: boolean;
@@ -20,14 +21,19 @@ export interface Pointwise {
 /** Each element from elements at other places. */
 export interface View {
   readonly kind: "view";
+  /** A WGSL expression of the output's element at `place`. */
   read(context: ViewContext): string;
 }
 
+/** What a view is told of its node. */
 export interface ViewContext {
+  /** The application that is lowered. */
   readonly node: Node;
+  /** Its settings. */
   readonly attributes: Attributes;
   /** Where in the output. */
   readonly place: Place;
+  /** Where lines go that the expression needs. */
   readonly scope: Scope;
   /** Sizes of an input; of the first where none is named. */
   sizes(input?: string): readonly number[];
@@ -38,6 +44,7 @@ export interface ViewContext {
 /** Kernels of its own. `absorbs` names an input that may be an expression, which the kernel then computes itself. */
 export interface KernelLowering {
   readonly kind: "kernel";
+  /** Name of the input. */
   readonly absorbs?: string;
   /** Outputs that may be written over an input, where that is state: output name to input name. */
   readonly overwrites?: { readonly [output: string]: string };
@@ -45,25 +52,36 @@ export interface KernelLowering {
   readonly supports?: (node: Node, device: Capabilities) => boolean;
   /** Outputs that it does not compute: where one of them is needed, the composition runs. */
   readonly omits?: readonly string[];
+  /** Dispatches the kernels of one node. */
   build(context: KernelContext): void;
 }
 
+/** What a kernel is told of its node, and where it puts what it generates. */
 export interface KernelContext {
+  /** The application that is lowered. */
   readonly node: Node;
+  /** Its settings. */
   readonly attributes: Attributes;
+  /** What the device can do. */
   readonly device: Capabilities;
   /** Sizes of an input or an output. */
   sizes(tensor: AnyTensor | undefined): readonly number[];
   /** An input as a slot; undefined where an optional one is absent. */
   has(input: string): boolean;
+  /** The memory of an input, to be bound. */
   input(name: string): Slot;
+  /** The memory of an output, to be bound; default `value`. */
   output(name?: string): Slot;
   /** True where this output is written over the input that `overwrites` names. */
   inPlace(output: string): boolean;
   /** Memory for this node alone. */
   scratch(type: StorageType, elements: number): Value;
-  /** A check that kernels may fail: statements of WGSL that do so, for an i32 expression. Needs the slot `status`. */
+  /**
+   * A check that kernels may fail.
+   * @returns the slot to bind as `status`, and statements of WGSL that fail it, for an i32 expression
+   */
   check(check: Check): { readonly slot: Slot; readonly fail: (value: string) => string };
+  /** Adds one kernel to the program. */
   dispatch(parts: ShaderParts): void;
   /**
    * The absorbed input inside a kernel of its own: lines that compute its element at a place, in the order in which
@@ -77,16 +95,23 @@ export interface EmittedExpression {
   readonly slots: { readonly [name: string]: Slot };
 }
 
+/** How one operation is computed. */
 export type Lowering = Pointwise | View | KernelLowering;
 
+/**
+ * Declares a rule for single elements.
+ * @param options.costly computing it again costs more than reading it; default false
+ */
 export function pointwise(expression: Pointwise["expression"], options: { costly?: boolean } = {}): Pointwise {
   return { kind: "pointwise", expression, costly: options.costly ?? false };
 }
 
+/** Declares a view. */
 export function view(read: View["read"]): View {
   return { kind: "view", read };
 }
 
+/** Declares kernels of an operation's own. */
 export function kernel(
   build: KernelLowering["build"],
   options: Omit<KernelLowering, "kind" | "build"> = {},

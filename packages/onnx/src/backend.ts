@@ -22,6 +22,7 @@ import { type Lowerings, lower } from "./lower.ts";
 import { Queue } from "./queue.ts";
 import { Runtime } from "./runtime.ts";
 
+/** Threads, and rules for other people's operations. */
 export interface OnnxruntimeOptions {
   /**
    * Threads within one operation. Default: one per core. In browsers there are several only on pages that are isolated

@@ -21,6 +21,7 @@ import { lowerings } from "./lowerings/index.ts";
 import { type Axes, elementTypeCode, GraphBuilder, type Value } from "./model-proto.ts";
 import { Sizes, type SymbolSource } from "./sizes.ts";
 
+/** Rules by the names of operations; "compose" takes an operation's composition, "unsupported" refuses it. */
 export type Lowerings = { readonly [name: string]: Lowering | "compose" | "unsupported" };
 
 export interface LowerOptions {

@@ -21,17 +21,21 @@ export type Dialect = "onnxruntime" | "standard";
 
 type Maybe<T, V> = undefined extends T ? V | undefined : V;
 
+/** What a rule is told of its node. */
 export interface LoweringArguments<
   I extends OpInputs = OpInputs,
   A extends Attributes = Attributes,
   O extends OpOutputs = OpOutputs,
 > {
+  /** Where it adds its nodes. */
   readonly emit: Emitter;
   /** Values of the inputs; an optional one that is absent is undefined. */
   readonly inputs: { readonly [N in keyof I]: Maybe<I[N], Value> };
+  /** Settings of the application. */
   readonly attributes: A;
   /** Shapes and dtypes of the inputs. */
   readonly specs: I;
+  /** Shapes and dtypes of the outputs. */
   readonly outputs: O;
   /** Which outputs anything reads. */
   readonly needs: { readonly [N in keyof O]?: boolean };
@@ -47,9 +51,11 @@ export type LoweredOutputs<O extends OpOutputs = OpOutputs> = { readonly [N in k
 
 /** How one operation is spelled in ONNX. */
 export interface Lowering<Name extends string = string> {
+  /** Name of the operation. */
   readonly op: Name;
   /** True where this node is better served by its composition, such as a composite with sizes that are not bound. */
   declines?(node: Node, dialect: Dialect): boolean;
+  /** Adds nodes and gives the values of the outputs. */
   lower(args: LoweringArguments): LoweredOutputs;
 }
 
@@ -98,8 +104,11 @@ export interface EmitterScope {
 
 /** Adds the nodes of one operation to a model. */
 export class Emitter {
+  /** The graph that is being written. */
   readonly builder: GraphBuilder;
+  /** Shapes as values, where sizes are not bound. */
   readonly sizes: Sizes;
+  /** Which opset and runtime the graph is for. */
   readonly dialect: Dialect;
   readonly #scope: EmitterScope;
   readonly #tag: string;
@@ -141,6 +150,7 @@ export class Emitter {
     return value;
   }
 
+  /** A node with several outputs. */
   nodes(
     count: number,
     operator: string,
@@ -204,6 +214,7 @@ export class Emitter {
     return this.nodes(specs.length, "If", [condition], attributes);
   }
 
+  /** A value in another element type. */
   cast(x: Value, type: ElementType): Value {
     return this.node("Cast", [x], { to: elementTypeCode[type] });
   }
@@ -224,6 +235,7 @@ export class Emitter {
     return value;
   }
 
+  /** Axes in another order: axis i of the result is axis permutation[i]. */
   transpose(x: Value, permutation: readonly number[]): Value {
     return this.node("Transpose", [x], { perm: permutation });
   }

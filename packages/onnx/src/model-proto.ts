@@ -17,6 +17,7 @@ import {
 /** Name of a value inside a model. */
 export type Value = string;
 
+/** Element types of ONNX that are used here. */
 export type ElementType = "float32" | "float64" | "float16" | "int32" | "int64" | "bool" | "uint8" | "int8" | "int4";
 
 /** Element type codes of ONNX, also the `to` attribute of Cast. */
@@ -37,8 +38,14 @@ export type Attribute =
   | number
   | string
   | readonly number[]
-  | { readonly float: number }
-  | { readonly graph: GraphBuilder };
+  | {
+      /** Written as float32. */
+      readonly float: number;
+    }
+  | {
+      /** A branch of If. */
+      readonly graph: GraphBuilder;
+    };
 
 export interface NodeOptions {
   /** What the node is called in errors and profiles. */

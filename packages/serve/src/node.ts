@@ -12,7 +12,9 @@ import { Metrics } from "./http/metrics.ts";
 
 export type { LogEntry } from "./http/app.ts";
 
+/** Where to listen, whom to answer, and how much to take on. */
 export interface ServeOptions {
+  /** Where the model runs. It is not closed. */
   readonly backend: Backend;
   /** 0 takes any that is free. Default 8080. */
   readonly port?: number;
@@ -40,10 +42,13 @@ export interface ServeOptions {
   readonly log?: (entry: LogEntry) => void;
 }
 
+/** A server that answers until it is closed. */
 export interface Server extends AsyncDisposable {
   /** Where it is, such as `http://127.0.0.1:8080`. */
   readonly url: string;
+  /** The one that was asked for, or found free. */
   readonly port: number;
+  /** What computes the answers. */
   readonly engine: Engine;
   /**
    * Takes no new requests, finishes those it has, and closes. What is not finished in time ends with an error.

@@ -23,14 +23,21 @@ const format = 1;
 
 /** What a checkpoint knows besides tensors. */
 export interface CheckpointMetadata extends TrainerProgress {
+  /** Those of the run, which must be the same where it goes on. */
   readonly settings: ResolvedSettings;
+  /** Configuration of the model. */
   readonly model: ModelConfig;
   /** Fingerprint of the data. */
   readonly data: string;
   /** Held-out loss at this step, where it was measured. */
   readonly heldOutLoss?: number;
   /** The best checkpoint of the run so far, by its step. */
-  readonly best?: { readonly step: number; readonly heldOutLoss: number };
+  readonly best?: {
+    /** Steps done. */
+    readonly step: number;
+    /** Nats a token. */
+    readonly heldOutLoss: number;
+  };
 }
 
 /** A checkpoint that is sound, but of another run than the one that wants to go on from it. */
@@ -67,7 +74,9 @@ async function weightsChecksum(folder: Storage): Promise<string | undefined> {
 
 /** A checkpoint opened for reading. */
 export interface OpenCheckpoint extends AsyncDisposable {
+  /** Where it is, for messages. */
   readonly location: string;
+  /** What it knows besides tensors. */
   readonly metadata: CheckpointMetadata;
   /** Values of a parameter or moment. @throws CheckpointError where they are damaged or missing */
   read(name: string): Promise<Float32Array>;

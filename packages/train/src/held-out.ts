@@ -20,6 +20,7 @@ export interface HeldOutBatches {
   readonly rows: number;
   /** Tokens a row. */
   readonly sequenceLength: number;
+  /** Read once, and the same at every measurement. */
   readonly batches: readonly Batch[];
   /** Bytes of text a target token, where they can be counted. */
   readonly bytesPerToken?: number;
@@ -29,12 +30,20 @@ export interface HeldOutBatches {
 export interface HeldOutLoss {
   /** Nats a token. */
   readonly heldOutLoss: number;
+  /** The same in bits a byte of text, where bytes can be counted. */
   readonly bitsPerByte?: number;
   /** Nats a token of each batch, for the spread between them. */
   readonly batchLosses: readonly number[];
 }
 
-/** The batches of a run, read once. @throws DataError where the held-out part is too short */
+/**
+ * The batches of a run, read once.
+ *
+ * @param sizes.sequenceLength tokens a row
+ * @param sizes.microBatchSize rows of each batch at most
+ * @param sizes.heldOutBatches how many batches at most
+ * @throws DataError where the held-out part is too short
+ */
 export async function readHeldOut(
   data: TrainingData,
   sizes: { readonly sequenceLength: number; readonly microBatchSize: number; readonly heldOutBatches: number },

@@ -43,6 +43,7 @@ export type { ItemFile } from "./evaluation/json-lines.ts";
 export { type RowScore, type ScoredRow, Scorer, type ScorerOptions } from "./evaluation/scorer.ts";
 export {
   type HeatMap,
+  type HeatMapAxis,
   type Measures,
   type Metric,
   meanOf,

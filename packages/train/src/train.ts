@@ -25,9 +25,13 @@ import { type HeadTable, headTable } from "./report/heads.ts";
 import { measureLogDecay } from "./report/measured-decay.ts";
 import { Trainer } from "./trainer.ts";
 
+/** What is trained on what, where, and what is kept of it; settings lie flat beside these. */
 export interface TrainOptions extends TrainingSettings {
+  /** What is trained. */
   readonly model: LanguageModel;
+  /** Where it runs. It is not closed. */
   readonly backend: Backend;
+  /** From `textFiles`, `textDocuments`, `tokenShards` or `syntheticData`. */
   readonly data: TrainingData | Promise<TrainingData>;
   /** Folder for checkpoints; without it none are written. A path where there is a file system. */
   readonly checkpoints?: string | Storage | undefined;
@@ -42,7 +46,8 @@ export interface TrainOptions extends TrainingSettings {
   readonly parameters?: Readonly<Record<string, Float32Array>> | undefined;
   /**
    * What else to measure wherever the held-out loss is, by name. Its results stand in the same record.
-   * @param parameters gives a copy of the parameters
+   * @param at.step       steps done
+   * @param at.parameters gives a copy of the parameters
    */
   readonly measure?:
     | ((at: {
@@ -54,25 +59,31 @@ export interface TrainOptions extends TrainingSettings {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** How the text goes on. */
 export interface SampleOptions extends SamplingOptions {
   /** How many tokens to add at most; default 100. */
   readonly maxTokens?: number;
   /** Same seed, same text. Default 0. */
   readonly seed?: number;
+  /** Aborted, sampling ends with the signal's reason. */
   readonly signal?: AbortSignal;
 }
 
 /** A run that has come to its end, or was stopped. */
 export interface TrainingRun {
+  /** As given. */
   readonly model: LanguageModel;
   /** By name, as the last step left them. */
   readonly parameters: Readonly<Record<string, Float32Array>>;
+  /** With every default filled in. */
   readonly settings: ResolvedSettings;
   /** Steps done, by this process and before it. */
   readonly step: number;
   /** True where the signal ended the run before its last step. */
   readonly stopped: boolean;
+  /** Steps that changed nothing because they were not finite. */
   readonly skipped: number;
+  /** Of training, those before a resume included. */
   readonly elapsedSeconds: number;
   /** Last held-out loss, nats a token; NaN where the run was stopped before the first. */
   readonly heldOutLoss: number;

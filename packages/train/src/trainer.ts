@@ -27,9 +27,13 @@ import { accumulateGraph, shadowGraph, shadowSpecs, stateName, updateGraph } fro
 type Tensors = Readonly<Record<string, DeviceTensor>>;
 type AnyExecutable = Executable<GraphInputs, GraphOutputs>;
 
+/** A model, what its steps read, and how they are taken. */
 export interface TrainerOptions {
+  /** What is trained. */
   readonly model: LanguageModel;
+  /** Where it runs. It is not closed. */
   readonly backend: Backend;
+  /** From `resolveSettings`. */
   readonly settings: ResolvedSettings;
   /** The micro-batch of a step; a pure function of both numbers, which count from 0. */
   readonly batches: (step: number, microBatch: number) => Batch | Promise<Batch>;
@@ -47,17 +51,21 @@ export interface TrainerProgress {
   readonly step: number;
   /** Steps that changed nothing because they were not finite. */
   readonly skipped: number;
+  /** Of training, those before a resume included. */
   readonly elapsedSeconds: number;
 }
 
 /** A tensor of the state: its sizes, and its values when asked for. */
 export interface StateTensor {
+  /** Sizes of the axes. */
   readonly shape: readonly number[];
+  /** A copy of the values, row major. */
   read(): Promise<Float32Array>;
 }
 
 /** What `advance` did. */
 export interface Advance {
+  /** One for each step. */
   readonly records: readonly StepRecord[];
   /** Why the last of the steps was skipped, where it was: the first operation that was not finite. */
   readonly skippedBecause?: string;
@@ -147,14 +155,17 @@ export class Trainer implements AsyncDisposable {
     return trainer;
   }
 
+  /** As given. */
   get model(): LanguageModel {
     return this.#options.model;
   }
 
+  /** As given. */
   get settings(): ResolvedSettings {
     return this.#options.settings;
   }
 
+  /** How far it has come. */
   get progress(): TrainerProgress {
     return { step: this.#step, skipped: this.#skipped, elapsedSeconds: this.#elapsed() };
   }

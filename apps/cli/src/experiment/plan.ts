@@ -12,7 +12,14 @@ import {
 } from "@sisa/train";
 
 /** A family by the name of its presets, or one with fields that differ, under a name of its own. */
-export type FamilyChoice = Family | ({ readonly name: string; readonly family: Family } & PresetOverrides);
+export type FamilyChoice =
+  | Family
+  | ({
+      /** Of the model in tables. */
+      readonly name: string;
+      /** What it is a variant of. */
+      readonly family: Family;
+    } & PresetOverrides);
 
 /** Something to train on: a training configuration without a model and a seed, and what to measure. */
 export interface WorkloadInput extends Omit<TrainingConfigInput, "model" | "seed" | "output" | "resume"> {
@@ -35,15 +42,19 @@ export interface TaskOptions {
   readonly limit?: number;
 }
 
+/** What `sisa experiment` reads: every family of every size trains on every workload with every seed. */
 export interface ExperimentInput {
   /** Folder of the results below `output`; by default from the name of the file. */
   readonly name?: string;
+  /** By name, or with fields of the configuration that differ. */
   readonly families: readonly FamilyChoice[];
+  /** By name: "1m", "50m". */
   readonly sizes: readonly PresetSize[];
   /** Seeds of weights and of the data order, which is one for all models. Default: 0. */
   readonly seeds?: readonly number[];
   /** Common to all workloads. */
   readonly common?: WorkloadInput;
+  /** By name: data, steps, and what to measure when. */
   readonly workloads: Readonly<Record<string, WorkloadInput>>;
   /** Files of the sets that tasks ask for, or folders with them, as `--data` of `sisa eval`. */
   readonly sets?: readonly string[];

@@ -4,6 +4,7 @@ import { CheckpointError, checkSampling, type SamplingOptions } from "@sisa/core
 
 /** Defaults for generating; what is absent is up to the program that generates. */
 export interface GenerationConfig extends SamplingOptions {
+  /** Tokens to add at most. */
   readonly maxTokens?: number;
 }
 

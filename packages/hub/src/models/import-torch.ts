@@ -8,6 +8,7 @@ import { type ConfigHints, inferModelConfig } from "../torch/infer-config.ts";
 import { openTorchCheckpoint, type TorchCheckpoint } from "../torch/torch-checkpoint.ts";
 import { checkTokenizer, type LoadedModel, readParameters } from "./model-folder.ts";
 
+/** What a torch checkpoint does not say of itself. */
 export interface ImportOptions extends ConfigHints {
   /** The checkpoint has none. The paper's models use that of GPT-NeoX. */
   readonly tokenizer: Tokenizer;

@@ -24,15 +24,19 @@ import { modelCard } from "./model-card.ts";
 
 /** A model with all that is needed to run it. Can be spread into the options of `generate`. */
 export interface LoadedModel {
+  /** What computes the logits, from the folder's configuration. */
   readonly model: LanguageModel;
   /** By the model's parameter names, row major. */
   readonly parameters: { readonly [name: string]: Float32Array };
+  /** The folder's own, or the one that was given. */
   readonly tokenizer: Tokenizer;
+  /** How the model's makers sample; empty where the folder says nothing. */
   readonly generationConfig: GenerationConfig;
   /** Files that go along where the model is exported: configuration and tokenizer, by name. */
   readonly assets: Readonly<Record<string, Uint8Array>>;
 }
 
+/** What replaces or checks parts of the folder. */
 export interface LoadOptions {
   /** Used in place of the folder's own. */
   readonly tokenizer?: Tokenizer;
@@ -42,16 +46,20 @@ export interface LoadOptions {
 
 /** What a folder is written from. */
 export interface ModelToSave {
+  /** Written as config.json. */
   readonly config: ModelConfig;
   /** All parameters of the model. A function is called when its turn has come, once. */
   readonly parameters: { readonly [name: string]: ParameterData };
   /** Left out, the folder has no tokenizer, and one has to be given when it is loaded. */
   readonly tokenizer?: Tokenizer;
+  /** Written as generation_config.json. */
   readonly generationConfig?: GenerationConfig;
 }
 
+/** Row major; or a function that gives it when its turn has come, so that only one is in memory. */
 export type ParameterData = Float32Array | (() => Float32Array | Promise<Float32Array>);
 
+/** How weights are written. */
 export interface SaveOptions {
   /** Of matrices; default float32. Norms, biases and other vectors stay float32. */
   readonly dtype?: "float32" | "float16" | "bfloat16";

@@ -15,6 +15,7 @@ import { checkFiles, type InputFile, listTasks, type PlacedTask } from "./list-t
 import type { TaskSettings } from "./task.ts";
 import { builtWorker, runInThisThread, runInThreads, type TaskRunner } from "./workers.ts";
 
+/** Which files become which shards, and how. */
 export interface PrepareOptions {
   /** Paths of .txt, .jsonl or .ndjson (plain, .gz or .zst) and .parquet files, in the order they shall have. */
   readonly files: readonly string[];
@@ -40,12 +41,17 @@ export interface PrepareOptions {
   readonly signal?: AbortSignal;
 }
 
+/** How far it has come. */
 export interface PrepareProgress {
   /** Of the files as they are on disk. */
   readonly bytesDone: number;
+  /** Of all files as they are on disk. */
   readonly bytesTotal: number;
+  /** Documents so far, those left out not counted. */
   readonly documents: number;
+  /** Tokens so far, end-of-text ids included. */
   readonly tokens: number;
+  /** Since the beginning. */
   readonly elapsedSeconds: number;
   /** Average so far. */
   readonly tokensPerSecond: number;
@@ -53,12 +59,15 @@ export interface PrepareProgress {
   readonly remainingSeconds: number | undefined;
 }
 
+/** What was written and what was left out. */
 export interface PrepareResult {
+  /** As in index.json of the folder. */
   readonly index: ShardIndex;
   /** Documents left out because they are not UTF-8. */
   readonly skippedDocuments: number;
   /** Documents left out because they have no text. */
   readonly emptyDocuments: number;
+  /** From the beginning to the last byte. */
   readonly elapsedSeconds: number;
 }
 

@@ -7,6 +7,7 @@ import { arrayOf, type HostTensor, type TensorSource } from "../tensors.ts";
 import { checksumKey, headerChecksum, splitChecksums } from "./checksums.ts";
 import { type Header, maximumHeaderBytes, parseHeader } from "./header.ts";
 
+/** Whether data is checked while it is read. */
 export interface ReadOptions {
   /** Compare data with the checksums that files of ours carry; default true. */
   readonly verify?: boolean;

@@ -8,11 +8,13 @@ import { elementBytes, elementCount, type TensorInfo, type TensorSource } from "
 import { openSafetensors, type ReadOptions, type SafetensorsFile } from "./read.ts";
 import { type TensorToWrite, type WriteOptions, writeSafetensors } from "./write.ts";
 
+/** As of a single file, and which one the tensors begin in. */
 export interface ShardedReadOptions extends ReadOptions {
   /** First part of the file names; default "model". */
   readonly base?: string;
 }
 
+/** As of a single file, and how large one may get. */
 export interface ShardedWriteOptions extends WriteOptions {
   /** First part of the file names; default "model". */
   readonly base?: string;

@@ -9,9 +9,11 @@ import { formatHeader, type Header, type TensorRange } from "./header.ts";
 
 /** A tensor to write. A function is called when its turn has come, once, so that it can read or convert the data. */
 export interface TensorToWrite extends TensorInfo {
+  /** Row major; or a function that gives it when its turn has come, so that only one is in memory. */
   readonly data: TensorArray | (() => TensorArray | Promise<TensorArray>);
 }
 
+/** What stands in a file beside the tensors. */
 export interface WriteOptions {
   /** Strings in the header. */
   readonly metadata?: Readonly<Record<string, string>>;

@@ -8,13 +8,17 @@ const formatName = "sisa-token-shards";
 
 /** The two parts of a data set, by the names they have in index.json. */
 export const splitNames = ["train", "heldOut"] as const;
+/** "train" or "heldOut". */
 export type SplitName = (typeof splitNames)[number];
 
+/** index.json of a folder of token shards. */
 export interface ShardIndex {
+  /** What tells the file from others. */
   readonly format: typeof formatName;
   readonly version: 1;
   /** Element type of the shards, little-endian. */
   readonly dtype: "uint16" | "uint32";
+  /** What made the ids. */
   readonly tokenizer: {
     /** Every id is below this. */
     readonly size: number;
@@ -23,13 +27,17 @@ export interface ShardIndex {
   };
   /** Id after every document; null where documents are joined without one. */
   readonly endOfText: number | null;
+  /** Tokens to train on and tokens held out. */
   readonly splits: Readonly<Record<SplitName, SplitIndex>>;
   /** How the shards were made, for people. */
   readonly preparation?: Readonly<Record<string, unknown>>;
 }
 
+/** The documents of a split, and the files that hold their tokens. */
 export interface SplitIndex {
+  /** End-of-text ids included. */
   readonly tokens: number;
+  /** How many there are. */
   readonly documents: number;
   /** Bytes of the documents' text in UTF-8, for losses in bits per byte. */
   readonly bytes: number;
@@ -37,8 +45,11 @@ export interface SplitIndex {
   readonly shards: readonly ShardFile[];
 }
 
+/** One file of token ids. */
 export interface ShardFile {
+  /** Its name in the folder. */
   readonly file: string;
+  /** Ids in it. */
   readonly tokens: number;
   /** CRC-32 of the file, eight hexadecimal digits. */
   readonly crc32: string;

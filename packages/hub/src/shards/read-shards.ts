@@ -12,6 +12,7 @@ import { indexName, parseIndex, type ShardFile, type ShardIndex, type SplitIndex
 export interface TokenSplit {
   /** Number of tokens. */
   readonly length: number;
+  /** How many documents the tokens are of. */
   readonly documents: number;
   /** Bytes of the documents' text in UTF-8. */
   readonly bytes: number;
@@ -24,9 +25,13 @@ export interface TokenSplit {
 
 /** A folder of token shards. Files are opened for as long as a read takes: there may be more than a process may open. */
 export interface TokenShards {
+  /** Where the folder is, for messages. */
   readonly location: string;
+  /** As in its index.json. */
   readonly index: ShardIndex;
+  /** Tokens to train on. */
   readonly train: TokenSplit;
+  /** Tokens held out. */
   readonly heldOut: TokenSplit;
   /** Differs where the tokens differ. */
   readonly fingerprint: string;

@@ -16,6 +16,7 @@ import {
 
 import { TokenBuffer, type TokenDType, tokenDTypeFor } from "./token-buffer.ts";
 
+/** What made the ids, and how large a file gets. */
 export interface ShardWriteOptions {
   /** Made the ids. Its files are written beside the shards. */
   readonly tokenizer: Tokenizer;
@@ -25,11 +26,13 @@ export interface ShardWriteOptions {
 
 /** What a run of ids stands for. */
 export interface DocumentCounts {
+  /** How many documents they are of. */
   readonly documents: number;
   /** Bytes of the text in UTF-8. */
   readonly bytes: number;
 }
 
+/** Writes shards front to back, and makes them readable at the end. */
 export interface TokenShardWriter {
   /** Tokens given so far. */
   readonly tokens: number;

@@ -6,11 +6,20 @@ import { StorageError } from "./storage-error.ts";
 
 /** What is used of the browser's `File`; content is read in ranges, never whole. */
 export interface PickedFile {
+  /** Without its folder. */
   readonly name: string;
+  /** In bytes. */
   readonly size: number;
   /** Path below the picked folder, with the folder's own name first; empty where single files were picked. */
   readonly webkitRelativePath?: string;
-  slice(start: number, end: number): { arrayBuffer(): Promise<ArrayBuffer> };
+  /** The bytes from `start` up to but not including `end`, not read yet. */
+  slice(
+    start: number,
+    end: number,
+  ): {
+    /** Reads them. */
+    arrayBuffer(): Promise<ArrayBuffer>;
+  };
 }
 
 /** The files of an `<input type="file">` (with or without `webkitdirectory`) or of a drop, as a folder. */

@@ -12,6 +12,7 @@ export type StorageErrorReason = "missing" | "full" | "denied" | "unsupported" |
 /** A file could not be read or written. A write that fails leaves the file's old content untouched. */
 export class StorageError extends SisaError {
   static override readonly code = "STORAGE";
+  /** For programs: whether to look elsewhere, to make room, or to give up. */
   readonly reason: StorageErrorReason;
 
   constructor(reason: StorageErrorReason, message: string, options?: { cause?: unknown }) {

@@ -36,19 +36,23 @@ export interface Storage {
 
 /** A file opened for reading. */
 export interface StoredFile extends AsyncDisposable {
+  /** As it was opened. */
   readonly name: string;
+  /** In bytes. */
   readonly size: number;
   /**
    * The bytes from `start` up to but not including `end`, as a fresh array that fills its buffer.
    * @throws StorageError where the range does not lie in the file
    */
   read(start: number, end: number): Promise<Uint8Array<ArrayBuffer>>;
+  /** Gives the file back; `await using` calls it. */
   close(): Promise<void>;
 }
 
 /** Writes one file's content, front to back, and may overwrite what it has already written. */
 export type FileProducer = (file: FileWriter) => Promise<void>;
 
+/** Where the content of one file goes. */
 export interface FileWriter {
   /** Adds bytes at the end. They may be changed by the caller once the promise is settled. */
   append(bytes: Uint8Array): Promise<void>;

@@ -5,6 +5,7 @@ import type { Storage, StoredFile } from "./storage.ts";
 import { checkName, checkRange, missingFile } from "./storage.ts";
 import { StorageError } from "./storage-error.ts";
 
+/** How files are fetched. */
 export interface UrlStorageOptions {
   /** Sent with every request, for instance `{ authorization: "Bearer ..." }`. */
   readonly headers?: Readonly<Record<string, string>>;

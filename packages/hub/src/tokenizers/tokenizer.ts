@@ -4,6 +4,7 @@ import { DataError } from "@sisa/core";
 import { crc32, hex32 } from "../crc32.ts";
 import type { TokenContent } from "./byte-stream-decoder.ts";
 
+/** Text to ids and back. `byteTokenizer` and `loadTokenizer` give one. */
 export interface Tokenizer {
   /** One more than the largest id. */
   readonly size: number;
@@ -27,6 +28,7 @@ export interface Tokenizer {
   streamDecoder(): StreamDecoder;
 }
 
+/** Ids to text while they come, for streaming. */
 export interface StreamDecoder {
   /** Text that is certain now that this id has come; never half a character. May be empty. */
   push(id: number): string;

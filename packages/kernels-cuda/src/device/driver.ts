@@ -11,12 +11,17 @@ const oldestDriver = 13_000;
 
 const attribute = { multiprocessors: 16, major: 75, minor: 76, sharedBytesPerBlock: 97 } as const;
 
+/** A GPU as its driver describes it. */
 export interface DeviceInfo {
+  /** As CUDA numbers it. */
   readonly index: number;
+  /** Of the product. */
   readonly name: string;
   /** Compute capability, such as 90 for 9.0. */
   readonly capability: number;
+  /** How many it has. */
   readonly multiprocessors: number;
+  /** All of its memory, whoever uses it. */
   readonly memoryBytes: number;
 }
 

@@ -7,7 +7,9 @@ export interface Scope {
   define(expression: string): string;
 }
 
+/** A place in a tensor, in code that is being generated. */
 export class Place {
+  /** Of the tensor's axes. */
   readonly sizes: readonly number[];
   readonly #scope: Scope;
   #flat: string | undefined;
@@ -20,6 +22,7 @@ export class Place {
     this.#coordinates = coordinates;
   }
 
+  /** A place given as one number, row major. */
   static flat(scope: Scope, sizes: readonly number[], flat: string): Place {
     return new Place(scope, sizes, flat);
   }
@@ -66,6 +69,7 @@ export class Place {
     return Place.at(this.#scope, sizes, this.coordinates.slice(extra));
   }
 
+  /** As one number, row major: an expression of u32. */
   get flat(): string {
     if (this.#flat !== undefined) return this.#flat;
     const terms: string[] = [];
@@ -84,6 +88,7 @@ export class Place {
     return this.#scope.define(terms.join(" + "));
   }
 
+  /** As one number for each axis: expressions of u32. */
   get coordinates(): readonly string[] {
     if (this.#coordinates !== undefined) return this.#coordinates;
     const result = new Array<string>(this.sizes.length).fill("0u");

@@ -5,21 +5,27 @@ import { libraryFor } from "./library.ts";
 
 /** Something that a kernel reads or writes, under the name that its code has for it. */
 export interface Slot {
+  /** The memory behind it. */
   readonly value: Value;
+  /** Whether the kernel reads it, or reads and writes. */
   readonly access: Binding["access"];
   /** Elements of the array as the kernel sees it; default the value's own type. */
   readonly type?: string;
 }
 
+/** What a kernel's own part is made of. */
 export interface ShaderParts {
+  /** As in errors and profiles. */
   readonly label: string;
   /** By name. Names that stand for one value share one binding. */
   readonly slots: { readonly [name: string]: Slot };
+  /** Lanes along x, y and z; y and z default to 1. */
   readonly workgroupSize: readonly [number, number?, number?];
   /** Declarations of the module: workgroup memory, functions. */
   readonly declarations?: string;
   /** Body of the entry point. It sees `group`, `groups`, `lane` (index in the workgroup), and `local`. */
   readonly body: string;
+  /** How many run along x, y and z. */
   readonly workgroups: readonly [number, number, number];
   /** Extensions that it uses. */
   readonly enables?: readonly string[];

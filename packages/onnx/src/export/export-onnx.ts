@@ -11,12 +11,15 @@ import { StoredWeights, suffixes, type WeightType, weightLowerings, weightTypes 
 
 /** A model with its weights, as `loadModel` of @sisa/hub gives it. */
 export interface ModelToExport {
+  /** What the decoders compute. */
   readonly model: LanguageModel;
+  /** By the model's names, row major. */
   readonly parameters: { readonly [name: string]: Float32Array };
   /** Files that go along unchanged: configuration and tokenizer. */
   readonly assets?: { readonly [path: string]: Uint8Array };
 }
 
+/** Which weights are written, and what they are measured on. */
 export interface ExportOptions {
   /** Element types of the weights; each gives two files of its own. Default float32. */
   readonly dtypes?: readonly WeightType[];
@@ -32,6 +35,7 @@ export interface ExportOptions {
   readonly heldOut?: ArrayLike<number>;
 }
 
+/** Content by path, "/" between folders. */
 export type ExportedFiles = { readonly [path: string]: Uint8Array };
 
 const folder = "onnx/";

@@ -11,6 +11,7 @@ const defaultOpset = 23;
 /** A protobuf may not be larger than 2 GB; what goes beyond it would have to lie in files of its own. */
 const mostBytes = 2 ** 31 - 2 ** 20;
 
+/** Which inputs become constants, and rules for other people's operations. */
 export interface GraphToOnnxOptions<I extends GraphInputs = GraphInputs> {
   /** Values of inputs, which become part of the file. */
   readonly constants?: { readonly [N in keyof I]?: TypedArray };

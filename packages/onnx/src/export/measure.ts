@@ -10,11 +10,13 @@ import type { ModelToExport } from "./export-onnx.ts";
 export interface Difference {
   /** Mean and largest absolute difference of a logit from the model's. */
   readonly meanLogitDifference: number;
+  /** Of any logit at any position. */
   readonly largestLogitDifference: number;
   /** Share of positions at which the same token is the likeliest, 0 to 1. */
   readonly sameToken: number;
   /** Mean cross-entropy of the next token in nats, by the file and by the model itself. */
   readonly heldOutLoss: number;
+  /** The same of the model itself. */
   readonly originalLoss: number;
 }
 

@@ -25,6 +25,7 @@ import type { Value } from "../model-proto.ts";
 
 /** Element types that weights can be stored in. */
 export const weightTypes = ["float32", "float16", "int8", "int4"] as const;
+/** "float32", "float16", "int8" or "int4". */
 export type WeightType = (typeof weightTypes)[number];
 
 /** What the names of files end in, as Transformers.js asks for them. */

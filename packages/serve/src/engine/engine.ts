@@ -19,10 +19,15 @@ import {
 import { scoreOf, type TokenScore } from "./scores.ts";
 import { Slots } from "./slots.ts";
 
+/** A model on a backend, and how many sequences it serves at once. */
 export interface EngineOptions {
+  /** Refused where it has recurrent layers or meta tokens. */
   readonly model: LanguageModel;
+  /** By the model's names, row major. */
   readonly parameters: { readonly [name: string]: Float32Array };
+  /** For texts of answers, and for stops. */
   readonly tokenizer: Tokenizer;
+  /** Where the model runs. It is not closed. */
   readonly backend: Backend;
   /** Sequences that are computed at once. Default 8. */
   readonly slots?: number;
@@ -34,20 +39,28 @@ export interface EngineOptions {
   readonly observer?: EngineObserver;
 }
 
+/** Is told what the engine does, between steps; each function may be left out. */
 export interface EngineObserver {
   /** A prompt found its slot, with `cachedTokens` of it there already. */
   promptStarted?(promptTokens: number, cachedTokens: number): void;
   /** A run ended. */
-  stepDone?(step: { readonly promptTokens: number; readonly generatedTokens: number }): void;
+  stepDone?(step: {
+    /** Tokens of prompts that it computed. */
+    readonly promptTokens: number;
+    /** Tokens of answers that it computed. */
+    readonly generatedTokens: number;
+  }): void;
   /** Time since the request came, or since the token before. */
   tokenDone?(seconds: number, isFirst: boolean): void;
   /** An answer ended, failed or was cancelled. */
   ended?(generation: Generation, outcome: "stop" | "length" | "cancelled" | "error"): void;
 }
 
+/** What the engine is busy with at the moment. */
 export interface EngineCounts {
   /** Sequences in slots, and those that wait for one. */
   readonly running: number;
+  /** Sequences that wait for a slot. */
   readonly waiting: number;
   /** Places that are taken. */
   readonly admitted: number;
@@ -67,10 +80,15 @@ interface Running {
   readonly promptScores: TokenScore[];
 }
 
+/** Continuous batching over any backend: sequences join and leave between steps. Close it when done. */
 export class Engine implements AsyncDisposable {
+  /** As given. */
   readonly tokenizer: Tokenizer;
+  /** Sequences that are computed at once. */
   readonly slotCount: number;
+  /** Tokens of a sequence at most, prompt included. */
   readonly contextLength: number;
+  /** Rows of logits; may exceed the tokenizer's size by padding. */
   readonly vocabularySize: number;
   readonly #slots: Slots;
   readonly #observer: EngineObserver;
@@ -116,6 +134,7 @@ export class Engine implements AsyncDisposable {
     return !this.#draining && this.#healthy;
   }
 
+  /** What it is busy with now. */
   get counts(): EngineCounts {
     return {
       running: this.#running.length,
@@ -343,6 +362,7 @@ function pause(): Promise<void> {
 
 /** Room for sequences in the engine. */
 export class Admission implements Disposable {
+  /** Takes a place of the room. Throws a ConfigError or DataError for a request that cannot be. */
   readonly submit: (request: GenerationRequest) => Generation;
   readonly #giveBack: () => void;
   #isOver = false;

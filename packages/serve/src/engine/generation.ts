@@ -8,14 +8,19 @@ import { StopMatcher } from "./stop-matcher.ts";
 
 /** What the engine hands out. Iterating to the end, or leaving the loop, gives up the answer. */
 export class Generation implements AsyncIterable<GenerationEvent> {
+  /** As it came. */
   readonly request: GenerationRequest;
   /** Prompt, then what was generated. */
   readonly tokens: number[];
   /** Moments in ms, as `performance.now` gives them. */
   readonly queuedMs = performance.now();
+  /** When its prompt found a slot. */
   startedMs: number | undefined;
+  /** When the first token of the answer was there. */
   firstTokenMs: number | undefined;
+  /** When the newest was there. */
   lastTokenMs: number | undefined;
+  /** When it ended, failed or was given up. */
   endedMs: number | undefined;
   readonly #maxTokens: number;
   readonly #endOfText: number | undefined;
@@ -55,6 +60,7 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     this.#tokenizerSize = tokenizer.size;
   }
 
+  /** Tokens of the answer so far. */
   get generated(): number {
     return this.tokens.length - this.request.tokens.length;
   }
@@ -64,10 +70,12 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     return this.#finish !== undefined || this.#error !== undefined || this.isCancelled;
   }
 
+  /** True once nobody wants it: the loop was left, or its signal aborted. */
   get isCancelled(): boolean {
     return this.#abandoned || this.request.signal?.aborted === true;
   }
 
+  /** Why it ended; undefined until then. */
   get finish(): FinishReason | undefined {
     return this.#finish;
   }
@@ -125,6 +133,7 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     this.endedMs = performance.now();
   }
 
+  /** Ends it with an error, which the reader's loop throws. */
   fail(error: unknown): void {
     if (this.isOver) return;
     this.#error = error;

@@ -3,6 +3,7 @@
 import { ConfigError, checkSampling, DataError, type SamplingOptions, SisaError } from "@sisa/core";
 import type { TokenScore } from "./scores.ts";
 
+/** A prompt in tokens, and how its answer is chosen and ends. */
 export interface GenerationRequest extends SamplingOptions {
   /** The prompt, at least one token. */
   readonly tokens: readonly number[];
@@ -18,6 +19,7 @@ export interface GenerationRequest extends SamplingOptions {
   readonly logitBias?: ReadonlyMap<number, number>;
   /** Taken from the logits of tokens that were generated already: once, and for each time. Default 0. */
   readonly presencePenalty?: number;
+  /** For each time that the token was generated. Default 0. */
   readonly frequencyPenalty?: number;
   /** Scores generated tokens, with so many of the likeliest beside each. Default: no scores. */
   readonly logprobs?: number | undefined;
@@ -27,6 +29,7 @@ export interface GenerationRequest extends SamplingOptions {
   readonly signal?: AbortSignal;
 }
 
+/** "stop" for end-of-text or a stop text, "length" where no more tokens were allowed. */
 export type FinishReason = "stop" | "length";
 
 /** What came since the last event. Events that nobody has taken yet are put together. */
@@ -43,6 +46,7 @@ export interface GenerationEvent {
   readonly finish?: FinishReason;
 }
 
+/** What computing the prompt told. */
 export interface PromptResult {
   /** Tokens that were in a slot already. */
   readonly cachedTokens: number;

@@ -2,12 +2,19 @@
 
 import { likeliest } from "@sisa/core";
 
+/** What the model said of one token before it came. */
 export interface TokenScore {
+  /** Its id. */
   readonly token: number;
   /** Natural logarithm of the model's probability, before temperature, bias and penalties. */
   readonly logprob: number;
   /** The likeliest tokens in falling order, equal ones by id. */
-  readonly top: readonly { readonly token: number; readonly logprob: number }[];
+  readonly top: readonly {
+    /** Its id. */
+    readonly token: number;
+    /** As of the token itself. */
+    readonly logprob: number;
+  }[];
 }
 
 /** @param count how many of the likeliest tokens are listed */

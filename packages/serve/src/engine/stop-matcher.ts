@@ -1,5 +1,6 @@
 // Ends a stream of text before the first of some texts, and never shows a part of one.
 
+/** Finds stop texts in a stream, however they are cut into pieces, and holds back what may still become one. */
 export class StopMatcher {
   readonly #stops: readonly string[];
   /** Text that may be the beginning of a stop. */

@@ -30,10 +30,15 @@ export interface AppOptions {
   readonly log?: ((entry: LogEntry) => void) | undefined;
 }
 
+/** One answered request. */
 export interface LogEntry {
+  /** As in the header `x-request-id` of the answer. */
   readonly requestId: string;
+  /** "GET", "POST". */
   readonly method: string;
+  /** Without its query. */
   readonly path: string;
+  /** HTTP status of the answer. */
   readonly status: number;
   /** Until the answer began. */
   readonly durationMs: number;

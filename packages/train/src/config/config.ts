@@ -14,7 +14,12 @@ import { loopFields, refuseConflicts, sequenceLengthField } from "./settings.ts"
 import { isRecord, mergeConfig, nearestPath, overridesFromText, parseTable, shown, tableHelp } from "./table.ts";
 
 /** A model by the name of its preset, with overrides: `{ preset: "sisa", size: "50m", stateWidth: 16 }`. */
-export type PresetChoice = { readonly preset: Family; readonly size: PresetSize } & PresetOverrides;
+export type PresetChoice = {
+  /** The family. */
+  readonly preset: Family;
+  /** Its size by name. */
+  readonly size: PresetSize;
+} & PresetOverrides;
 
 /** The fields of a configuration file. The one table behind validation, overrides, help and types. */
 export const configFields = {

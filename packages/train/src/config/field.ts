@@ -14,8 +14,11 @@ export interface Field<T> {
   readonly default?: T;
   /** How a derived default comes about, for help. */
   readonly derived?: string;
+  /** Such as "tokens"; for help. */
   readonly unit?: string;
+  /** A sentence; for help. */
   readonly description: string;
+  /** The value in its final form, or what was expected instead. */
   check(value: unknown): Checked<T>;
   /** A command-line word as the value it stands for, to be given to `check`. */
   fromText(text: string): unknown;

@@ -153,16 +153,26 @@ export type TrainingSettings = Given<typeof settingsFields>;
 
 /** Settings with every default filled in. Plain JSON; a checkpoint holds it. */
 export interface ResolvedSettings extends Omit<Parsed<typeof settingsFields>, "optimizer"> {
+  /** Optimizer steps of the whole run. */
   readonly steps: number;
+  /** Tokens of a step. */
   readonly batchTokens: number;
+  /** Rows that are computed at once. */
   readonly microBatchSize: number;
+  /** Micro-batches of a step. */
   readonly gradientAccumulation: number;
+  /** AdamW and its schedule. */
   readonly optimizer: Required<Parsed<typeof optimizerFields>> & {
+    /** At its peak, after the warm-up. */
     readonly learningRate: number;
+    /** Steps over which it rises from 0. */
     readonly warmupSteps: number;
+    /** Steps after which the cosine has fallen to its end. */
     readonly scheduleSteps: number;
   };
+  /** Steps between two held-out losses. */
   readonly evaluateEvery: number;
+  /** Steps between two checkpoints. */
   readonly saveEvery: number;
 }
 

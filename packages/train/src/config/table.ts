@@ -4,7 +4,9 @@ import { type Field, type FieldTable, type Given, isField, type Parsed } from ".
 
 /** A field with its address, as in "optimizer.learningRate". */
 export interface AddressedField {
+  /** Names of the tables around it and its own, joined by dots. */
   readonly path: string;
+  /** What it may hold. */
   readonly field: Field<unknown>;
 }
 
@@ -174,6 +176,7 @@ export function mergeConfig(base: unknown, over: unknown): unknown {
   return merged;
 }
 
+/** True for plain objects, not for lists or null. */
 export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -4,6 +4,7 @@ import type { TokenSource } from "./training-data.ts";
 
 /** How a run cuts its data into batches. */
 export interface BatchPlan {
+  /** Of the order of sequences. */
   readonly seed: number;
   /** Tokens a sequence (T); a row has one more, the last target. */
   readonly sequenceLength: number;
@@ -15,7 +16,9 @@ export interface BatchPlan {
 
 /** Ids that a sequence reads, [B, T], and the ids that follow them, [B, T]. */
 export interface Batch {
+  /** [B, T], row major */
   readonly ids: Int32Array;
+  /** [B, T], row major */
   readonly targets: Int32Array;
 }
 

@@ -12,7 +12,9 @@ export interface SyntheticSequence {
   readonly targets: Int32Array;
 }
 
+/** Which sequences are made by rule. */
 export interface SyntheticShape {
+  /** The rule: recall of pairs, or parity of bits. */
   readonly kind: SyntheticKind;
   /** Tokens of a sequence; for mqar a multiple of 4. */
   readonly length: number;

@@ -5,10 +5,13 @@ import { arraySource, type TrainingData } from "./training-data.ts";
 
 /** A text with a name for messages. */
 export interface TextDocument {
+  /** For messages. */
   readonly name: string;
+  /** All of it. */
   readonly text: string;
 }
 
+/** What is held out, and what the data is called. */
 export interface TextOptions {
   /** Part of the tokens that is held out, default 0.05. */
   readonly heldOutFraction?: number;

@@ -13,7 +13,9 @@ export interface TokenSource {
 
 /** Tokens to train on and tokens held out, as `train` takes them. */
 export interface TrainingData {
+  /** What steps read. */
   readonly training: TokenSource;
+  /** What the held-out loss is measured on; never trained on. */
   readonly heldOut: TokenSource;
   /** Every id is below this. */
   readonly vocabularySize: number;
@@ -23,12 +25,15 @@ export interface TrainingData {
   readonly bytesPerToken?: number;
   /** Differs where the tokens differ. A run is only resumed on the data it began with. */
   readonly fingerprint: string;
+  /** Where it comes from, for people. */
   readonly description: DataDescription;
 }
 
 /** Where data comes from, for people. */
 export interface DataDescription {
+  /** Of the file, the folder or the set. */
   readonly name: string;
+  /** How many there are, held-out ones included. */
   readonly documents: number;
   /** How the held-out part was chosen: whole documents by hash, the last part of a document, or when it was stored. */
   readonly split: "documents" | "contiguous" | "stored";
@@ -37,7 +42,7 @@ export interface DataDescription {
 }
 
 /** Ids in memory as a source. */
-export function arraySource(ids: ArrayLike<number> & { readonly length: number }): TokenSource {
+export function arraySource(ids: ArrayLike<number>): TokenSource {
   return {
     length: ids.length,
     read(start, count) {

@@ -6,12 +6,17 @@ import type { HeatMap, Metric, Task } from "./task.ts";
 
 /** What a task measured: what is written as JSON. */
 export interface TaskResult {
+  /** As on the command line: "hellaswag:harness". */
   readonly task: string;
+  /** Whose rules were followed, with their settings. */
   readonly protocol: string;
+  /** The metric that stands for the task. */
   readonly headline: string;
   /** How many items were measured. */
   readonly items: number;
+  /** By name. */
   readonly metrics: Readonly<Record<string, Metric>>;
+  /** Of tasks that measure by two quantities. */
   readonly heatMap?: HeatMap;
 }
 
@@ -29,7 +34,9 @@ export interface EvaluationLog {
   append(entries: readonly ScoredEntry[]): void | Promise<void>;
 }
 
+/** Where scores are kept and who is told. */
 export interface EvaluateOptions {
+  /** Where a task goes on after an end of any kind; without it, from the beginning. */
   readonly log?: EvaluationLog | undefined;
   /** Differs where parameters differ; needed with a log. */
   readonly modelFingerprint?: string;

@@ -3,7 +3,9 @@ import { DataError } from "@sisa/core";
 
 /** A file that the user named, read. */
 export interface ItemFile {
+  /** For messages. */
   readonly path: string;
+  /** One JSON object a line. */
   readonly text: string;
 }
 

@@ -28,8 +28,11 @@ export interface RowScore {
   readonly correct: number;
 }
 
+/** A model on a backend. */
 export interface ScorerOptions {
+  /** What is scored with. */
   readonly model: LanguageModel;
+  /** Where it runs. It is not closed. */
   readonly backend: Backend;
   /** By name: values, which are compiled in, or tensors on the backend, which are read anew at every run. */
   readonly parameters: Readonly<Record<string, Float32Array>> | Readonly<Record<string, DeviceTensor>>;
@@ -51,7 +54,9 @@ const lengthUnit = 64;
 /** Executables that are kept; a backend with bound graphs needs one for each shape. */
 const mostExecutables = 12;
 
+/** Scores rows of tokens, those of one length together. Close it when done. */
 export class Scorer implements AsyncDisposable {
+  /** As given. */
   readonly model: LanguageModel;
   readonly #options: ScorerOptions;
   readonly #tokensPerRun: number;
@@ -174,6 +179,7 @@ export class Scorer implements AsyncDisposable {
     return backend.compile(bound, constants) as unknown as Promise<AnyExecutable>;
   }
 
+  /** Frees the programs; the backend stays open. */
   async close(): Promise<void> {
     for (const executable of this.#executables.values()) (await executable).close();
     this.#executables.clear();

@@ -6,6 +6,7 @@ export type Measures = Readonly<Record<string, number>>;
 
 /** One question to a model. */
 export interface TaskItem {
+  /** What is scored for it. */
   readonly rows: readonly ScoredRow[];
   /** @param scores of the rows, in their order */
   measure(scores: readonly RowScore[]): Measures;
@@ -13,22 +14,37 @@ export interface TaskItem {
 
 /** A mean over items, and how far it may be off. */
 export interface Metric {
+  /** The mean. */
   readonly value: number;
   /** Of the value, over the items; NaN below two items. */
   readonly standardError: number;
 }
 
+/** A quantity that values are ordered by. */
+export interface HeatMapAxis {
+  /** What it is. */
+  readonly name: string;
+  /** In order, as they are written beside the picture. */
+  readonly values: readonly string[];
+}
+
 /** Values by two quantities, for a picture. */
 export interface HeatMap {
+  /** What the values are. */
   readonly title: string;
-  readonly rows: { readonly name: string; readonly values: readonly string[] };
-  readonly columns: { readonly name: string; readonly values: readonly string[] };
+  /** From top to bottom. */
+  readonly rows: HeatMapAxis;
+  /** From left to right. */
+  readonly columns: HeatMapAxis;
   /** values[row][column] */
   readonly values: readonly (readonly number[])[];
 }
 
+/** What all items say together. */
 export interface TaskSummary {
+  /** By name. */
   readonly metrics: Readonly<Record<string, Metric>>;
+  /** Of tasks that measure by two quantities. */
   readonly heatMap?: HeatMap;
 }
 
@@ -40,6 +56,7 @@ export interface Task {
   readonly protocol: string;
   /** The metric that stands for the task. */
   readonly headline: string;
+  /** All of them, in a fixed order. */
   readonly items: readonly TaskItem[];
   /** @param measures of all items, in their order */
   summarize(measures: readonly Measures[]): TaskSummary;

@@ -22,13 +22,15 @@ import type { Task } from "./task.ts";
 
 /** What tasks are made from. Text and items are read only where a task asks for them. */
 export interface TaskSource {
+  /** Of the model. */
   readonly tokenizer: Tokenizer;
   /** Positions of the model. */
   readonly maximumLength: number;
+  /** Of the model. */
   readonly vocabularySize: number;
   /** The lines of a public set, by the name of the set: "hellaswag". */
   items(set: string): Promise<ItemFile>;
-  /** Tokens for `perplexity`, and how many make a window. */
+  /** @returns tokens for `perplexity`, and how many make a window */
   text(): Promise<{ readonly tokens: TokenSource; readonly sequenceLength: number }>;
   /** Documents for `perplexity:harness`. */
   documents(): Promise<readonly TextDocument[]>;
@@ -42,11 +44,13 @@ export interface TaskSource {
   readonly limit?: number | undefined;
 }
 
+/** A task by name, before it is made for a model. */
 export interface TaskDescription {
   /** One line. */
   readonly description: string;
   /** The public set that it needs, where it needs one. */
   readonly set?: string;
+  /** Makes it for a model. @throws ConfigError, DataError where the model or the set does not do */
   readonly create: (source: TaskSource) => Promise<Task>;
 }
 
@@ -72,6 +76,7 @@ function firstLines({ path, text }: ItemFile, limit: number | undefined): ItemFi
 
 const first = (task: Task, limit: number | undefined): Task => ({ ...task, items: task.items.slice(0, limit) });
 
+/** All tasks by name, as `sisa eval --tasks` takes them. */
 export const tasks: Readonly<Record<string, TaskDescription>> = {
   perplexity: {
     description: "loss, perplexity and bits a byte of text, in windows side by side",
@@ -137,6 +142,7 @@ function oneLength(name: string, lengths: readonly number[] | undefined): { read
   return length === undefined ? {} : { length };
 }
 
+/** Names of all tasks. */
 export const taskNames: readonly string[] = Object.keys(tasks);
 
 /**

@@ -9,9 +9,11 @@ export interface StepRecord {
   readonly tokens: number;
   /** Mean cross-entropy of the step's batch, nats a token; NaN where the step was not finite. */
   readonly loss: number;
+  /** That of the step, by the schedule. */
   readonly learningRate: number;
   /** Norm of all gradients before clipping. */
   readonly gradNorm: number;
+  /** Of the steps since the record before. */
   readonly tokensPerSecond: number;
   /** Seconds of training so far, those before a resume included. */
   readonly elapsedSeconds: number;
@@ -22,8 +24,11 @@ export interface StepRecord {
 /** One held-out loss. */
 export interface EvaluationRecord {
   readonly type: "evaluation";
+  /** Steps done. */
   readonly step: number;
+  /** Tokens trained on so far. */
   readonly tokens: number;
+  /** Seconds of training so far. */
   readonly elapsedSeconds: number;
   /** Nats a token. */
   readonly heldOutLoss: number;
@@ -36,7 +41,9 @@ export interface EvaluationRecord {
 /** A prompt continued by the model. */
 export interface SampleRecord {
   readonly type: "sample";
+  /** Steps done. */
   readonly step: number;
+  /** What the sample goes on from. */
   readonly prompt: string;
   /** The continuation, without the prompt. */
   readonly text: string;
@@ -45,19 +52,24 @@ export interface SampleRecord {
 /** Something that went wrong and did not end the run. */
 export interface WarningRecord {
   readonly type: "warning";
+  /** Steps done. */
   readonly step: number;
+  /** A sentence for people. */
   readonly message: string;
 }
 
+/** Whatever a run tells; `type` says which. */
 export type MetricsRecord = StepRecord | EvaluationRecord | SampleRecord | WarningRecord;
 
 /** Something that takes records: a file, a progress line, a chart. */
 export interface MetricsSink {
   /** Called once before the first record. Records of later steps, left by an earlier run, are dropped. */
   start?(step: number): void | Promise<void>;
+  /** Takes one record; the run waits for it. */
   write(record: MetricsRecord): void | Promise<void>;
   /** Called before a checkpoint is written: what was given so far must survive a crash after it. */
   flush?(): void | Promise<void>;
+  /** Called once, when the run has ended in any way. */
   close?(): void | Promise<void>;
 }
 

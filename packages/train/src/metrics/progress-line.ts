@@ -4,6 +4,7 @@ import type { MetricsRecord, MetricsSink, StepRecord } from "./metrics.ts";
 
 /** Where the line goes. A Node stream such as process.stderr fits. */
 export interface ProgressOutput {
+  /** Takes text as it comes; what it returns is not looked at. */
   write(text: string): unknown;
   /** True where a line can be rewritten. */
   readonly isTTY?: boolean;
@@ -11,7 +12,9 @@ export interface ProgressOutput {
   readonly columns?: number;
 }
 
+/** What the line shows beside the records. */
 export interface ProgressOptions {
+  /** Steps of the whole run, for share and remaining time. */
   readonly totalSteps: number;
   /** Shown first, as in "sisa 5m". */
   readonly name?: string;

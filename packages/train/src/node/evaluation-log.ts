@@ -7,7 +7,10 @@ import type { EvaluationLog, ScoredEntry } from "../evaluation/evaluate.ts";
  * A log in a file. Each batch is one write of one line, so an end at any moment loses at most the batch it was in; a line
  * that was left half-written is dropped. The file is begun anew where it belongs to another model, task or set of items.
  */
-export function evaluationLog(path: string): EvaluationLog & { close(): void } {
+export function evaluationLog(path: string): EvaluationLog & {
+  /** Closes the file. */
+  close(): void;
+} {
   let file: number | undefined;
   const writeLine = (value: unknown): void => {
     const line = Buffer.from(`${JSON.stringify(value)}\n`);

@@ -10,6 +10,7 @@ import type { TrainingData } from "../data/training-data.ts";
 /** A file is taken for binary where a NUL is among its first bytes, as git does. */
 const sniffedBytes = 8192;
 
+/** Which files of a folder are read, and what is held out. */
 export interface TextFilesOptions extends TextOptions {
   /** Which files of a folder to take, by path relative to the folder; all text files by default. */
   readonly include?: (path: string) => boolean;

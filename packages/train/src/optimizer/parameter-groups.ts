@@ -14,7 +14,9 @@ export interface ParameterGroup {
 
 /** Learning-rate factor and weight decay of one parameter. */
 export interface ParameterSettings {
+  /** Factor of the schedule's learning rate. */
   readonly learningRateFactor: number;
+  /** That of AdamW for this parameter; 0 for none. */
   readonly weightDecay: number;
 }
 

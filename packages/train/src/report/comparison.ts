@@ -11,9 +11,11 @@ import type { Point } from "./series.ts";
 
 /** What a run came to. */
 export interface RunValues {
+  /** Numbers in the model's weights. */
   readonly parameters: number;
   /** Nats a token, after the last step. */
   readonly heldOutLoss: number;
+  /** The same loss in bits a byte of text, where bytes can be counted. */
   readonly bitsPerByte?: number | undefined;
   /** Tasks after the last step, by name, as "niah accuracy". */
   readonly measures: Readonly<Record<string, number>>;
@@ -25,13 +27,17 @@ export interface RunValues {
   readonly decodeMs: number;
 }
 
+/** One run, with what it is compared by. */
 export interface ComparedRun {
   /** What it was trained on; runs of different workloads are not compared. */
   readonly workload: string;
   /** As in "sisa 1m". */
   readonly model: string;
+  /** Of weights and data order. */
   readonly seed: number;
+  /** What it came to. */
   readonly values: RunValues;
+  /** What it told on the way, for curves. */
   readonly records: readonly MetricsRecord[];
   /** By rows and columns, as niah:grid measures; drawn for each run. */
   readonly heatMaps?: readonly HeatMap[];
@@ -39,9 +45,13 @@ export interface ComparedRun {
 
 /** A model on a workload: means over its seeds. */
 export interface ComparedRow {
+  /** What the runs were trained on. */
   readonly workload: string;
+  /** As in "sisa 1m". */
   readonly model: string;
+  /** Of the runs that the means are over. */
   readonly seeds: readonly number[];
+  /** Means and standard errors over seeds, by name. */
   readonly values: Readonly<Record<string, Metric>>;
 }
 
@@ -131,11 +141,16 @@ export function comparisonMarkdown(rows: readonly ComparedRow[]): string {
   return `${parts.join("\n\n")}\n`;
 }
 
-/** The report as the text of an HTML file. */
+/**
+ * The report as the text of an HTML file.
+ * @param about.title    heads the page
+ * @param about.subtitle a line under it
+ */
 export function comparisonReport(
   runs: readonly ComparedRun[],
-  { title, subtitle }: { readonly title: string; readonly subtitle?: string },
+  about: { readonly title: string; readonly subtitle?: string },
 ): string {
+  const { title, subtitle } = about;
   const rows = compareRuns(runs);
   const charts: Record<string, ChartData> = {};
   const sections = workloadsOf(rows).map((workload, index) => {

@@ -17,11 +17,16 @@ export function metricText(name: string, { value, standardError }: Metric): stri
   return `${(scale * value).toFixed(decimals)}${error}${isShare ? " %" : ""}`;
 }
 
-/** The report as the text of an HTML file. */
+/**
+ * The report as the text of an HTML file.
+ * @param about.title    heads the page
+ * @param about.subtitle a line under it
+ */
 export function evaluationReport(
   results: readonly TaskResult[],
-  { title, subtitle }: { readonly title: string; readonly subtitle?: string },
+  about: { readonly title: string; readonly subtitle?: string },
 ): string {
+  const { title, subtitle } = about;
   const rows = results.flatMap(({ task, protocol, items, metrics }) =>
     Object.entries(metrics).map(([name, metric], index) => {
       const names = index === 0 ? [task, protocol, String(items)] : ["", "", ""];

@@ -13,7 +13,9 @@ import { type Point, points, smoothed, thinned, type XAxis } from "./series.ts";
 export interface ReportRun {
   /** As in "SISA 5M". */
   readonly name: string;
+  /** What the run told on the way. */
   readonly records: readonly MetricsRecord[];
+  /** Shown beside the name. */
   readonly parameterCount?: number;
   /** For SISA: what its heads learned. */
   readonly heads?: HeadTable;
@@ -21,7 +23,9 @@ export interface ReportRun {
   readonly configuration?: unknown;
 }
 
+/** What stands around the curves. */
 export interface ReportOptions {
+  /** Default: the name of the run, or "Training runs" of several. */
   readonly title?: string;
   /** A line under the title: the data, the machine, the date. */
   readonly subtitle?: string;

@@ -15,7 +15,8 @@ import type { HeadValues } from "./heads.ts";
 /**
  * Mean log decay of each SISA layer and head.
  *
- * @param batch token ids, [rows, T]
+ * @param batch.ids  token ids [rows, T], row major
+ * @param batch.rows how many rows they are
  * @returns by SISA layer and head, or undefined for a model without such layers
  */
 export async function measureLogDecay(

@@ -15,7 +15,9 @@ export interface ForeignTensor {
   readonly factorOf?: ((row: number) => number) | undefined;
 }
 
+/** A model as the files of other code describe it: its configuration here, and where its parameters lie there. */
 export interface ForeignModel {
+  /** The same model in our terms. */
   readonly config: ModelConfig;
   /** @param name of a parameter of ours */
   tensorFor(name: string): ForeignTensor;
