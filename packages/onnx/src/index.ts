@@ -1,7 +1,13 @@
 // Everything @sisa/onnx offers: graphs as ONNX models, and the backend that runs them on ONNX Runtime.
 
 export { type OnnxruntimeOptions, onnxruntime } from "./backend.ts";
-export { type ExportedFiles, type ExportOptions, exportOnnx, type ModelToExport } from "./export/export-onnx.ts";
+export {
+  type ExportedFiles,
+  type ExportOptions,
+  type ExportTarget,
+  exportOnnx,
+  type ModelToExport,
+} from "./export/export-onnx.ts";
 export { type GraphToOnnxOptions, graphToOnnx } from "./export/graph-to-onnx.ts";
 export type { Difference } from "./export/measure.ts";
 export type { WeightType } from "./export/weights.ts";

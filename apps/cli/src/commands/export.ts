@@ -1,7 +1,7 @@
 // sisa export: a model as files for other runtimes.
 import { join, resolve } from "node:path";
 import { directory } from "@sisa/hub/node";
-import { exportOnnx, type WeightType } from "@sisa/onnx";
+import { type ExportTarget, exportOnnx, type WeightType } from "@sisa/onnx";
 import { type Command, Option } from "commander";
 import { type Context, command, jsonOption } from "../context.ts";
 import { forPeople, note, printJson, printLine } from "../io.ts";
@@ -47,19 +47,20 @@ export function exportCommand({ io }: Context): Command {
       const source = await loadSource(place, io.cwd, options);
       const storage = directory(folder);
       const heldOut = await heldOutOf(source, options.heldOut);
-      const files = await exportOnnx(source, { dtypes: options.dtype, ...(heldOut && { heldOut }) });
-      for (const [name, bytes] of Object.entries(files)) {
-        await storage.write(name, bytes);
-        printLine(shown, `${shownPath(io, join(folder, name))}  ${byteText(bytes.length)}`);
-      }
+      const sizes: Record<string, number> = {};
+      const to: ExportTarget = {
+        async write(name, bytes) {
+          await storage.write(name, bytes);
+          sizes[name] = bytes.length;
+          printLine(shown, `${shownPath(io, join(folder, name))}  ${byteText(bytes.length)}`);
+        },
+      };
+      await exportOnnx(source, { to, dtypes: options.dtype, ...(heldOut && { heldOut }) });
       printLine(
         shown,
         "onnx/model.onnx: a decoder whose caches grow; onnx/model_fixed.onnx: caches of a fixed capacity",
       );
-      if (options.json) {
-        const sizes = Object.entries(files).map(([name, { length }]) => [name, length]);
-        printJson(io, { folder, files: Object.fromEntries(sizes) });
-      }
+      if (options.json) printJson(io, { folder, files: sizes });
     });
 
   /** Enough tokens of a text that was not trained on; undefined, with a note, where there is none. */

@@ -1,12 +1,11 @@
 // The paper's checkpoints as models: weights from torch, configuration from what lies beside them or from their shapes.
 
-import { languageModel, modelConfigToJson } from "@sisa/core";
-import { jsonBytes } from "../json.ts";
+import { languageModel } from "@sisa/core";
 import type { Storage } from "../storage/storage.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
 import { type ConfigHints, inferModelConfig } from "../torch/infer-config.ts";
 import { openTorchCheckpoint, type TorchCheckpoint } from "../torch/torch-checkpoint.ts";
-import { checkTokenizer, type LoadedModel, readParameters } from "./model-folder.ts";
+import { checkTokenizer, configurationFiles, type LoadedModel, readParameters } from "./model-folder.ts";
 
 /** What a torch checkpoint does not say of itself. */
 export interface ImportOptions extends ConfigHints {
@@ -34,7 +33,7 @@ export async function importTorchModel(storage: Storage, name: string, options: 
     parameters: await readParameters(source, model),
     tokenizer,
     generationConfig: {},
-    assets: { "config.json": jsonBytes(modelConfigToJson(config)), ...tokenizer.files },
+    assets: { ...configurationFiles(config, tokenizer), ...tokenizer.files },
   };
 }
 

@@ -100,8 +100,15 @@ export async function loadModelFolder(storage: Storage, options: LoadOptions = {
   const parameters = foreign
     ? await readForeignParameters(source, model, foreign)
     : await readParameters(source, model);
-  const own = foreign ? { "config.json": jsonBytes(modelConfigToJson(config)) } : {};
-  return { model, parameters, tokenizer, generationConfig, assets: { ...assets, ...own, ...options.tokenizer?.files } };
+  const written = configurationFiles(config, tokenizer);
+  const own = foreign ? { "config.json": written["config.json"] } : {};
+  return {
+    model,
+    parameters,
+    tokenizer,
+    generationConfig,
+    assets: { ...written, ...assets, ...own, ...options.tokenizer?.files },
+  };
 }
 
 /**
@@ -117,8 +124,7 @@ export async function saveModelFolder(storage: Storage, saved: ModelToSave, opti
   if (tokenizer !== undefined) checkTokenizer(tokenizer, config, "saveModel");
 
   const files: Record<string, Uint8Array> = {
-    "config.json": jsonBytes({ ...modelConfigToJson(config), ...tokenIds(tokenizer), torch_dtype: dtype }),
-    "generation_config.json": jsonBytes(generationConfigToJson(saved.generationConfig ?? {}, tokenizer?.endOfText)),
+    ...configurationFiles(config, tokenizer, saved.generationConfig, { torch_dtype: dtype }),
     ...tokenizer?.files,
   };
   if ((await storage.size("README.md")) === undefined) {
@@ -243,9 +249,19 @@ function checkNames(names: ReadonlySet<string>, expected: ReadonlySet<string>, l
   }
 }
 
-function tokenIds(tokenizer: Tokenizer | undefined): object {
-  const id = tokenizer?.endOfText;
-  return id === undefined ? {} : { bos_token_id: id, eos_token_id: id };
+/** config.json and generation_config.json of a model. */
+export function configurationFiles(
+  config: ModelConfig,
+  tokenizer: Tokenizer | undefined,
+  generationConfig: GenerationConfig = {},
+  others: object = {},
+): { readonly [N in "config.json" | "generation_config.json"]: Uint8Array } {
+  const endOfText = tokenizer?.endOfText;
+  const tokenIds = endOfText === undefined ? {} : { bos_token_id: endOfText, eos_token_id: endOfText };
+  return {
+    "config.json": jsonBytes({ ...modelConfigToJson(config), ...tokenIds, ...others }),
+    "generation_config.json": jsonBytes(generationConfigToJson(generationConfig, endOfText)),
+  };
 }
 
 function tensorsOf(

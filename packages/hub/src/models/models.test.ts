@@ -159,6 +159,16 @@ describe("a model folder", () => {
     expect(loaded.assets["tokenizer.json"]).toEqual(tokenizer.files?.["tokenizer.json"]);
   });
 
+  it("has generation_config.json among its assets where the folder has none", async () => {
+    const storage = await savedModel();
+    await storage.remove("generation_config.json");
+    const { assets } = await loadModelFolder(storage);
+    expect(JSON.parse(new TextDecoder().decode(assets["generation_config.json"]))).toEqual({
+      bos_token_id: tokenizer.endOfText,
+      eos_token_id: tokenizer.endOfText,
+    });
+  });
+
   it("takes greedy decoding from other tools' files", async () => {
     const storage = await savedModel();
     await storage.write("generation_config.json", jsonBytes({ do_sample: false, top_p: null, odd: "x" }));
@@ -433,6 +443,15 @@ describe("the official checkpoint", () => {
     const largest = logits.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
     const worst = logits.reduce((most, value, index) => Math.max(most, Math.abs(value - (computed[index] ?? 0))), 0);
     expect(worst / largest).toBeLessThan(1e-4);
+  });
+
+  it("has the files that go along with an export", async () => {
+    const { assets } = await official();
+    const json = (name: string) => JSON.parse(new TextDecoder().decode(assets[name]));
+    const ends = { bos_token_id: tokenizer.endOfText, eos_token_id: tokenizer.endOfText };
+    expect(json("generation_config.json")).toEqual(ends);
+    expect(json("config.json")).toMatchObject({ ...ends, sisa_form: "sdpa", hidden_size: 48 });
+    expect(assets["tokenizer.json"]).toEqual(tokenizer.files?.["tokenizer.json"]);
   });
 
   it("can be saved as a model folder, and generates", async () => {

@@ -33,6 +33,14 @@ export interface ExportOptions {
    * README.md and onnx/report.json.
    */
   readonly heldOut?: ArrayLike<number>;
+  /** Gets each file as soon as it is made, so that no two dtypes are in memory together. Default: files are returned. */
+  readonly to?: ExportTarget | undefined;
+}
+
+/** Where exported files go, such as a storage of @sisa/hub. */
+export interface ExportTarget {
+  /** @param path with slashes, below the folder of the export */
+  write(path: string, bytes: Uint8Array): Promise<void>;
 }
 
 /** Content by path, "/" between folders. */
@@ -53,11 +61,34 @@ const alignment = 4096;
  * The files of a model for other runtimes: for each dtype two decoders with caches under `onnx/`, and the model's assets
  * as they are. docs/onnx.md says what goes in and out.
  *
- * @returns bytes by path
+ * @returns bytes by path, where there is no `to`
  * @throws ConfigError for a dtype that is none; GraphError for a model whose caches are not of a row per token; DataError
  *   for weights that a dtype cannot hold
  */
-export async function exportOnnx(source: ModelToExport, options: ExportOptions = {}): Promise<ExportedFiles> {
+export async function exportOnnx(
+  source: ModelToExport,
+  options: ExportOptions & { readonly to: ExportTarget },
+): Promise<undefined>;
+export async function exportOnnx(
+  source: ModelToExport,
+  options?: ExportOptions & { readonly to?: undefined },
+): Promise<ExportedFiles>;
+export async function exportOnnx(
+  source: ModelToExport,
+  options: ExportOptions = {},
+): Promise<ExportedFiles | undefined> {
+  const files: Record<string, Uint8Array> = {};
+  for await (const [path, bytes] of exportedFiles(source, options)) {
+    if (options.to) await options.to.write(path, bytes);
+    else files[path] = bytes;
+  }
+  if (!options.to) return files;
+}
+
+async function* exportedFiles(
+  source: ModelToExport,
+  options: ExportOptions,
+): AsyncGenerator<readonly [path: string, bytes: Uint8Array]> {
   const { dtypes = ["float32"], largestFileBytes = 2 ** 30, heldOut } = options;
   for (const dtype of dtypes) {
     if (!weightTypes.includes(dtype)) {
@@ -66,7 +97,7 @@ export async function exportOnnx(source: ModelToExport, options: ExportOptions =
   }
   const growing = growingDecoder(source.model);
   const fixed = fixedDecoder(source.model);
-  const files: Record<string, Uint8Array> = { ...source.assets };
+  yield* Object.entries(source.assets ?? {});
   const variants: ReportedVariant[] = [];
   for (const dtype of new Set(dtypes)) {
     const suffix = suffixes[dtype];
@@ -78,7 +109,7 @@ export async function exportOnnx(source: ModelToExport, options: ExportOptions =
       [`model_fixed${suffix}.onnx`]: decoderBytes(fixed, source, weights, outside),
     };
     if (outside.length > 0) written[outside.location] = outside.bytes();
-    for (const [name, bytes] of Object.entries(written)) files[folder + name] = bytes;
+    for (const [name, bytes] of Object.entries(written)) yield [folder + name, bytes];
     const beside = Object.fromEntries(Object.entries(written).filter(([name]) => name === outside.location));
     variants.push({
       dtype,
@@ -86,9 +117,8 @@ export async function exportOnnx(source: ModelToExport, options: ExportOptions =
       ...(heldOut && { difference: await measureDecoder(source, model, beside, heldOut) }),
     });
   }
-  files[`${folder}report.json`] = reportBytes(variants);
-  files["README.md"] = cardBytes(variants);
-  return files;
+  yield [`${folder}report.json`, reportBytes(variants)];
+  yield ["README.md", cardBytes(variants)];
 }
 
 /** Operator sets: the first with Attention, RMSNormalization and RotaryEmbedding, and the first with TensorScatter. */
