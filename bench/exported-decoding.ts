@@ -14,7 +14,7 @@ const int64 = (values: readonly number[], dims: readonly number[]) =>
 function cachesOf(session: InferenceSession, rows: number): Record<string, Tensor> {
   const caches: Record<string, Tensor> = {};
   for (const input of session.inputMetadata) {
-    if (!input.isTensor || !input.name.startsWith("past_key_values.")) continue;
+    if (!input.isTensor || !input.name.startsWith("past_")) continue;
     const dims = input.shape.map((size) => (typeof size === "number" ? size : size === "batch_size" ? 1 : rows));
     const count = dims.reduce((a, b) => a * b, 1);
     caches[input.name] = new Tensor("float32", new Float32Array(count).fill(0.01), dims);

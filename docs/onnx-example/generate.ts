@@ -22,10 +22,10 @@ const session = await ort.InferenceSession.create(join(folder, "onnx/model.onnx"
 const int64 = (values: readonly number[]) =>
   new ort.Tensor("int64", BigInt64Array.from(values, BigInt), [1, values.length]);
 
-// The caches begin with no rows.
+// Caches begin with no rows, states with zeros.
 let caches: Record<string, ort.Tensor> = {};
 for (const input of session.inputMetadata) {
-  if (!input.isTensor || !input.name.startsWith("past_key_values.")) continue;
+  if (!input.isTensor || !input.name.startsWith("past_")) continue;
   const sizes: Record<string, number> = { batch_size: 1, past_sequence_length: 0 };
   const dims = input.shape.map((size) => (typeof size === "number" ? size : (sizes[size] ?? 0)));
   caches[input.name] = new ort.Tensor("float32", new Float32Array(dims.reduce((a, b) => a * b, 1)), dims);
@@ -34,15 +34,20 @@ for (const input of session.inputMetadata) {
 const generated: number[] = [];
 let next: number[] = tokenizer.encode(prompt).ids;
 for (let length = next.length; generated.length < Number(count); length++) {
-  const results = await session.run({
+  const feeds: Record<string, ort.Tensor> = {
     input_ids: int64(next),
     attention_mask: int64(new Array(length).fill(1)),
-    position_ids: int64(next.map((_, index) => length - next.length + index)),
     ...caches,
-  });
+  };
+  // Models whose layers all keep states have no use for positions.
+  if (session.inputNames.includes("position_ids")) {
+    feeds.position_ids = int64(next.map((_, index) => length - next.length + index));
+  }
+  const results = await session.run(feeds);
   caches = {};
   for (const [name, tensor] of Object.entries(results)) {
-    if (name.startsWith("present.")) caches[name.replace("present", "past_key_values")] = tensor as ort.Tensor;
+    const past = name.replace("present_", "past_").replace("present.", "past_key_values.");
+    if (past !== name) caches[past] = tensor as ort.Tensor;
   }
   const logits = results.logits as ort.Tensor;
   const last = (logits.data as Float32Array).subarray(-(logits.dims[2] ?? 0));

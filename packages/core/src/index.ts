@@ -33,7 +33,12 @@ export * from "./graph/passes.ts";
 export { applyPrecision, type Precision, precisions, shadowName, takeShadows } from "./graph/precision.ts";
 export { type AnyTensor, isTensor, Node, type Tensor } from "./graph/tensor.ts";
 export { verify } from "./graph/verify.ts";
-export { AttentionMixer, type AttentionMixerSizes, type AttentionSettings } from "./layers/attention-mixer.ts";
+export {
+  AttentionMixer,
+  type AttentionMixerSizes,
+  type AttentionSettings,
+  alibiSlopes,
+} from "./layers/attention-mixer.ts";
 export { Block, type BlockParts, type Combination, type FeedForward } from "./layers/block.ts";
 export { GatedFeedForward, type GatedFeedForwardSizes } from "./layers/gated-feed-forward.ts";
 export * from "./layers/layer.ts";

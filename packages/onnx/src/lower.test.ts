@@ -71,6 +71,13 @@ describe("lower", () => {
     expect(operators(lowered(graph).proto).filter((name) => name === "Shape")).toHaveLength(2);
   });
 
+  test("takes known sizes off an axis that holds more", () => {
+    const graph = trace({ x: f32(dim("P").plus("T")), y: f32("T") }, () => iota("P"));
+    expect(operators(lowered(graph).proto)).toContain("Sub");
+    const product = trace({ x: f32(dim("P").times("T")), y: f32("T") }, () => iota("P"));
+    expect(() => lowered(product)).toThrow("size P is not the size of an axis of any input");
+  });
+
   test("refuses sizes that no axis tells", () => {
     const graph = trace({ x: f32(dim("P").plus("T")) }, ({ x }) => add(x, reshape(x, [dim("P").plus("T")])));
     expect(() => lowered(graph)).not.toThrow();

@@ -146,6 +146,7 @@ function declareInputs(
 ): ReadonlyMap<string, SymbolSource> {
   const { constants = {}, int64Inputs, nameOfInput = (name) => name } = options;
   const sources = new Map<string, SymbolSource>();
+  const sums: { readonly size: Dim; readonly value: Value; readonly axis: number }[] = [];
   for (const [name, tensor] of Object.entries(graph.inputTensors)) {
     checkDType(tensor, inputOp.name);
     const type = elementType(tensor.dtype);
@@ -160,8 +161,16 @@ function declareInputs(
     values.set(tensor, wide ? narrowed() : value);
     tensor.shape.forEach((size, axis) => {
       const [symbol] = size.symbols;
-      if (symbol !== undefined && size.equals(symbol) && !sources.has(symbol)) sources.set(symbol, { value, axis });
+      if (symbol === undefined) return;
+      if (!size.equals(symbol)) sums.push({ size, value, axis });
+      else if (!sources.has(symbol)) sources.set(symbol, { value, axis });
     });
+  }
+  for (const { size, value, axis } of sums) {
+    const [symbol, ...more] = [...size.symbols].filter((name) => !sources.has(name));
+    if (symbol === undefined || more.length > 0) continue;
+    const others = size.minus(symbol);
+    if (!others.symbols.has(symbol)) sources.set(symbol, { value, axis, others });
   }
   return sources;
 }

@@ -3,10 +3,12 @@
 import { type Dim, GraphError, type Shape } from "@sisa/core";
 import type { GraphBuilder, Value } from "./model-proto.ts";
 
-/** Where a symbol's size can be read: an axis of an input that is just that symbol. */
+/** Where a symbol's size can be read: an axis of an input that is that symbol and, at most, others that are known. */
 export interface SymbolSource {
   readonly value: Value;
   readonly axis: number;
+  /** What else the axis has. */
+  readonly others?: Dim;
 }
 
 export class Sizes {
@@ -44,8 +46,9 @@ export class Sizes {
     if (source === undefined) {
       throw new GraphError(`size ${name} is not the size of an axis of any input; add such an axis or bind ${name}`);
     }
-    const { value, axis } = source;
-    const size = this.#builder.node("Shape", [value], { start: axis, end: axis + 1 });
+    const { value, axis, others } = source;
+    const whole = this.#builder.node("Shape", [value], { start: axis, end: axis + 1 });
+    const size = others ? this.#builder.node("Sub", [whole, this.size(others)]) : whole;
     this.#known.set(name, size);
     return size;
   }

@@ -102,6 +102,30 @@ describe("sisa export", () => {
     expect(stderr).toContain("no held-out text, so what each type changes is not measured");
   });
 
+  it("writes form exact, and form sdpa where it is asked for", async () => {
+    const stock = async (name: string) => (await readFile(join(folder, name, "onnx/model.onnx"))).includes("Attention");
+    await run(folder, ["export", "runs/latest", "--to", "exact"]);
+    expect(await stock("exact")).toBe(false);
+    await run(folder, ["export", "runs/latest", "--to", "sdpa", "--form", "sdpa"]);
+    expect(await stock("sdpa")).toBe(true);
+    const { model, parameters, tokenizer } = await loadModel(join(folder, "runs/latest/checkpoints/latest"));
+    const paper = await temporaryFolder();
+    await saveModel(paper, { config: { ...model.config, form: "sdpa" }, parameters, tokenizer });
+    const { stderr } = await run(folder, ["export", paper, "--to", "paper"]);
+    expect(stderr).toContain('trained in form "sdpa" and is written in form "exact"; --form sdpa keeps the form');
+    expect(await stock("paper")).toBe(false);
+  });
+
+  it("refuses a file in place of the folder", async () => {
+    await writeFile(join(folder, "file"), "mine");
+    const { code, error } = await run(folder, ["export", "runs/latest", "--to", "file"]);
+    expect(error).toBe(
+      `--to: expected a folder, or a name that is free, got ${join(folder, "file")}, which is a file or below one`,
+    );
+    expect(code).toBe(2);
+    expect(await readFile(join(folder, "file"), "utf8")).toBe("mine");
+  });
+
   it("refuses a type that is none, before anything is written", async () => {
     const { code, error } = await run(folder, ["export", "runs/latest", "--to", "none", "--dtype", "int2"]);
     expect(error).toBe('export: expected dtypes of float32, float16, int8, int4, got "int2"');

@@ -1,5 +1,6 @@
 // sisa export: a model as files for other runtimes.
 import { join, resolve } from "node:path";
+import { mixerKindsOf } from "@sisa/core";
 import { directory } from "@sisa/hub/node";
 import { type ExportTarget, exportOnnx, type WeightType } from "@sisa/onnx";
 import { type Command, Option } from "commander";
@@ -25,6 +26,7 @@ export function exportCommand({ io }: Context): Command {
   const created = command("export", "write a model as ONNX, with its configuration and tokenizer beside it", [
     "sisa export runs/latest --to export/",
     "sisa export my-model --to export/ --dtype float32,int8",
+    "sisa export my-model --to export/ --form sdpa",
     "sisa export checkpoint.pt --tokenizer tokenizer.json --to export/",
   ])
     .argument("<model>", "model folder, run, checkpoint, .pt file or URL")
@@ -47,6 +49,10 @@ export function exportCommand({ io }: Context): Command {
       const source = await loadSource(place, io.cwd, options);
       const storage = directory(folder);
       const heldOut = await heldOutOf(source, options.heldOut);
+      const { form = "exact" } = options;
+      if (source.model.config.form !== form && mixerKindsOf(source.model.config).has("sisa")) {
+        note(io, 'the model was trained in form "sdpa" and is written in form "exact"; --form sdpa keeps the form');
+      }
       const sizes: Record<string, number> = {};
       const to: ExportTarget = {
         async write(name, bytes) {
@@ -55,10 +61,11 @@ export function exportCommand({ io }: Context): Command {
           printLine(shown, `${shownPath(io, join(folder, name))}  ${byteText(bytes.length)}`);
         },
       };
-      await exportOnnx(source, { to, dtypes: options.dtype, ...(heldOut && { heldOut }) });
+      await exportOnnx(source, { to, form, dtypes: options.dtype, ...(heldOut && { heldOut }) });
+      const isFixed = Object.keys(sizes).some((name) => name.startsWith("onnx/model_fixed"));
       printLine(
         shown,
-        "onnx/model.onnx: a decoder whose caches grow; onnx/model_fixed.onnx: caches of a fixed capacity",
+        `onnx/model.onnx: a decoder whose caches grow${isFixed ? "; onnx/model_fixed.onnx: caches of a fixed capacity" : ""}`,
       );
       if (options.json) printJson(io, { folder, files: sizes });
     });

@@ -215,7 +215,7 @@ export class AttentionMixer implements Mixer {
     const [B = Dim.of(1), T = Dim.of(1)] = h.shape;
     const C = k.shape[1] ?? Dim.of(1);
     const slopes = constant(
-      Float32Array.from({ length: heads }, (_, head) => -(2 ** ((-8 * (head + 1)) / heads))),
+      alibiSlopes(heads).map((slope) => -slope),
       "float32",
       [heads],
     );
@@ -237,4 +237,9 @@ export class AttentionMixer implements Mixer {
     if (!norm || !gate) return y;
     return mul(normGroups(y, norm, heads, normEpsilon), sigmoid(linear(h, gate)));
   }
+}
+
+/** [H] by how much a score of each head falls with every token of distance. Source: Press et al. 2021, arXiv:2108.12409. */
+export function alibiSlopes(heads: number): Float32Array {
+  return Float32Array.from({ length: heads }, (_, head) => 2 ** ((-8 * (head + 1)) / heads));
 }

@@ -30,6 +30,7 @@ export {
   decayAttention,
   decayAttentionBackwardOp,
   decayAttentionOp,
+  decaySums,
 } from "./decay-attention.ts";
 export { decaySpan } from "./decay-span.ts";
 export { dimSize, dimSizeOp } from "./dim-size.ts";

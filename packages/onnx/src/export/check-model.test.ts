@@ -10,6 +10,7 @@ import { type ModelProto, ModelProtoSchema, NodeProtoSchema, type ValueInfoProto
 import { beforeAll, describe, expect, test } from "vitest";
 import { type ExportedFiles, exportOnnx } from "../index.ts";
 import { problemsOf } from "./check-model.ts";
+import { models } from "./testing.ts";
 
 const python = process.env.PYTHON ?? "python3";
 const found = spawnSync(python, ["-c", "import onnx; print(onnx.__version__)"], { encoding: "utf8" });
@@ -29,6 +30,11 @@ beforeAll(async () => {
     const source = { model, parameters: initialize(model, 1) };
     folders[mixers.join(" and ")] = await exportOnnx(source, { dtypes });
     folders[`${mixers.join(" and ")}, weights apart`] = await exportOnnx(source, { dtypes, largestFileBytes: 10_000 });
+    folders[`${mixers.join(" and ")}, sdpa`] = await exportOnnx(source, { dtypes: ["float32"], form: "sdpa" });
+  }
+  for (const [name, other] of Object.entries(models)) {
+    const model = languageModel(other);
+    folders[name] = await exportOnnx({ model, parameters: initialize(model, 1) });
   }
 });
 
@@ -37,14 +43,15 @@ const outsideOf = (files: ExportedFiles) =>
 
 test("exported files are sound", () => {
   let count = 0;
-  for (const files of Object.values(folders)) {
+  for (const [name, files] of Object.entries(folders)) {
     for (const [path, bytes] of Object.entries(files)) {
       if (!path.endsWith(".onnx")) continue;
-      expect(problemsOf(bytes, outsideOf(files)), path).toEqual([]);
+      expect(problemsOf(bytes, outsideOf(files)), `${path} of ${name}`).toEqual([]);
       count++;
     }
   }
-  expect(count).toBe(6 * 8);
+  // Two kinds of decoder, but one for the two models of states only.
+  expect(count).toBe(6 * 8 + 3 * 2 + Object.keys(models).length * 2 - 2);
 });
 
 const checkAll = `
@@ -62,15 +69,15 @@ test(`exported files pass ${official ? `the checker of onnx ${official}` : `no o
   }
   const root = await mkdtemp(join(tmpdir(), "sisa-onnx-"));
   try {
-    for (const [index, files] of Object.values(folders).entries()) {
+    for (const [name, files] of Object.entries(folders)) {
       const paths: string[] = [];
       for (const [path, bytes] of Object.entries(files)) {
         await writeFile(join(root, basename(path)), bytes);
         if (path.endsWith(".onnx")) paths.push(join(root, basename(path)));
       }
       const checked = spawnSync(python, ["-c", checkAll, ...paths], { encoding: "utf8" });
-      expect(checked.stderr, `folder ${index}`).toBe("");
-      expect(checked.stdout.trim()).toBe("checked 8");
+      expect(checked.stderr, name).toBe("");
+      expect(checked.stdout.trim(), name).toBe(`checked ${paths.length}`);
     }
   } finally {
     await rm(root, { recursive: true });

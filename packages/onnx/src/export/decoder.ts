@@ -3,22 +3,28 @@
 import {
   type AnyTensor,
   add,
+  alibiSlopes,
   and,
   applyOp,
   attentionOp,
   bindAttributes,
+  blockCumulativeSumOp,
   broadcastTo,
   cacheWriteOp,
   cast,
   concat,
   constant,
   constantOp,
+  cumulativeSum,
   Dim,
   decayAttentionOp,
+  decaySums,
   dim,
   dimSize,
   equal,
+  exp,
   expandComposites,
+  forgettingAttentionOp,
   Graph,
   GraphError,
   gather,
@@ -28,18 +34,26 @@ import {
   inputTensor,
   iota,
   type LanguageModel,
+  less,
   lessEqual,
-  matmul,
+  lessEqualOp,
+  max,
   maximum,
+  minimum,
   mul,
   type Node,
+  neg,
   type OpOutputs,
+  or,
+  pickOutputs,
   reshape,
-  shapeText,
+  rmsNormOp,
+  type SisaForm,
+  sdpaClamp,
   sigmoidDecayAttentionOp,
   simplify,
   slice,
-  softmax,
+  sqrt,
   ssmPrepare,
   ssmPrepareOp,
   sub,
@@ -51,7 +65,7 @@ import {
   transposeOp,
   where,
 } from "@sisa/core";
-import { lastRow, writeRows } from "./cache-ops.ts";
+import { lastRow, maskedAttention, writeRows } from "./decoder-ops.ts";
 import { portable } from "./portable.ts";
 
 /** What axes are called in exported files. */
@@ -69,17 +83,23 @@ const unseen = -3e38;
 type Inputs = { readonly [name: string]: AnyTensor };
 
 /** How one of the decoders treats positions and caches. */
-interface Form {
+interface Layout {
   /** Inputs of the file that are not caches. */
   readonly inputs: Inputs;
   /** int32 [B] row of the caches that the first token is written to. */
   readonly start: Tensor<"int">;
+  /** int32 [B] the last of the T tokens that is no padding; -1 where all are. */
+  readonly last: Tensor<"int">;
   /** int32 [B,T] positions of the tokens in their rows. */
   readonly positions: Tensor<"int">;
+  /** int32 [B or 1,keys] the same of keys. */
+  readonly keyPositions: Tensor<"int">;
+  /** [B,keys] false for keys that are padding, or not written yet. */
+  readonly isKey: Tensor<"bool">;
   /** [B,1,T,keys] what is added to scores. */
   readonly mask: Tensor;
-  /** [B,T] zero for tokens that are padding; undefined where there is none in front of others. */
-  readonly present?: Tensor;
+  /** [B,T] false for tokens that are padding; undefined where there is none in front of others. */
+  readonly isToken?: Tensor<"bool">;
   /** Rows of the caches that come in. */
   readonly rows: Dim;
   /** Rows of the caches that attention reads. */
@@ -95,10 +115,14 @@ interface Form {
  * A decoder whose caches grow: they come in with P rows and go out with P + T.
  *
  * Inputs: `input_ids`, `position_ids` int32 [B,T]; `attention_mask` int32 [B,P+T], zero for padding, which may stand
- * anywhere; `past_key_values.N.*` [B,H,P,...]; all parameters.
- * Outputs: `logits` [B,T,V]; `present.N.*` [B,H,P+T,...].
+ * anywhere, but in front only before all else where layers keep states; `past_key_values.N.*` [B,H,P,...]; states
+ * `past_conv.N`, `past_ssm.N` and others, [B,...]; all parameters.
+ * Outputs: `logits` [B,T,V]; `present.N.*` [B,H,P+T,...]; states of the same shapes.
+ *
+ * @param form of SISA; `sdpa` is one stock Attention call per layer
+ * @throws GraphError for layers that cannot be exported
  */
-export function growingDecoder(model: LanguageModel): Graph {
+export function growingDecoder(model: LanguageModel, form: SisaForm = "exact"): Graph {
   const [B, T, P] = [dim("B"), dim("T"), dim("P")];
   const total = P.plus(T);
   const ids = inputTensor("input_ids", i32(B, T)) as Tensor<"int">;
@@ -108,12 +132,18 @@ export function growingDecoder(model: LanguageModel): Graph {
   const kept = equal<"int">(attentionMask, 1);
   const causal = lessEqual<"int">(iota(total), add<"int">(reshape(iota(T), [T, 1]), past)); // [T,P+T]
   const seen = and(reshape(causal, [1, 1, T, total]), reshape(kept, [B, 1, 1, total]));
-  return decoder(model, {
+  const counts = cumulativeSum(cast(attentionMask, "float32"), { axis: 1 });
+  const isToken = equal<"int">(slice(attentionMask, { axis: 1, start: P }), 1);
+  const places = where(isToken, cast(iota(T), "float32"), -1); // [B,T]
+  return decoder(model, form, {
     inputs: { input_ids: ids, attention_mask: attentionMask, position_ids: positions },
     start: broadcastTo(reshape(past, [1]), [B]),
+    last: cast(max(places, { axes: [1] }), "int32"),
     positions,
+    keyPositions: sub<"int">(cast(counts, "int32"), 1),
+    isKey: kept,
     mask: maskOf(seen),
-    present: cast(slice(attentionMask, { axis: 1, start: P }), "float32"),
+    isToken,
     rows: P,
     keys: total,
     write: (cache, update) => concat([cache, update], { axis: 2 }),
@@ -128,19 +158,25 @@ export function growingDecoder(model: LanguageModel): Graph {
  * Inputs: `input_ids` int32 [B,T]; `cache_lengths` int32 [B], how many tokens each row's caches hold; `logits_indices`
  * int32 [B], which of the T tokens the logits are for, so that shorter rows can be padded at their ends;
  * `past_key_values.N.*` [B,H,C,...]; all parameters.
- * Outputs: `logits` [B,V]; `present.N.*` of the same shapes as the caches.
+ * Outputs: `logits` [B,V]; `present.N.*` of the same shapes as the caches. States as with `growingDecoder`.
+ *
+ * @param form of SISA; `sdpa` is one stock Attention call per layer
+ * @throws GraphError for layers that cannot be exported
  */
-export function fixedDecoder(model: LanguageModel): Graph {
+export function fixedDecoder(model: LanguageModel, form: SisaForm = "exact"): Graph {
   const [B, T, C] = [dim("B"), dim("T"), dim("C")];
   const ids = inputTensor("input_ids", i32(B, T)) as Tensor<"int">;
   const start = inputTensor("cache_lengths", i32(B)) as Tensor<"int">;
   const last = inputTensor("logits_indices", i32(B)) as Tensor<"int">;
   const positions = add<"int">(reshape(start, [B, 1]), iota(T));
   const seen = lessEqual<"int">(iota(C), reshape(positions, [B, 1, T, 1]));
-  return decoder(model, {
+  return decoder(model, form, {
     inputs: { input_ids: ids, cache_lengths: start, logits_indices: last },
     start,
+    last,
     positions,
+    keyPositions: reshape(iota(C), [1, C]),
+    isKey: lessEqual<"int">(iota(C), reshape(add<"int">(start, last), [B, 1])),
     mask: maskOf(seen),
     rows: C,
     keys: C,
@@ -161,29 +197,44 @@ function maskOf(seen: Tensor<"bool">): Tensor {
   return where(seen, constant(0), constant(unseen));
 }
 
-/** Name of a cache in files: that of layer N's entry after `past_key_values.` or `present.`. */
-function fileName(prefix: "past_key_values" | "present", cache: string): string {
-  const [, layer, entry] = /^layers\.(\d+)\.(.+)$/.exec(cache) ?? [];
+/** States go by the names that other runtimes have for them. */
+const stateNames: { readonly [entry: string]: string | undefined } = { conv: "conv", state: "ssm" };
+
+/** Names of a cache in files, by its name in the decode graph. */
+function fileNames(cache: string): { readonly past: string; readonly present: string } {
+  const [, layer, entry = ""] = /^layers\.(\d+)\.(.+)$/.exec(cache) ?? [];
   if (layer === undefined) throw new GraphError(`export: expected a cache named layers.N.<entry>, got "${cache}"`);
-  return `${prefix}.${layer}.${entry}`;
+  const state = stateNames[entry];
+  if (state) return { past: `past_${state}.${layer}`, present: `present_${state}.${layer}` };
+  const name = entry.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+  return { past: `past_key_values.${layer}.${name}`, present: `present.${layer}.${name}` };
 }
 
-/** The decode graph with everything that a form changes about it. */
-function decoder(model: LanguageModel, form: Form): Graph {
-  const decode = expandComposites(
-    model.decodeGraph() as unknown as Graph,
-    ({ name }) => name === decayAttentionOp.name,
-  );
-  if (model.recurrentKinds.length > 0 || model.prefix.length > 0) {
-    const what = model.prefix.length > 0 ? "meta tokens" : `the states of ${model.recurrentKinds.join(", ")} layers`;
-    throw new GraphError(`export: decoders with ${what} are not built; the model can be exported as one full pass`);
-  }
-  if (decode.nodes.some(({ op }) => op === sigmoidDecayAttentionOp)) {
+/** True for a model that keeps a row per token, which `fixedDecoder` writes in place; others keep states only. */
+export function keepsRows(model: LanguageModel): boolean {
+  const rows = dim("C");
+  return Object.values(model.cacheSpecs("B", rows)).some((spec) => hasRows(spec, rows));
+}
+
+function hasRows({ shape }: TensorSpec, rows: Dim): boolean {
+  return shape[1]?.equals(rows) === true;
+}
+
+/** The decode graph with everything that a layout changes about it. */
+function decoder(model: LanguageModel, form: SisaForm, layout: Layout): Graph {
+  if (model.recurrentKinds.includes("mamba")) {
     throw new GraphError(
-      'export: decoders of SISA layers with weights "sigmoid" are not built; the model can be exported as one full pass',
+      "export: layers of kind mamba are not exported: ONNX has only Scan for what they sum, and exported files do without; mamba2 and mamba3 are",
     );
   }
-  const inputs: Record<string, AnyTensor> = { ...form.inputs };
+  const traced = model.decodeGraph() as unknown as Graph;
+  if (traced.nodes.some(({ op }) => op === sigmoidDecayAttentionOp)) {
+    throw new GraphError(
+      'export: SISA layers with weights "sigmoid" are not exported; those with weights "softmax" are',
+    );
+  }
+  const decode = form === "exact" ? expandComposites(traced, ({ name }) => name === decayAttentionOp.name) : traced;
+  const inputs: Record<string, AnyTensor> = { ...layout.inputs };
   // What takes the place of each tensor of the decode graph.
   const replaced = new Map<AnyTensor, AnyTensor>();
   const replacementOf = (tensor: AnyTensor | undefined): AnyTensor => {
@@ -192,92 +243,175 @@ function decoder(model: LanguageModel, form: Form): Graph {
     return found;
   };
   const { ids, start, last, ...others } = decode.inputTensors;
-  const cacheSpecs = model.cacheSpecs("B", form.rows);
+  const cacheSpecs = model.cacheSpecs("B", layout.rows);
   for (const [name, tensor] of Object.entries(others)) {
     const spec = cacheSpecs[name];
     if (spec === undefined) {
       inputs[name] = tensor;
       replaced.set(tensor, tensor);
-    } else {
-      const fed = fileName("past_key_values", name);
-      inputs[fed] = inputTensor(fed, { dtype: spec.dtype, shape: headsFirst(name, spec, form.rows) });
-      replaced.set(tensor, swapHeads(inputs[fed] as Tensor));
+      continue;
     }
+    const fed = fileNames(name).past;
+    const isRows = hasRows(spec, layout.rows);
+    inputs[fed] = inputTensor(fed, isRows ? headsFirst(spec) : spec);
+    replaced.set(tensor, isRows ? swapHeads(inputs[fed] as Tensor) : inputs[fed]);
   }
-  if (ids) replaced.set(ids, form.inputs.input_ids as AnyTensor);
-  // Where logits are read is up to the form; see `pick`.
-  for (const tensor of [start, last]) if (tensor) replaced.set(tensor, form.start);
+  if (ids) replaced.set(ids, layout.inputs.input_ids as AnyTensor);
+  if (start) replaced.set(start, layout.start);
+  if (last) replaced.set(last, layout.last);
 
+  const picked = decode.outputTensors.logits?.node.inputs.a?.node;
+  if (picked?.op !== takeRowOp) throw new GraphError("export: the decode graph does not pick rows for its logits");
+  const rewriting = { form, layout, last, keepsStates: model.recurrentKinds.length > 0 };
   for (const node of decode.nodes) {
     const given = Object.fromEntries(
       Object.entries(node.inputs).map(([name, tensor]) => [name, replacementOf(tensor)]),
     );
-    const outputs =
-      node.op === takeRowOp && node.inputs.x?.node.op !== inputOp
-        ? { value: form.pick(given.x as Tensor) }
-        : translate(node, given, form);
+    const outputs = node === picked ? { value: layout.pick(given.x as Tensor) } : translate(node, given, rewriting);
     for (const [name, tensor] of Object.entries(node.outputs)) {
       const output = outputs[name];
       if (output !== undefined) replaced.set(tensor, output);
     }
   }
   const outputs: Record<string, AnyTensor> = { logits: replacementOf(decode.outputTensors.logits) };
-  for (const name of Object.keys(cacheSpecs)) {
-    outputs[fileName("present", name)] = swapHeads(replacementOf(decode.outputTensors[name]) as Tensor);
+  for (const [name, spec] of Object.entries(cacheSpecs)) {
+    const tensor = replacementOf(decode.outputTensors[name]) as Tensor;
+    outputs[fileNames(name).present] = hasRows(spec, layout.rows) ? swapHeads(tensor) : tensor;
   }
   const whole = expandComposites(new Graph(inputs, outputs), ({ name }) => name === ssmPrepareOp.name);
-  return simplify(portable(whole, model.config));
+  // Without what nothing reads, such as positions where none of the layers asks for them.
+  return pickOutputs(simplify(portable(whole, model.config)), Object.keys(outputs));
+}
+
+interface Rewriting {
+  readonly form: SisaForm;
+  readonly layout: Layout;
+  /** The decode graph's own input. */
+  readonly last: AnyTensor | undefined;
+  /** True where some layer carries more than rows of caches from token to token. */
+  readonly keepsStates: boolean;
 }
 
 /** One node of the decode graph in the exported one. */
-function translate(node: Node, inputs: { readonly [name: string]: AnyTensor }, form: Form): OpOutputs {
+function translate(node: Node, inputs: { readonly [name: string]: AnyTensor }, rewriting: Rewriting): OpOutputs {
   const given = inputs as { readonly [name: string]: Tensor };
   const { x, cache, update, table } = given;
+  const { form, layout, last, keepsStates } = rewriting;
+  const { isToken } = layout;
+  const scale = node.attributes.scale as number;
   switch (node.op) {
     case cacheWriteOp:
-      if (cache && update) return { value: swapHeads(form.write(swapHeads(cache), swapHeads(update))) };
+      if (cache && update) return { value: swapHeads(layout.write(swapHeads(cache), swapHeads(update))) };
       break;
     case takeRowOp:
-      if (x && node.inputs.x?.node.op === inputOp) return { value: form.rowBefore(swapHeads(x)) };
+      if (x && node.inputs.x?.node.op === inputOp) return { value: layout.rowBefore(swapHeads(x)) };
       break;
     case gatherOp:
       // Of all tables only that of rotations by position is not a parameter.
-      if (table && node.inputs.table?.node.op === constantOp) return { value: gather(table, form.positions) };
+      if (table && node.inputs.table?.node.op === constantOp) return { value: gather(table, layout.positions) };
+      break;
+    case lessEqualOp:
+      // Layers that keep a state ask which tokens count.
+      if (isToken && last && node.inputs.b?.node.inputs.x === last) return { value: isToken };
+      break;
+    case rmsNormOp:
+      // What begins before a row does is empty: convolutions and shifts reach back to it.
+      if (isToken && keepsStates && x)
+        return applyOp(node.op, { ...inputs, x: zeroPadding(x, isToken) }, node.attributes);
+      break;
+    case blockCumulativeSumOp:
+      if (isToken && x) return applyOp(node.op, { ...inputs, x: zeroPadding(x, isToken) }, node.attributes);
       break;
     case ssmPrepareOp:
-      return ssmPrepareOfPresent(given, form.present);
+      return prepare(given, form, isToken);
     case attentionOp:
-      return { value: attend(given, node.attributes.scale as number, form.mask) };
+      return { value: attend(given, given.bias ? add(given.bias, layout.mask) : layout.mask, scale, form) };
+    case forgettingAttentionOp:
+      return { value: attend(given, forgetting(node, given, layout), scale, form) };
+    case decayAttentionOp:
+      return { value: attend(clampedChannels(given, scale, layout), layout.mask, scale, form) };
     case transposeOp:
       if (x) return { value: swapped(x, node.attributes.permutation as readonly number[]) };
   }
-  return applyOp(node.op, inputs, bindAttributes(node.attributes, { C: form.keys }), node.tag);
+  return applyOp(node.op, inputs, bindAttributes(node.attributes, { C: layout.keys }), node.tag);
 }
 
-/** Padding neither decays nor turns what comes after it. */
-function ssmPrepareOfPresent(inputs: { readonly [name: string]: Tensor }, present: Tensor | undefined): OpOutputs {
-  const { c, b, logDecay, phase, ...before } = inputs;
-  if (!c || !b || !logDecay || !phase) throw new GraphError("export: ssmPrepare lacks inputs");
-  const kept = (values: Tensor) =>
-    present ? mul(values, reshape(present, [...present.shape, ...values.shape.slice(2).map(() => 1)])) : values;
-  return ssmPrepare({ c, b, logDecay: kept(logDecay), phase: kept(phase), ...before });
+/** x [B,T,...] with zeros for padding. */
+function zeroPadding(x: Tensor, isToken: Tensor<"bool">): Tensor {
+  return where(reshape(isToken, [...isToken.shape, ...x.shape.slice(2).map(() => 1)]), x, 0);
 }
 
-/** Attention in operations that every provider has a kernel for. The mask hides what comes later, too. */
-function attend({ q, k, v, bias }: { readonly [name: string]: Tensor }, scale: number, mask: Tensor): Tensor {
-  if (!q || !k || !v) throw new GraphError("export: attention lacks inputs");
-  const product = mul(matmul(swapHeads(q), swapHeads(k), { transposeB: true }), scale);
-  const weights = softmax(add(bias ? add(product, bias) : product, mask));
-  return swapHeads(matmul(weights, swapHeads(v)));
+/**
+ * Padding neither decays nor turns what comes after it. Form `exact` keeps decays as sums within blocks, `sdpa` as sums
+ * from the first token on.
+ */
+function prepare(
+  inputs: { readonly [name: string]: Tensor },
+  form: SisaForm,
+  isToken: Tensor<"bool"> | undefined,
+): OpOutputs {
+  const { c, b, logDecay, phase, gBefore, ...before } = inputs;
+  if (!c || !b || !logDecay || !phase || !gBefore) throw new GraphError("export: ssmPrepare lacks inputs");
+  const kept = (values: Tensor) => (isToken ? zeroPadding(values, isToken) : values);
+  const prepared = ssmPrepare({ c, b, logDecay: kept(logDecay), phase: kept(phase), gBefore, ...before });
+  if (form === "exact") return prepared;
+  const [B = 1, H = 1] = gBefore.shape;
+  return { ...prepared, g: add(cumulativeSum(kept(logDecay), { axis: 1 }), reshape(gBefore, [B, 1, H])) };
 }
 
-/** The shape of a cache with heads in front of time. @throws GraphError for one that is not a row per token */
-function headsFirst(name: string, { shape }: TensorSpec, rows: Dim): readonly Dim[] {
-  const [B, time, H, ...rest] = shape;
-  if (!B || !H || !time?.equals(rows)) {
-    throw new GraphError(`export: cache "${name}" is ${shapeText(shape)}; only caches of a row per token are exported`);
+/** Queries and keys of form `sdpa`: their products are the whole score. See `sdpaChannels` of @sisa/core. */
+function clampedChannels(
+  inputs: { readonly [name: string]: Tensor },
+  scale: number,
+  { isKey }: Layout,
+): { readonly [name: string]: Tensor } {
+  const { q, k, v, cRotated, bRotated, gQuery, gKey, lambda } = inputs;
+  if (!q || !k || !v || !cRotated || !bRotated || !gQuery || !gKey || !lambda) {
+    throw new GraphError("export: decayAttention lacks inputs");
   }
-  return [B, H, time, ...rest];
+  const isRow = reshape(isKey, [...isKey.shape, 1]);
+  const largest = (g: Tensor) => max(where(isRow, g, unseen), { axes: [1], keepDims: true }); // [B,1,H]
+  const offset = mul(sub(largest(gKey), largest(neg(gKey))), 0.5);
+  const clamped = (g: Tensor) => minimum(maximum(sub(g, offset), -sdpaClamp), sdpaClamp);
+  const weight = reshape(mul(sqrt(lambda), scale ** -0.5), [...lambda.shape, 1]);
+  const channels = (x: Tensor, g: Tensor) => mul(mul(x, reshape(exp(g), [...g.shape, 1])), weight);
+  return {
+    q: concat([q, channels(cRotated, clamped(gQuery))], { axis: 3 }),
+    k: concat([k, channels(bRotated, neg(clamped(gKey)))], { axis: 3 }),
+    v,
+  };
+}
+
+/** What is added to the scores of attention that forgets or has a window: [B,H or 1,T,keys]. */
+function forgetting(node: Node, { gQuery, gKey }: { readonly [name: string]: Tensor }, layout: Layout): Tensor {
+  const { positions, keyPositions, keys } = layout;
+  const [B = 1, T = 1] = positions.shape;
+  const query = reshape(positions, [B, 1, T, 1]);
+  const key = reshape(keyPositions, [keyPositions.shape[0] ?? 1, 1, 1, keys]);
+  const window = node.attributes.window as number;
+  const sinks = node.attributes.sinks as number;
+  const isNear = less<"int">(sub<"int">(query, window), key);
+  const isSeen = sinks > 0 ? or(isNear, less<"int">(key, sinks)) : isNear;
+  const mask = window > 0 ? where(isSeen, layout.mask, unseen) : layout.mask;
+  if (!gQuery || !gKey) return mask;
+  // Gates of tokens are in the caches; those of ALiBi follow from positions.
+  if (node.inputs.gKey?.node.op === cacheWriteOp) return add(decaySums(gQuery, gKey, layout.start), mask);
+  const H = gKey.shape[2]?.value ?? 1;
+  const slopes = constant(alibiSlopes(H), "float32", [H, 1, 1]);
+  return add(mul(cast(sub<"int">(key, query), "float32"), slopes), mask);
+}
+
+/** Attention in operations that every provider has a kernel for; form `sdpa` is one stock call. The mask is causal. */
+function attend({ q, k, v }: { readonly [name: string]: Tensor }, mask: Tensor, scale: number, form: SisaForm): Tensor {
+  if (!q || !k || !v) throw new GraphError("export: attention lacks inputs");
+  const heads = { q: swapHeads(q), k: swapHeads(k), v: swapHeads(v) };
+  return swapHeads(maskedAttention({ ...heads, mask }, { scale, isStock: form === "sdpa" }));
+}
+
+/** A cache with heads in front of time. */
+function headsFirst({ dtype, shape }: TensorSpec): TensorSpec {
+  const [B = Dim.of(0), time = Dim.of(0), H = Dim.of(0), ...rest] = shape;
+  return { dtype, shape: [B, H, time, ...rest] };
 }
 
 /** [B,T,H,...] to [B,H,T,...] and back. */

@@ -1,10 +1,10 @@
 // A model as a folder of files for other runtimes.
 
-import { ConfigError, type Graph, type LanguageModel } from "@sisa/core";
+import { ConfigError, type Graph, type LanguageModel, type SisaForm } from "@sisa/core";
 import { lower } from "../lower.ts";
 import { modelBytes, type PlaceConstant } from "../model-proto.ts";
-import { cacheLowerings } from "./cache-ops.ts";
-import { axisNames, fixedDecoder, growingDecoder } from "./decoder.ts";
+import { axisNames, fixedDecoder, growingDecoder, keepsRows } from "./decoder.ts";
+import { decoderLowerings } from "./decoder-ops.ts";
 import { measureDecoder } from "./measure.ts";
 import { cardBytes, type ReportedVariant, reportBytes } from "./model-card.ts";
 import { StoredWeights, suffixes, type WeightType, weightLowerings, weightTypes } from "./weights.ts";
@@ -23,6 +23,11 @@ export interface ModelToExport {
 export interface ExportOptions {
   /** Element types of the weights; each gives two files of its own. Default float32. */
   readonly dtypes?: readonly WeightType[];
+  /**
+   * Form of SISA, whatever form the model was trained in. `exact` (default) holds at any length; `sdpa` is the paper's, one
+   * stock Attention call per layer, and clamps decay as it does.
+   */
+  readonly form?: SisaForm;
   /**
    * Where the weights of a file take more bytes than this, they lie in a file beside it, which both decoders of a dtype
    * share. Default 1 GB; a protobuf holds 2.
@@ -62,7 +67,7 @@ const alignment = 4096;
  * as they are. docs/onnx.md says what goes in and out.
  *
  * @returns bytes by path, where there is no `to`
- * @throws ConfigError for a dtype that is none; GraphError for a model whose caches are not of a row per token; DataError
+ * @throws ConfigError for a dtype that is none; GraphError for a model with layers that have no export; DataError
  *   for weights that a dtype cannot hold
  */
 export async function exportOnnx(
@@ -89,14 +94,18 @@ async function* exportedFiles(
   source: ModelToExport,
   options: ExportOptions,
 ): AsyncGenerator<readonly [path: string, bytes: Uint8Array]> {
-  const { dtypes = ["float32"], largestFileBytes = 2 ** 30, heldOut } = options;
+  const { dtypes = ["float32"], form = "exact", largestFileBytes = 2 ** 30, heldOut } = options;
   for (const dtype of dtypes) {
     if (!weightTypes.includes(dtype)) {
       throw new ConfigError(`export: expected dtypes of ${weightTypes.join(", ")}, got "${dtype}"`);
     }
   }
-  const growing = growingDecoder(source.model);
-  const fixed = fixedDecoder(source.model);
+  if (form !== "exact" && form !== "sdpa") {
+    throw new ConfigError(`export: expected form "exact" or "sdpa", got "${form}"`);
+  }
+  const growing = growingDecoder(source.model, form);
+  // A model of states only has nothing that grows.
+  const fixed = keepsRows(source.model) ? fixedDecoder(source.model, form) : undefined;
   yield* Object.entries(source.assets ?? {});
   const variants: ReportedVariant[] = [];
   for (const dtype of new Set(dtypes)) {
@@ -106,7 +115,7 @@ async function* exportedFiles(
     const model = decoderBytes(growing, source, weights, outside);
     const written: Record<string, Uint8Array> = {
       [`model${suffix}.onnx`]: model,
-      [`model_fixed${suffix}.onnx`]: decoderBytes(fixed, source, weights, outside),
+      ...(fixed && { [`model_fixed${suffix}.onnx`]: decoderBytes(fixed, source, weights, outside) }),
     };
     if (outside.length > 0) written[outside.location] = outside.bytes();
     for (const [name, bytes] of Object.entries(written)) yield [folder + name, bytes];
@@ -137,7 +146,7 @@ function decoderBytes(
     constants: parameters,
     int64Inputs: new Set(int64Inputs),
     nameOfAxis: (size) => axisNames[size] ?? size,
-    lowerings: { ...cacheLowerings, ...weightLowerings },
+    lowerings: { ...decoderLowerings, ...weightLowerings },
   });
   const isFixed = inPlace.size > 0;
   // What onnxruntime-node stops at before it copies caches that were written in place.

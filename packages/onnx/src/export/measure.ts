@@ -68,25 +68,27 @@ export async function measureDecoder(
   const { InferenceSession, Tensor } = await importRuntime();
   const externalData = Object.entries(beside).map(([path, data]) => ({ path, data: asBuffer(data) }));
   const session = await InferenceSession.create(decoder, { logSeverityLevel: 4, externalData });
-  const sums = new Sums(source.model.config.vocabularySize);
+  const { config, prefix } = source.model;
+  const sums = new Sums(config.vocabularySize);
   for (const window of windows) {
-    const { logits } = await session.run(wholeFeeds(session, Tensor, window.ids));
-    sums.add(window, logits?.data as Float32Array);
+    const { logits } = await session.run(wholeFeeds(session, Tensor, [...prefix, ...window.ids]));
+    const values = logits?.data as Float32Array;
+    sums.add(window, values.subarray(prefix.length * config.vocabularySize));
   }
   await session.release();
   return sums.difference;
 }
 
-/** One row from its first position on: empty caches, nothing masked. */
+/** One row from its first position on: empty caches, states of zeros, nothing masked. */
 function wholeFeeds(
   session: InferenceSession,
   TensorOf: new (type: Tensor.Type, data: Tensor.DataType, dims: readonly number[]) => Tensor,
-  ids: Int32Array,
+  ids: readonly number[],
 ): Record<string, Tensor> {
   const int64 = (of: (index: number) => number) =>
     new TensorOf(
       "int64",
-      BigInt64Array.from(ids, (_, index) => BigInt(of(index))),
+      BigInt64Array.from(ids.keys(), (index) => BigInt(of(index))),
       [1, ids.length],
     );
   const feeds: Record<string, Tensor> = {
@@ -95,11 +97,11 @@ function wholeFeeds(
     position_ids: int64((index) => index),
   };
   for (const input of session.inputMetadata) {
-    if (!input.isTensor || !input.name.startsWith("past_key_values.")) continue;
+    if (!input.isTensor || !input.name.startsWith("past_")) continue;
     const dims = input.shape.map((size) => (typeof size === "number" ? size : size === "batch_size" ? 1 : 0));
-    feeds[input.name] = new TensorOf("float32", new Float32Array(0), dims);
+    feeds[input.name] = new TensorOf("float32", new Float32Array(dims.reduce((a, b) => a * b, 1)), dims);
   }
-  return feeds;
+  return Object.fromEntries(Object.entries(feeds).filter(([name]) => session.inputNames.includes(name)));
 }
 
 class Sums {

@@ -29,12 +29,15 @@ export function cardBytes(variants: readonly ReportedVariant[]): Uint8Array {
       : Array<string>(5).fill("not measured");
     return `| ${[dtype, `onnx/model${suffixes[dtype]}.onnx`, megabytes.toFixed(1), ...measured].join(" | ")} |`;
   });
+  const isFixed = variants.some(({ files }) => Object.keys(files).some((name) => name.startsWith("model_fixed")));
+  const fixed = isFixed
+    ? ", `onnx/model_fixed*.onnx` decoders whose caches have a fixed capacity\nand are written in place"
+    : "";
   const text = `# Language model in ONNX
 
-\`onnx/model*.onnx\` are decoders whose caches grow, \`onnx/model_fixed*.onnx\` decoders whose caches have a fixed capacity
-and are written in place. config.json and the tokenizer's files are those of the model.
+\`onnx/model*.onnx\` are decoders whose caches grow${fixed}. config.json and the tokenizer's files are those of the model.
 
-| weights | file | MB, both decoders | logits off by, mean | largest | same likeliest token | held-out loss, nats | above the original's |
+| weights | file | MB, all files | logits off by, mean | largest | same likeliest token | held-out loss, nats | above the original's |
 |---|---|---|---|---|---|---|---|
 ${rows.join("\n")}
 

@@ -1,6 +1,14 @@
 // Decoding of batches of unequal lengths, for tests in all runtimes: what goes in, and what the trainer's graph says of it.
 
-import { i32, initialize, type LanguageModel, preset, RandomStream } from "@sisa/core";
+import {
+  type AttentionSettings,
+  i32,
+  initialize,
+  type LanguageModel,
+  type ModelConfig,
+  preset,
+  RandomStream,
+} from "@sisa/core";
 import type { InferenceSession, Tensor } from "onnxruntime-node";
 
 export const vocabularySize = 31;
@@ -11,11 +19,49 @@ export const lengths = [5, 70, 1, 64];
 export const longest = Math.max(...lengths);
 
 const sizes = { vocabularySize, width: 16, heads: 2, layers: 2, stateWidth: 4, maximumLength };
+const base = preset("sisa", "1m", sizes);
+const states = { stateWidth: 4, innerWidth: 32, headWidth: 8 };
+
+/** A model of every kind that is exported. */
 export const models = {
-  sisa: preset("sisa", "1m", sizes),
+  sisa: base,
   transformer: preset("transformer", "1m", sizes),
-  mixed: { ...preset("sisa", "1m", sizes), mixers: ["attention", "sisa"] as const },
-};
+  mixed: { ...base, mixers: ["attention", "sisa"] as readonly string[] },
+  grouped: ofAttention({ keyValueHeads: 1, keyWidth: 6, headWidth: 10 }),
+  fox: ofAttention({ positions: "none", forget: true }),
+  "fox pro": ofAttention({ positions: "none", forget: true, queryKeyNorm: true, shift: true, outputGate: true }),
+  alibi: ofAttention({ positions: "alibi" }),
+  window: ofAttention({ window: 20 }),
+  mamba2: { ...base, mixers: ["mamba2", "mamba2"], mixerSettings: { mamba2: { kind: "mamba2", ...states } } },
+  mamba3: {
+    ...base,
+    mixers: ["mamba3", "mimo"],
+    mixerSettings: { mamba3: { kind: "mamba3", ...states }, mimo: { kind: "mamba3", ...states, rank: 2 } },
+  },
+  "hybrid by layer": {
+    ...base,
+    mixers: ["mamba2", "sisa"],
+    mixerSettings: { mamba2: { kind: "mamba2", ...states, groups: 2 } },
+    feedForwards: ["routed", "dense"],
+    experts: { count: 3, perToken: 2 },
+  },
+  "hybrid by head": {
+    ...base,
+    mixers: ["near+mamba2", "attention+mamba2"],
+    mixerSettings: {
+      near: { kind: "attention", window: 20, headWidth: 16 },
+      attention: { kind: "attention", headWidth: 16 },
+      mamba2: { kind: "mamba2", ...states },
+    },
+    combination: "mean",
+    metaTokens: 3,
+  },
+} as const satisfies Record<string, ModelConfig>;
+
+function ofAttention(settings: AttentionSettings): ModelConfig {
+  const mixerSettings = { attention: { kind: "attention", ...settings } } as const;
+  return { ...base, mixers: ["attention", "attention"], mixerSettings };
+}
 
 export const rows = lengths.map((length, row) => {
   const random = new RandomStream(row, "ids");
@@ -26,7 +72,7 @@ export const rows = lengths.map((length, row) => {
 export function largeParameters(model: LanguageModel): Record<string, Float32Array> {
   const parameters = initialize(model, 7);
   for (const [name, values] of Object.entries(parameters)) {
-    if (/embed|theta|alpha|W_|lambda/.test(name)) parameters[name] = values.map((value) => value * 10);
+    if (/embed|theta|alpha|W_/.test(name)) parameters[name] = values.map((value) => value * 10);
     if (name.endsWith("alpha_proj.bias")) parameters[name] = values.map((_, head) => -5 + 4 * head);
   }
   return parameters;
@@ -59,7 +105,7 @@ export function int64({ Tensor }: Ort, values: readonly number[], dims: readonly
   return new Tensor("int64", BigInt64Array.from(values, BigInt), dims);
 }
 
-/** Zeros for every cache. */
+/** Zeros for every cache and state. */
 export function emptyCaches(
   { Tensor }: Ort,
   session: InferenceSession,
@@ -68,12 +114,17 @@ export function emptyCaches(
 ): Record<string, Tensor> {
   const caches: Record<string, Tensor> = {};
   for (const input of session.inputMetadata) {
-    if (!input.isTensor || !input.name.startsWith("past_key_values.")) continue;
+    if (!input.isTensor || !input.name.startsWith("past_")) continue;
     const dims = input.shape.map((size) => (typeof size === "number" ? size : size === "batch_size" ? batch : length));
     const count = dims.reduce((a, b) => a * b, 1);
     caches[input.name] = new Tensor("float32", new Float32Array(count), dims);
   }
   return caches;
+}
+
+/** What goes in next where an output came out. */
+export function pastName(present: string): string {
+  return present.replace(/^present_/, "past_").replace(/^present\./, "past_key_values.");
 }
 
 /** The largest difference between the logits of `place` among those of a run and those expected after a position. */
@@ -102,36 +153,44 @@ export async function growingDifference(
   ort: Ort,
   session: InferenceSession,
   expected: readonly Float32Array[],
-  { side = "left", count = steps }: { readonly side?: "left" | "right"; readonly count?: number } = {},
+  {
+    side = "left",
+    count = steps,
+    prefix = [],
+  }: { readonly side?: "left" | "right"; readonly count?: number; readonly prefix?: readonly number[] } = {},
 ): Promise<number> {
   const batch = rows.length;
-  const placed = (row: number, values: readonly number[]) => {
-    const padding = new Array<number>(longest - (lengths[row] ?? 0)).fill(0);
+  const prompts = rows.map((ids, row) => [...prefix, ...ids.slice(0, lengths[row])]);
+  const width = prefix.length + longest;
+  const placed = (values: readonly number[]) => {
+    const padding = new Array<number>(width - values.length).fill(0);
     return side === "left" ? [...padding, ...values] : [...values, ...padding];
   };
-  const prompts = rows.map((ids, row) => placed(row, ids.slice(0, lengths[row])));
-  const mask = lengths.map((length, row) => placed(row, new Array<number>(length).fill(1)));
-  const positions = lengths.map((length, row) => placed(row, [...Array(length).keys()]));
+  const mask = prompts.map((prompt) => placed(prompt.map(() => 1)));
   let caches = emptyCaches(ort, session, batch, 0);
   const run = async (ids: readonly (readonly number[])[], at: readonly (readonly number[])[]) => {
     const shape = [batch, ids[0]?.length ?? 0];
-    const results = await session.run({
+    const feeds: Record<string, Tensor> = {
       input_ids: int64(ort, ids.flat(), shape),
       attention_mask: int64(ort, mask.flat(), [batch, mask[0]?.length ?? 0]),
       position_ids: int64(ort, at.flat(), shape),
       ...caches,
-    });
-    const present = Object.entries(results).filter(([name]) => name.startsWith("present."));
-    caches = Object.fromEntries(
-      present.map(([name, tensor]) => [name.replace("present", "past_key_values"), tensor as Tensor]),
-    );
+    };
+    // A model without positions does not ask for them.
+    const taken = Object.entries(feeds).filter(([name]) => session.inputNames.includes(name));
+    const results = await session.run(Object.fromEntries(taken));
+    const present = Object.entries(results).filter(([name]) => name.startsWith("present"));
+    caches = Object.fromEntries(present.map(([name, tensor]) => [pastName(name), tensor as Tensor]));
     return results.logits?.data as Float32Array;
   };
 
   const differences: number[] = [];
-  const prefill = await run(prompts, positions);
+  const prefill = await run(
+    prompts.map(placed),
+    prompts.map((prompt) => placed([...prompt.keys()])),
+  );
   for (const [row, length] of lengths.entries()) {
-    const first = row * longest + (side === "left" ? longest - length : 0);
+    const first = row * width + prefix.length + (side === "left" ? longest - length : 0);
     for (let position = 0; position < length; position++) {
       differences.push(difference(prefill, first + position, expected, row, position));
     }
@@ -141,7 +200,7 @@ export async function growingDifference(
     const at = lengths.map((length) => length + step);
     const logits = await run(
       rows.map((ids, row) => [ids[at[row] ?? 0] ?? 0]),
-      at.map((position) => [position]),
+      at.map((position) => [prefix.length + position]),
     );
     for (const [row, position] of at.entries()) differences.push(difference(logits, row, expected, row, position));
   }

@@ -36,6 +36,12 @@ export const suffixes: { readonly [T in WeightType]: string } = {
   int4: "_q4",
 };
 
+/**
+ * What stands for zero where weights have eight bits: they are stored without sign, since processors without AVX-512 VNNI
+ * saturate sums of products of unsigned with signed bytes.
+ */
+const int8Zero = 128;
+
 /** Inputs that share a scale where weights have four bits. */
 const blockSize = 32;
 
@@ -52,8 +58,8 @@ interface StoredWeight {
   readonly out: number;
   readonly in: number;
   readonly type: Exclude<WeightType, "float32">;
-  /** float16: [out, in] bits. int8: [out, in]. int4: [in, out], two in a byte, the first in its low half. */
-  readonly data: Uint16Array | Int8Array | Uint8Array;
+  /** float16: [out, in] bits. int8: [out, in], above `int8Zero`. int4: [in, out], two in a byte, the first in its low half. */
+  readonly data: Uint16Array | Uint8Array;
   /** int8: [out]. int4: [in / 32, out]. */
   readonly scales: Float32Array;
   /** What it stands for, [out, in]. */
@@ -147,15 +153,20 @@ function toFloat16(name: string, values: Float32Array): Stored {
 
 /** One scale per row, zero at zero. */
 function toInt8(values: Float32Array, out: number, width: number): Stored {
-  const data = new Int8Array(values.length);
+  const data = new Uint8Array(values.length);
+  const rounded = new Float32Array(values.length);
   const scales = new Float32Array(out);
   for (let row = 0; row < out; row++) {
     const part = values.subarray(row * width, (row + 1) * width);
     const scale = Math.fround(part.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0) / 127);
     scales[row] = scale;
-    for (let i = 0; i < width; i++) data[row * width + i] = scale === 0 ? 0 : Math.round((part[i] ?? 0) / scale);
+    for (let i = 0; i < width; i++) {
+      const whole = scale === 0 ? 0 : Math.round((part[i] ?? 0) / scale);
+      data[row * width + i] = whole + int8Zero;
+      rounded[row * width + i] = whole * scale;
+    }
   }
-  return { data, scales, values: Float32Array.from(data, (value, i) => value * (scales[Math.floor(i / width)] ?? 0)) };
+  return { data, scales, values: rounded };
 }
 
 /** One scale per row and 32 inputs. The value farthest from zero is -8, which has no counterpart above zero. */
@@ -224,7 +235,10 @@ const constants: Slot<Value> = { name: "stored weights" };
 
 function constantOf(emit: Emitter, { name, out, in: width, type, data }: StoredWeight): Value {
   const dims = type === "int4" ? [width, out] : [out, width];
-  return emit.kept(constants, name) ?? emit.keep(constants, name, emit.builder.namedConstant(name, data, dims, type));
+  return (
+    emit.kept(constants, name) ??
+    emit.keep(constants, name, emit.builder.namedConstant(name, data, dims, type === "int8" ? "uint8" : type))
+  );
 }
 
 function scalesOf(emit: Emitter, { name: of, out, type, scales }: StoredWeight): Value {
@@ -233,6 +247,10 @@ function scalesOf(emit: Emitter, { name: of, out, type, scales }: StoredWeight):
   return (
     emit.kept(constants, name) ?? emit.keep(constants, name, emit.builder.namedConstant(name, scales, dims, "float32"))
   );
+}
+
+function int8ZeroOf(emit: Emitter): Value {
+  return emit.builder.constant(Uint8Array.of(int8Zero), [], "uint8");
 }
 
 export const weightLowerings: Lowerings = {
@@ -249,7 +267,8 @@ export const weightLowerings: Lowerings = {
       }
       case "int8": {
         const [quantized = "", scale = "", zero = ""] = emit.nodes(3, "DynamicQuantizeLinear", [x]);
-        const sums = emit.node("MatMulInteger", [quantized, emit.transpose(stored, [1, 0]), zero]);
+        const weights = emit.transpose(stored, [1, 0]);
+        const sums = emit.node("MatMulInteger", [quantized, weights, zero, int8ZeroOf(emit)]);
         const scales = emit.node("Mul", [scale, scalesOf(emit, weight)]);
         return { value: emit.node("Mul", [emit.cast(sums, "float32"), scales]) };
       }
@@ -261,6 +280,7 @@ export const weightLowerings: Lowerings = {
     const stored = constantOf(emit, weight);
     if (weight.type === "float16") return { value: rows(emit.cast(stored, "float32")) };
     const scales = emit.node("Unsqueeze", [rows(scalesOf(emit, weight)), emit.builder.int64(-1)]);
-    return { value: emit.node("Mul", [emit.cast(rows(stored), "float32"), scales]) };
+    const whole = emit.node("Sub", [emit.cast(rows(stored), "float32"), emit.builder.float(int8Zero)]);
+    return { value: emit.node("Mul", [whole, scales]) };
   }),
 };

@@ -1,14 +1,20 @@
-// What exported decoders do with caches whose heads come before time, as other runtimes lay them out.
+// What exported decoders do with caches whose heads come before time, as other runtimes lay them out, and their stock
+// attention.
 
 import {
   type Attributes,
+  add,
   apply,
   DataError,
   Dim,
+  defineComposite,
   definePrimitive,
   expectShape,
+  matmul,
+  mul,
   ShapeError,
   shapeText,
+  softmax,
   type Tensor,
 } from "@sisa/core";
 import type { Lowerings } from "../lower.ts";
@@ -90,7 +96,46 @@ export function writeRows(cache: Tensor, update: Tensor, start: Tensor<"int">): 
   return apply(writeRowsOp, { cache, update, start }, {}).value;
 }
 
-export const cacheLowerings: Lowerings = {
+interface AttentionInputs {
+  readonly [name: string]: Tensor;
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+  readonly mask: Tensor;
+}
+
+interface AttentionAttributes extends Attributes {
+  readonly scale: number;
+  readonly isStock: boolean;
+}
+
+const maskedAttentionOp = /* @__PURE__ */ defineComposite<"onnx/attention", AttentionInputs, AttentionAttributes>({
+  name: "onnx/attention",
+  inputs: ["q", "k", "v", "mask"],
+  compose: ({ q, k, v, mask }, { scale }) => ({
+    value: matmul(softmax(add(mul(matmul(q, k, { transposeB: true }), scale), mask)), v),
+  }),
+});
+
+/**
+ * Attention whose mask is given: softmax(scale * q k^T + mask) v
+ *
+ * @param inputs q [B,H,T,D], k [B,H,C,D], v [B,H,C,E]; mask broadcasts to [B,H,T,C] and is added
+ * @param attributes.isStock as one call of ONNX's Attention, which fewer providers have a kernel for
+ * @returns [B,H,T,E]
+ */
+export function maskedAttention(inputs: AttentionInputs, attributes: AttentionAttributes): Tensor {
+  return apply(maskedAttentionOp, inputs, attributes).value;
+}
+
+export const decoderLowerings: Lowerings = {
+  [maskedAttentionOp.name]: lowering(
+    maskedAttentionOp,
+    ({ emit, inputs: { q, k, v, mask }, attributes: { scale } }) => ({
+      value: emit.node("Attention", [q, k, v, mask], { scale: { float: scale } }),
+    }),
+    ({ attributes }) => attributes.isStock !== true,
+  ),
   // The sum of one row is the row, and that of none is zero.
   [lastRowOp.name]: lowering(lastRowOp, ({ emit, inputs: { cache } }) => {
     const { builder } = emit;
