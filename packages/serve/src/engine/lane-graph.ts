@@ -3,6 +3,10 @@
 //
 // A cache of all lanes in one tensor would have to be brought into another order for every product with it; caches of
 // their own are read in place, and a sequence can join or leave without any being moved.
+//
+// What looks at a cache has a row more than there are tokens, which nobody reads: products of one row add in another order
+// than those of several, and a token's result must not depend on how many come with it. Products with weights have one
+// order for any number of rows, where a backend knows the weights when it compiles.
 
 import {
   type AnyTensor,
@@ -14,6 +18,7 @@ import {
   inputTensor,
   type LanguageModel,
   type Node,
+  pad,
   simplify,
   slice,
   type Tensor,
@@ -41,6 +46,7 @@ export function laneGraph(model: LanguageModel, lanes: number, capacity: number)
   const together = { B: lanes, C: capacity };
   const alone = { B: 1, C: capacity };
   const placed = new Map<AnyTensor, Placed>();
+  const padded = new Map<AnyTensor, AnyTensor>();
   const inputs: Record<string, AnyTensor> = {};
 
   for (const [name, tensor] of Object.entries(graph.inputTensors)) {
@@ -85,9 +91,11 @@ export function laneGraph(model: LanguageModel, lanes: number, capacity: number)
   /** The node once for each lane. What it gives stays apart where it is as long as a cache. */
   function byLane(node: Node): Record<string, Placed> {
     const attributes = bindAttributes(node.attributes, alone);
+    const looks = Object.values(node.outputs).some(isPerToken);
     const results = Array.from({ length: lanes }, (_, lane) => {
       const operands = Object.entries(node.inputs).map(([name, tensor]) => {
         const value = placed.get(tensor) ?? tensor;
+        if (looks && isPerToken(tensor)) return [name, partOf(withRow(tensor, value), lane)];
         return [name, hasLanes(tensor) ? partOf(value, lane) : joined(value)];
       });
       return applyOp(node.op, Object.fromEntries(operands), attributes, node.tag);
@@ -95,9 +103,17 @@ export function laneGraph(model: LanguageModel, lanes: number, capacity: number)
     return Object.fromEntries(
       Object.entries(node.outputs).map(([name, tensor]) => {
         const parts = results.flatMap((result) => result[name] ?? []);
-        return [name, isLong(tensor) ? parts : joined(parts)];
+        if (isLong(tensor)) return [name, parts];
+        return [name, isPerToken(tensor) ? slice(joined(parts) as Tensor, { axis: 1, end: "T" }) : joined(parts)];
       }),
     );
+  }
+
+  /** A row of zeros more, once for all that look at a cache with it. */
+  function withRow(tensor: AnyTensor, value: Placed): AnyTensor {
+    const known = padded.get(tensor) ?? pad(joined(value) as Tensor, { axis: 1, after: 1 });
+    padded.set(tensor, known);
+    return known;
   }
 }
 
@@ -108,6 +124,11 @@ function isApart(node: Node, placed: ReadonlyMap<AnyTensor, Placed>): boolean {
 
 function hasLanes({ shape }: TensorSpec): boolean {
   return shape[0]?.text === "B";
+}
+
+/** True for what has a row for every token of a run. */
+function isPerToken({ shape }: TensorSpec): boolean {
+  return shape[0]?.text === "B" && shape[1]?.text === "T";
 }
 
 /** True for what has a row for every token of a sequence. */

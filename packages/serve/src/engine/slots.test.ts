@@ -18,6 +18,7 @@ afterAll(() => backend.close());
 
 describe.each<[string, Parameters<typeof tinyModel>[0]]>([
   ["sisa", { mixers: ["sisa", "sisa"] }],
+  ["sisa with heads by four, which runs of one token are made for", { mixers: ["sisa", "attention"], heads: 4 }],
   ["sisa with an odd number of heads", { mixers: ["sisa"], width: 18, heads: 3, stateWidth: 2 }],
   ["attention", { mixers: ["attention", "attention"] }],
 ])("logits of %s", (_name, change) => {

@@ -61,8 +61,8 @@ export class Slots implements AsyncDisposable {
   readonly #options: SlotsOptions;
   readonly #capacity: number;
   /**
-   * No run computes a single token of a sequence: products of one row add in another order than those of several. The
-   * tokens before it are computed again, with the same result, so that a token's logits have the same bits in any run.
+   * Tokens of a sequence that a run computes at least. Where that is more than are wanted, those before them are computed
+   * again, with the same result.
    */
   readonly #shortest: number;
   readonly #caches: readonly Caches[];
@@ -92,15 +92,14 @@ export class Slots implements AsyncDisposable {
         `serve: the context length must be 2 to the model's maximumLength ${maximumLength}, got ${contextLength}`,
       );
     }
-    if (model.prefix.length > 0) throw new ConfigError("serve: models with meta tokens are not served yet");
     if (model.recurrentKinds.length > 0) {
       throw new ConfigError(
         `serve: layers of kind ${model.recurrentKinds.join(", ")} keep the state of a recurrence, which cannot go back to an earlier token; models with such layers are not served yet`,
       );
     }
     if (model.prefix.length > 0) throw new ConfigError("serve: models with meta tokens are not served yet");
-    // Whole blocks need no filling up.
-    const capacity = Math.ceil(contextLength / fixedLength) * fixedLength;
+    // Whole blocks need no filling up; what looks at a cache has a row more than there are tokens.
+    const capacity = Math.ceil((contextLength + 1) / fixedLength) * fixedLength;
     const specs = Object.entries(model.cacheSpecs(1, capacity));
     const caches = Array.from({ length: slots }, () =>
       Object.fromEntries(specs.map(([name, spec]) => [name, backend.tensor(spec)])),
@@ -266,7 +265,7 @@ export class Slots implements AsyncDisposable {
 
 /** Four numbers in every vector: those with one number for each head and token are the shortest. */
 function shortestRun({ config: { heads } }: LanguageModel): number {
-  return heads % 2 === 0 ? 2 : 4;
+  return heads % 4 === 0 ? 1 : heads % 2 === 0 ? 2 : 4;
 }
 
 function prefixed<T>(prefix: string, entries: { readonly [name: string]: T }): { [name: string]: T } {
