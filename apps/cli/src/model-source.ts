@@ -161,5 +161,6 @@ function withoutText(size: number, message: string): Tokenizer {
   const refuse = (): never => {
     throw new CheckpointError(message);
   };
-  return { size, endOfText: undefined, encode: refuse, decode: refuse, byteLength: refuse, streamDecoder: refuse };
+  const text = { encode: refuse, decode: refuse, byteLength: refuse, tokenBytes: refuse, streamDecoder: refuse };
+  return { size, endOfText: undefined, ...text };
 }

@@ -3,7 +3,7 @@
 import { jsonBytes } from "../json.ts";
 import { byteCharacters } from "./byte-level.ts";
 import { byteStreamDecoder, type TokenContent } from "./byte-stream-decoder.ts";
-import { bytesOfAll, checkId, decodeAll, type StreamDecoder, type Tokenizer } from "./tokenizer.ts";
+import { bytesOf, bytesOfAll, checkId, decodeAll, type StreamDecoder, type Tokenizer } from "./tokenizer.ts";
 
 const endOfTextToken = "<|endoftext|>";
 const endOfTextId = 256;
@@ -33,6 +33,7 @@ export function byteTokenizer(): Tokenizer {
     },
     decode: (ids) => decodeAll(streamDecoder(), ids),
     byteLength: (ids) => bytesOfAll(contentOf, ids),
+    tokenBytes: (id) => bytesOf(contentOf(id)),
     streamDecoder,
   };
 }

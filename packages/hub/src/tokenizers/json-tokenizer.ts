@@ -10,6 +10,7 @@ import { byteStreamDecoder, type TokenContent } from "./byte-stream-decoder.ts";
 import { byteTokenizer } from "./byte-tokenizer.ts";
 import { textDifferenceDecoder } from "./text-difference-decoder.ts";
 import {
+  bytesOf,
   bytesOfAll,
   checkId,
   decodeAll,
@@ -80,6 +81,14 @@ function libraryTokenizer(
     for (const id of list) checkId(id, size);
     return decodeByLibrary(list);
   };
+  const byteFallback = isObject(json.model) && json.model.byte_fallback === true;
+  /** A token alone may lose its space; behind itself it does not. */
+  const addedBytes = (id: number): Uint8Array => {
+    checkId(id, size);
+    const [, byte] = (byteFallback && /^<0x([0-9A-F]{2})>$/.exec(library.id_to_token(id) ?? "")) || [];
+    if (byte !== undefined) return Uint8Array.of(Number.parseInt(byte, 16));
+    return new TextEncoder().encode(decode([id, id]).slice(decode([id]).length));
+  };
   return {
     size,
     endOfText: endOfTextId(library, config),
@@ -88,6 +97,7 @@ function libraryTokenizer(
     decode,
     byteLength: (ids) =>
       contents === undefined ? new TextEncoder().encode(decode(ids)).length : bytesOfAll(contentOf, ids),
+    tokenBytes: (id) => (contents === undefined ? addedBytes(id) : bytesOf(contentOf(id))),
     streamDecoder,
   };
 }

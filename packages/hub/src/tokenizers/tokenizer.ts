@@ -24,6 +24,11 @@ export interface Tokenizer {
   decode(ids: ArrayLike<number>): string;
   /** Bytes of UTF-8 that ids stand for, special tokens spelled out. A token that is part of a character counts its own. */
   byteLength(ids: ArrayLike<number>): number;
+  /**
+   * Bytes of UTF-8 that a token adds to a text, special tokens spelled out; of a part of a character, its own.
+   * @throws DataError for an id that is not below `size`
+   */
+  tokenBytes(id: number): Uint8Array;
   /** Decodes ids one by one. What `push` and then `flush` return, put together, is what `decode` returns. */
   streamDecoder(): StreamDecoder;
 }
@@ -47,11 +52,12 @@ export function decodeAll(decoder: StreamDecoder, ids: ArrayLike<number>): strin
 /** Bytes of ids whose tokens are runs of bytes. */
 export function bytesOfAll(contentOf: (id: number) => TokenContent, ids: ArrayLike<number>): number {
   let bytes = 0;
-  for (let at = 0; at < ids.length; at++) {
-    const content = contentOf(ids[at] ?? -1);
-    bytes += typeof content === "string" ? new TextEncoder().encode(content).length : content.length;
-  }
+  for (let at = 0; at < ids.length; at++) bytes += bytesOf(contentOf(ids[at] ?? -1)).length;
   return bytes;
+}
+
+export function bytesOf(content: TokenContent): Uint8Array {
+  return typeof content === "string" ? new TextEncoder().encode(content) : content.slice();
 }
 
 /** @throws DataError for ids that the tokenizer does not have */

@@ -128,6 +128,17 @@ describe.each(tokenizers)("%s", (name, tokenizer) => {
     }
   });
 
+  it("knows the bytes of each token, of parts of characters too", () => {
+    for (const text of textsFor(name)) {
+      const normal = text.normalize("NFC");
+      const bytes = tokenizer.encode(normal).flatMap((id) => Array.from(tokenizer.tokenBytes(id)));
+      // SentencePiece puts a space in front of a text, and takes it away again.
+      const expected = name === "a SentencePiece BPE" && normal !== "" ? ` ${normal}` : normal;
+      expect(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Uint8Array.from(bytes))).toBe(expected);
+    }
+    expect(() => tokenizer.tokenBytes(tokenizer.size)).toThrow(DataError);
+  });
+
   it("starts anew after a flush", () => {
     const [first = 0] = tokenizer.encode("é");
     const decoder = tokenizer.streamDecoder();

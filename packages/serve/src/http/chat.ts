@@ -110,11 +110,10 @@ function refuseUnsupported(body: ChatRequest): void {
 }
 
 function scored({ token, logprob, top }: TokenScore, tokenizer: Tokenizer) {
-  const entry = (id: number, value: number) => {
-    const text = tokenText(id, tokenizer);
-    // A part of a character has no text of its own to take bytes from.
-    const bytes = text.includes("\ufffd") ? null : Array.from(new TextEncoder().encode(text));
-    return { token: text, logprob: value, bytes };
-  };
+  const entry = (id: number, value: number) => ({
+    token: tokenText(id, tokenizer),
+    logprob: value,
+    bytes: id < tokenizer.size ? Array.from(tokenizer.tokenBytes(id)) : null,
+  });
   return { ...entry(token, logprob), top_logprobs: top.map((other) => entry(other.token, other.logprob)) };
 }

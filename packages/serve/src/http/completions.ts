@@ -151,7 +151,7 @@ class ChoiceWriter {
       token_logprobs: all.map(({ logprob }) => logprob),
       top_logprobs: all.map(({ token, logprob, top }) => {
         if (top === null || logprob === null) return null;
-        // Tokens that are parts of characters may look alike; the likeliest of them is kept.
+        // Where a vocabulary has one text twice, the likelier token is kept.
         const record: Record<string, number> = {};
         for (const entry of [...top, { token, logprob }]) record[textOf(entry.token)] ??= entry.logprob;
         return record;
@@ -178,10 +178,21 @@ function promptText(tokens: readonly number[], tokenizer: Tokenizer): string {
   return tokens.map((id) => (id < tokenizer.size ? decoder.push(id) : "")).join("");
 }
 
-/** A token on its own. Rows that only fill up the vocabulary have no text. */
+/**
+ * A token on its own: its text; `bytes:\xNN...` for a part of a character, `token_id:N` for a row that only fills up the
+ * vocabulary, so that tokens are told apart.
+ */
 export function tokenText(id: number, tokenizer: Tokenizer): string {
-  return id < tokenizer.size ? tokenizer.decode([id]) : "";
+  if (id >= tokenizer.size) return `token_id:${id}`;
+  const bytes = tokenizer.tokenBytes(id);
+  try {
+    return wholeCharacters.decode(bytes);
+  } catch {
+    return `bytes:${Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("")}`;
+  }
 }
+
+const wholeCharacters = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 function joined(parts: readonly ChoicePart[]): ChoicePart {
   const scored = parts.flatMap(({ logprobs }) => logprobs ?? []);

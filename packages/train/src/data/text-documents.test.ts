@@ -11,6 +11,7 @@ const letters: Tokenizer = {
   encode: (text) => Array.from(text, (letter) => letter.charCodeAt(0)),
   decode: (ids) => String.fromCharCode(...Array.from(ids)),
   byteLength: (ids) => ids.length,
+  tokenBytes: (id) => Uint8Array.of(id),
   streamDecoder: () => ({ push: (id) => String.fromCharCode(id), flush: () => "" }),
 };
 

@@ -52,6 +52,7 @@ const tokenizer: Tokenizer = {
     }),
   decode: () => "",
   byteLength: () => 0,
+  tokenBytes: () => new Uint8Array(),
   streamDecoder: () => ({ push: () => "", flush: () => "" }),
 };
 

@@ -14,6 +14,7 @@ const bytes: Tokenizer = {
   encode: (text) => [...new TextEncoder().encode(text)],
   decode: (ids) => new TextDecoder().decode(Uint8Array.from(ids)),
   byteLength: (ids) => ids.length,
+  tokenBytes: (id) => Uint8Array.of(id),
   streamDecoder: () => ({ push: () => "", flush: () => "" }),
 };
 
