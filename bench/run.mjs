@@ -26,7 +26,9 @@ if (!names.includes(name)) {
     conditions: ["@sisa/source"],
     external: ["onnxruntime-node", "onnxruntime-web", "node-llama-cpp", "koffi", "webgpu"],
     // Packages that are not modules of ECMAScript ask for those of Node in the old way.
-    banner: { js: 'import { createRequire as requireFrom } from "node:module"; const require = requireFrom(import.meta.url);' },
+    banner: {
+      js: 'import { createRequire as requireFrom } from "node:module"; const require = requireFrom(import.meta.url);',
+    },
     sourcemap: "inline",
     logLevel: "warning",
   });
