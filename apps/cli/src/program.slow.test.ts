@@ -5,6 +5,9 @@ import { mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { initialize, languageModel } from "@sisa/core";
+import { byteTokenizer } from "@sisa/hub";
+import { saveModel } from "@sisa/hub/node";
 import { build } from "esbuild";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { temporaryFolder, tinyConfig, tinyText } from "./testing.ts";
@@ -60,13 +63,14 @@ function endOf(child: ChildProcess): Promise<Ended> {
   return once(child, "close").then(([code]) => ({ code, ...written }));
 }
 
-/** Resolves once the process has written a text to the standard error. */
-function hasSaid(child: ChildProcess, text: string): Promise<void> {
-  return new Promise((resolve, reject) => {
+/** Resolves once the process has written something to a stream, with what was found. */
+function hasSaid(child: ChildProcess, text: string | RegExp, stream: "stdout" | "stderr" = "stderr") {
+  return new Promise<RegExpMatchArray>((resolve, reject) => {
     let seen = "";
-    child.stderr?.on("data", (part) => {
+    child[stream]?.on("data", (part) => {
       seen += part;
-      if (seen.includes(text)) resolve();
+      const found = typeof text === "string" ? (seen.includes(text) ? [text] : null) : seen.match(text);
+      if (found) resolve(found);
     });
     child.on("close", () => reject(new Error(`expected "${text}", got:\n${seen}`)));
   });
@@ -119,6 +123,50 @@ describe("the sisa program", () => {
     );
     expect((await readdir(checkpoints)).sort()).toEqual(before);
     expect((await start(["generate", "runs/full", "Once", "--max-tokens", "3"]).ended).code).toBe(0);
+  });
+
+  it.each(["SIGTERM", "SIGINT"] as const)("serves until %s, and finishes what was begun", async (signal) => {
+    const config = {
+      mixers: ["sisa"],
+      vocabularySize: 257,
+      width: 16,
+      heads: 2,
+      feedForwardWidth: 16,
+      stateWidth: 4,
+      form: "exact" as const,
+      maximumLength: 4096,
+      ropeBase: 1e4,
+      normEpsilon: 1e-6,
+    };
+    const parameters = initialize(languageModel(config), 1);
+    await saveModel(join(folder, "served"), { config, parameters, tokenizer: byteTokenizer() });
+    const { child, ended } = start(["serve", "served", "--port", "0", "--shutdown-timeout", "300"]);
+    const [, url] = await hasSaid(child, /serving .* at (\S+)\n/, "stdout");
+    const post = (body: object) =>
+      fetch(`${url}/v1/completions`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ prompt: "Once", ignore_eos: true, ...body }),
+      });
+
+    const stream = await post({ max_tokens: 1000, stream: true });
+    const reader = stream.body?.pipeThrough(new TextDecoderStream()).getReader();
+    let text = (await reader?.read())?.value ?? "";
+    child.kill(signal);
+    await expect.poll(async () => (await fetch(`${url}/ready`)).status).toBe(503);
+    const refused = await post({ max_tokens: 1 });
+    expect(refused.status).toBe(503);
+    expect(await refused.json()).toMatchObject({ error: { code: "shutting_down" } });
+    expect(child.exitCode).toBe(null);
+
+    for (let part = await reader?.read(); part && !part.done; part = await reader?.read()) text += part.value;
+    expect(text.includes(`"finish_reason":"length"`)).toBe(true);
+    expect(text.endsWith("data: [DONE]\n\n")).toBe(true);
+    const { code, stderr } = await ended;
+    expect(code).toBe(0);
+    expect(child.signalCode).toBe(null);
+    expect(stderr).toContain(`${signal}: taking no more requests`);
+    await expect(fetch(`${url}/health`)).rejects.toThrow();
   });
 
   it("is quiet where nobody reads on, as in `sisa --help | head`", async () => {
