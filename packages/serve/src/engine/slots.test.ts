@@ -21,6 +21,9 @@ describe.each<[string, Parameters<typeof tinyModel>[0]]>([
   ["sisa with heads by four, which runs of one token are made for", { mixers: ["sisa", "attention"], heads: 4 }],
   ["sisa with an odd number of heads", { mixers: ["sisa"], width: 18, heads: 3, stateWidth: 2 }],
   ["attention", { mixers: ["attention", "attention"] }],
+  ["FoX", { mixers: ["fox"], mixerSettings: { fox: { kind: "attention", positions: "none", forget: true } } }],
+  ["ALiBi", { mixers: ["alibi"], heads: 4, mixerSettings: { alibi: { kind: "attention", positions: "alibi" } } }],
+  ["attention in windows", { mixers: ["near"], heads: 4, mixerSettings: { near: { kind: "attention", window: 40 } } }],
 ])("logits of %s", (_name, change) => {
   const own = tinyModel(change);
   const V = own.model.config.vocabularySize;
@@ -125,7 +128,7 @@ test("refuses sizes that cannot be", async () => {
   await expect(refused({ metaTokens: 2 })).rejects.toThrow("models with meta tokens are not served yet");
   const mixerSettings = { recurrent: { kind: "mamba2", headWidth: 8 } } as const;
   await expect(refused({ mixers: ["recurrent", "attention"], mixerSettings })).rejects.toThrow(
-    "layers of kind mamba2 keep the state",
+    "layers of kind mamba2 keep a state",
   );
   await expect(Slots.create({ ...own, backend, slots: 1, contextLength: 65 })).rejects.toThrow(
     "the context length must be 2 to the model's maximumLength 64, got 65",

@@ -94,7 +94,7 @@ export class Slots implements AsyncDisposable {
     }
     if (model.recurrentKinds.length > 0) {
       throw new ConfigError(
-        `serve: layers of kind ${model.recurrentKinds.join(", ")} keep the state of a recurrence, which cannot go back to an earlier token; models with such layers are not served yet`,
+        `serve: layers of kind ${model.recurrentKinds.join(", ")} keep a state in place of every token, which cannot go back to an earlier one; models with such layers are not served yet`,
       );
     }
     if (model.prefix.length > 0) throw new ConfigError("serve: models with meta tokens are not served yet");

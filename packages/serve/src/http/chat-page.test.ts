@@ -16,7 +16,6 @@ const desktop = { width: 1280, height: 800 };
 const phone = { width: 390, height: 844 };
 type Opened = Awaited<ReturnType<typeof openPage>>["page"];
 
-const statusOf = (page: Opened) => page.$eval("#status", (element) => element.textContent);
 const entriesOf = (page: Opened) =>
   page.$$eval("article", (articles) => articles.map(({ className, textContent }) => [className, textContent]));
 const untilStatus = (page: Opened, pattern: string) =>
