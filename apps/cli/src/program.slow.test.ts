@@ -65,7 +65,7 @@ function endOf(child: ChildProcess): Promise<Ended> {
 
 /** Resolves once the process has written something to a stream, with what was found. */
 function hasSaid(child: ChildProcess, text: string | RegExp, stream: "stdout" | "stderr" = "stderr") {
-  return new Promise<RegExpMatchArray>((resolve, reject) => {
+  return new Promise<readonly string[]>((resolve, reject) => {
     let seen = "";
     child[stream]?.on("data", (part) => {
       seen += part;

@@ -54,10 +54,11 @@ export class Answers {
     this.#admission = engine.admit(choices);
     try {
       const each = requests();
-      const combined = AbortSignal.any([signal, this.#stopping.signal]);
+      // A signal each: Node warns of a leak where many listen to one.
+      const combined = () => AbortSignal.any([signal, this.#stopping.signal]);
       this.generations = each.flatMap((request) =>
         Array.from({ length: perPrompt }, (_, sample) =>
-          this.#admission.submit({ ...request, seed: (request.seed ?? 0) + sample, signal: combined }),
+          this.#admission.submit({ ...request, seed: (request.seed ?? 0) + sample, signal: combined() }),
         ),
       );
       this.promptTokens = each.reduce((sum, { tokens }) => sum + tokens.length, 0);
