@@ -4,7 +4,7 @@
 
 import { parseArgs } from "node:util";
 import { type Family, initialize, languageModel, type PresetSize, preset, RandomStream } from "@sisa/core";
-import { byteTokenizer } from "@sisa/hub";
+import type { Tokenizer } from "@sisa/hub";
 import { onnxruntime } from "@sisa/onnx";
 import { serve } from "@sisa/serve/node";
 import { load, rounded, table } from "./support/statistics.ts";
@@ -34,10 +34,21 @@ interface Timing {
 
 const config = preset(values.family as Family, values.size as PresetSize);
 const parameters = initialize(languageModel(config), 1);
+/** Every token is a word of its own, so that a client sees each of them come. Prompts are ids. */
+const word = (id: number) => ` ${id.toString(36)}`;
+const textOf = (ids: ArrayLike<number>) => Array.from(ids, word).join("");
+const tokenizer: Tokenizer = {
+  size: config.vocabularySize,
+  endOfText: undefined,
+  encode: () => [],
+  decode: textOf,
+  byteLength: (ids) => textOf(ids).length,
+  tokenBytes: (id) => new TextEncoder().encode(word(id)),
+  streamDecoder: () => ({ push: word, flush: () => "" }),
+};
 const backend = await onnxruntime();
 const server = await serve(
-  // The tokenizer knows fewer tokens than the model has; prompts are ids, and texts are not looked at.
-  { model: languageModel(config), parameters, tokenizer: byteTokenizer(), generationConfig: {}, assets: {} },
+  { model: languageModel(config), parameters, tokenizer, generationConfig: {}, assets: {} },
   { backend, port: 0, slots: Number(values.slots) },
 );
 
@@ -48,7 +59,7 @@ const tokens = (count: number) => Array.from({ length: count }, () => random.bel
 /** One streamed request, timed where a client sees its parts. */
 async function ask(prompt: readonly number[], count = answerTokens): Promise<Timing> {
   const startMs = performance.now();
-  const body = { prompt, max_tokens: count, temperature: 0, ignore_eos: true, stream: true, logprobs: 0 };
+  const body = { prompt, max_tokens: count, temperature: 0, ignore_eos: true, stream: true };
   const response = await fetch(`${server.url}/v1/completions`, {
     method: "POST",
     headers: { "content-type": "application/json" },
@@ -66,7 +77,9 @@ async function ask(prompt: readonly number[], count = answerTokens): Promise<Tim
       if (!frame.startsWith("data: {")) continue;
       const { choices, usage } = JSON.parse(frame.slice(6));
       if (usage) cachedTokens = usage.prompt_tokens_details.cached_tokens;
-      for (const _ of choices[0]?.logprobs?.tokens ?? []) arrivals.push(performance.now());
+      // Tokens that come together come in one frame.
+      const words = (choices[0]?.text ?? "").split(" ").length - 1;
+      for (let index = 0; index < words; index++) arrivals.push(performance.now());
     }
   }
   if (arrivals.length !== count) throw new Error(`expected ${count} tokens, got ${arrivals.length}`);
