@@ -1,5 +1,5 @@
 // The server as people start it: from the shell, until a signal.
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { initialize, languageModel, preset } from "@sisa/core";
@@ -82,6 +82,17 @@ it("takes its key from the environment, and a template from a file", async () =>
   );
   expect(code).toBe(0);
   expect(stderr + stdout).not.toContain(key);
+});
+
+it("knows the options that the image and the manifests start it with", async () => {
+  const { stdout } = await run(folder, ["serve", "--help"]);
+  for (const file of ["Dockerfile", "kubernetes.yaml"]) {
+    const text = await readFile(new URL(`../../../../deploy/${file}`, import.meta.url), "utf8");
+    const words: string[] = JSON.parse(/(?:args:|^CMD) (\["serve".*\])$/m.exec(text)?.[1] ?? "[]");
+    const flags = words.filter((word) => word.startsWith("--"));
+    expect(flags).toContain("--host");
+    for (const flag of flags) expect(stdout).toContain(`${flag} <`);
+  }
 });
 
 it.each<[string, string[], string, number]>([
