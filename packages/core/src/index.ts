@@ -2,6 +2,7 @@
 
 export * from "./autodiff/value-and-grad.ts";
 export * from "./backend.ts";
+export * from "./device-tensor.ts";
 export * from "./dim.ts";
 export {
   allocate,

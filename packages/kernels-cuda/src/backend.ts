@@ -3,9 +3,11 @@
 import {
   allocate,
   type Backend,
+  BlockTensor,
   bytesOf,
   type CompileOptions,
   checkConstants,
+  checkData,
   checkState,
   DataError,
   type DeviceTensor,
@@ -26,7 +28,7 @@ import {
 } from "@sisa/core";
 import { Device, openDriver } from "./device/device.ts";
 import type { DeviceInfo } from "./device/driver.ts";
-import { Block, CudaTensor } from "./device-tensor.ts";
+import { Block, type CudaTensor } from "./device-tensor.ts";
 import { CudaExecutable, type ExecutableHost } from "./executable.ts";
 import { fuse } from "./fusion/fuse.ts";
 import { loweringOf } from "./lowerings/index.ts";
@@ -161,9 +163,9 @@ class Backed implements CudaBackend, ExecutableHost {
 
   tensor(spec: TensorSpec, data?: TypedArray): DeviceTensor {
     this.checkOpen();
-    const tensor = new CudaTensor(this, spec, this.allocate(spec), true);
+    const tensor = new BlockTensor(this, spec, this.allocate(spec), true);
     try {
-      if (data) tensor.write(data);
+      if (data) this.write(tensor, data);
       else this.#zero(tensor.block);
     } catch (error) {
       tensor.dispose();
@@ -184,21 +186,22 @@ class Backed implements CudaBackend, ExecutableHost {
   }
 
   copy(source: Block, target: Block): void {
+    target.error = source.error;
     if (source.bytes === 0) return;
     this.device.driver.call("cuMemcpyDtoDAsync", target.address, source.address, source.bytes, this.device.stream);
   }
 
-  upload(block: Block, data: TypedArray): void {
-    this.checkOpen();
-    this.device.write(block.address, data);
-  }
-
   write(tensor: DeviceTensor, data: TypedArray): void {
     this.checkOpen();
-    this.own(tensor).write(data);
+    const own = this.own(tensor);
+    checkData(own.spec, data, bytesOfSpec(own.spec) / data.BYTES_PER_ELEMENT);
+    const block = own.exclusive();
+    const truth = own.spec.dtype === "bool" ? Uint8Array.from(data, (value) => (value ? 1 : 0)) : data;
+    this.device.write(block.address, truth);
+    block.error = undefined;
   }
 
-  async read(block: Block): Promise<Uint8Array> {
+  async read({ dtype }: TensorSpec, block: Block): Promise<TypedArray> {
     this.checkOpen();
     const [bytes, fault] = await this.device.read([
       { address: block.address, bytes: block.bytes },
@@ -207,7 +210,10 @@ class Backed implements CudaBackend, ExecutableHost {
     const [number = 0, value = 0] = new Int32Array(fault?.buffer ?? new ArrayBuffer(8));
     if (number !== 0) this.#spread(number, value);
     if (block.error) throw block.error;
-    return bytes ?? new Uint8Array();
+    const empty = allocate(dtype, 0);
+    if (bytes === undefined) return empty;
+    const result = empty.constructor as new (buffer: ArrayBufferLike, offset: number, length: number) => TypedArray;
+    return new result(bytes.buffer, bytes.byteOffset, bytes.byteLength / empty.BYTES_PER_ELEMENT);
   }
 
   /** Makes everything that the failed run wrote unreadable, so that no later read takes it for a result. */
@@ -225,7 +231,7 @@ class Backed implements CudaBackend, ExecutableHost {
   }
 
   own(tensor: DeviceTensor): CudaTensor {
-    if (tensor instanceof CudaTensor && tensor.isOf(this)) return tensor;
+    if (BlockTensor.isOf(tensor, this)) return tensor;
     throw new GraphError("cuda: the tensor belongs to another backend; make it with this backend's tensor()");
   }
 

@@ -1,6 +1,7 @@
 // A compiled graph: decides for each run which memory it reads and writes, and enqueues it.
 
 import {
+  BlockTensor,
   boundSymbols,
   checkInputs,
   type DeviceTensor,
@@ -12,7 +13,7 @@ import {
   type GraphOutputs,
 } from "@sisa/core";
 import type { Device } from "./device/device.ts";
-import { type Block, CudaTensor, type TensorHost } from "./device-tensor.ts";
+import type { Block, CudaTensor, TensorHost } from "./device-tensor.ts";
 import { Launcher } from "./launcher.ts";
 import type { Plan } from "./plan.ts";
 
@@ -75,7 +76,7 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
       }
     }
     const stateInputs = new Set(state.map(([input]) => input));
-    const stateBlocks = new Set([...stateInputs].map((name) => tensorOf.get(name)?.exclusive(true)));
+    const stateBlocks = new Set([...stateInputs].map((name) => tensorOf.get(name)?.exclusive(host.copy.bind(host))));
     const copies: Block[] = [];
     const addresses: number[] = [];
     let failure = undefined as Block["error"];
@@ -102,7 +103,7 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
       storage.address = output.block.address;
       addresses.push(output.block.address);
       written.push(output.block);
-      output.view = new CudaTensor(host, spec, output.block, false);
+      output.view = new BlockTensor(host, spec, output.block, false);
       results.set(name, output.view);
     }
     for (const [input, output] of state) {

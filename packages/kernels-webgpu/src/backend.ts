@@ -2,6 +2,7 @@
 
 import {
   type Backend,
+  BlockTensor,
   type CompileOptions,
   checkConstants,
   checkData,
@@ -20,7 +21,7 @@ import {
 } from "@sisa/core";
 import { BufferPool } from "./buffers.ts";
 import { type DeviceOptions, mapRead, messageOf, type OpenDevice, openDevice, usage } from "./device.ts";
-import { Block, WebgpuTensor } from "./device-tensor.ts";
+import { Block, type WebgpuTensor } from "./device-tensor.ts";
 import { countOf, fromDevice, storageBytes, storageType, toDevice } from "./element-type.ts";
 import { OutOfMemoryError } from "./errors.ts";
 import { type ExecutableHost, WebgpuExecutable } from "./executable.ts";
@@ -126,13 +127,13 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
       encoder.clearBuffer(block.buffer);
       this.device.queue.submit([encoder.finish()]);
     }
-    return new WebgpuTensor(this, spec, block, true);
+    return new BlockTensor(this, spec, block, true);
   }
 
   allocate(spec: TensorSpec): Block {
     const text = specText(spec);
     const type = storageType(spec.dtype, this.#open.features.has("shader-f16"), text);
-    return new Block(this.take(countOf(spec) * storageBytes(type), text), ({ buffer }) => this.release(buffer));
+    return new Block(this.take(countOf(spec) * storageBytes(type), text), (buffer) => this.release(buffer));
   }
 
   take(bytes: number, what: string): GPUBuffer {
@@ -159,11 +160,11 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
   }
 
   own(tensor: DeviceTensor): WebgpuTensor {
-    if (tensor instanceof WebgpuTensor && tensor.isOf(this)) return tensor;
+    if (BlockTensor.isOf(tensor, this)) return tensor;
     throw new GraphError("webgpu: the tensor belongs to another backend; make it with this backend's tensor()");
   }
 
-  async readBlock(spec: TensorSpec, block: Block): Promise<TypedArray> {
+  async read(spec: TensorSpec, block: Block): Promise<TypedArray> {
     this.checkOpen();
     const type = storageType(spec.dtype, true, "read");
     const bytes = Math.ceil((countOf(spec) * storageBytes(type)) / 4) * 4;

@@ -1,6 +1,7 @@
 // A compiled graph: decides for each run which buffers it reads and writes, and submits it as one list of commands.
 
 import {
+  BlockTensor,
   boundSymbols,
   checkInputs,
   type DeviceTensor,
@@ -12,7 +13,7 @@ import {
   type GraphOutputs,
   type TensorSpec,
 } from "@sisa/core";
-import { type Block, type TensorHost, WebgpuTensor } from "./device-tensor.ts";
+import type { Block, TensorHost, WebgpuTensor } from "./device-tensor.ts";
 import type { Pipelines } from "./pipelines.ts";
 import { planBuffers } from "./plan.ts";
 import type { Kernel, Program, Value } from "./program.ts";
@@ -140,7 +141,7 @@ export class WebgpuExecutable<I extends GraphInputs, O extends GraphOutputs> imp
         state.advance(block);
         return [output.name, state] as const;
       }
-      output.view = new WebgpuTensor(host, output.spec, block, false);
+      output.view = new BlockTensor(host, output.spec, block, false);
       return [output.name, output.view] as const;
     });
     return Object.fromEntries(results) as unknown as { readonly [N in keyof O]: DeviceTensor };

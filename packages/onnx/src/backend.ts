@@ -2,6 +2,7 @@
 
 import {
   type Backend,
+  BlockTensor,
   type CompileOptions,
   checkData,
   type DeviceTensor,
@@ -16,7 +17,7 @@ import {
   type TensorSpec,
   type TypedArray,
 } from "@sisa/core";
-import { Block, OnnxTensor } from "./device-tensor.ts";
+import { Block, type OnnxTensor } from "./device-tensor.ts";
 import { type ExecutableHost, inputName, OnnxExecutable, outputName } from "./executable.ts";
 import { type Lowerings, lower } from "./lower.ts";
 import { Queue } from "./queue.ts";
@@ -111,7 +112,7 @@ class OnnxruntimeBackend implements Backend, ExecutableHost {
 
   tensor(spec: TensorSpec, data?: TypedArray): DeviceTensor {
     this.checkOpen();
-    const tensor = new OnnxTensor(this, spec, this.allocate(spec), true);
+    const tensor = new BlockTensor(this, spec, this.allocate(spec), true);
     if (data) this.write(tensor, data);
     return tensor;
   }
@@ -143,7 +144,7 @@ class OnnxruntimeBackend implements Backend, ExecutableHost {
   }
 
   own(tensor: DeviceTensor): OnnxTensor {
-    if (tensor instanceof OnnxTensor && tensor.isOf(this)) return tensor;
+    if (BlockTensor.isOf(tensor, this)) return tensor;
     throw new GraphError("onnxruntime: the tensor belongs to another backend; make it with this backend's tensor()");
   }
 
@@ -151,8 +152,11 @@ class OnnxruntimeBackend implements Backend, ExecutableHost {
     this.#queue.add(task);
   }
 
-  async afterQueue<T>(action: () => T): Promise<T> {
-    return this.#queue.add(async () => action());
+  async read(_spec: TensorSpec, block: Block): Promise<TypedArray> {
+    return await this.#queue.add(async () => {
+      if (block.error) throw block.error;
+      return block.data.slice();
+    });
   }
 
   memory(): { readonly deviceBytes: number } {

@@ -1,6 +1,7 @@
 // A compiled graph: decides for each run which memory it reads and writes, and enqueues it.
 
 import {
+  BlockTensor,
   boundSymbols,
   checkState,
   DeviceError,
@@ -14,7 +15,7 @@ import {
   type SisaError,
   type TensorSpec,
 } from "@sisa/core";
-import { type Block, OnnxTensor, type TensorHost } from "./device-tensor.ts";
+import type { Block, OnnxTensor, TensorHost } from "./device-tensor.ts";
 import { messageOf, type Session } from "./runtime.ts";
 
 export interface ExecutableHost extends TensorHost {
@@ -103,7 +104,7 @@ export class OnnxExecutable<I extends GraphInputs, O extends GraphOutputs> imple
       const block = state ? this.#nextBlock(output, state, feeds) : this.#outputBlock(output, spec);
       fetches[outputName(output.name)] = block;
       if (state) return [output.name, state] as const;
-      output.view = new OnnxTensor(host, spec, block, false);
+      output.view = new BlockTensor(host, spec, block, false);
       return [output.name, output.view] as const;
     });
     for (const output of this.#outputs) {
