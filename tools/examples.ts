@@ -30,19 +30,23 @@ export function codeBlocks(markdown: string): CodeBlock[] {
   }));
 }
 
-/** An empty folder beside the packages, from which a program finds what they depend on. */
-export async function exampleFolder(): Promise<AsyncDisposable & { readonly path: string }> {
-  const cache = path.join(command, "node_modules/.cache");
+/** An empty folder inside a package, from which a program finds what the package depends on. */
+export async function exampleFolder(inside = command): Promise<AsyncDisposable & { readonly path: string }> {
+  const cache = path.join(inside, "node_modules/.cache");
   await mkdir(cache, { recursive: true });
   const folder = await mkdtemp(path.join(cache, "example-"));
   return { path: folder, [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }) };
 }
 
 /** Runs TypeScript as a program in a folder of `exampleFolder`, on sources. Returns what it printed. */
-export async function runExample(code: string, folder: string): Promise<string> {
+export async function runExample(
+  code: string,
+  folder: string,
+  env: Readonly<Record<string, string>> = {},
+): Promise<string> {
   const program = path.join(folder, "example.mjs");
   await build({
-    stdin: { contents: code, loader: "ts", resolveDir: command },
+    stdin: { contents: code, loader: "ts", resolveDir: folder },
     outfile: program,
     bundle: true,
     format: "esm",
@@ -56,6 +60,9 @@ export async function runExample(code: string, folder: string): Promise<string> 
     banner: { js: 'import { createRequire } from "node:module"; const require = createRequire(process.execPath);' },
     logLevel: "silent",
   });
-  const { stdout } = await promisify(execFile)(process.execPath, [program], { cwd: folder });
+  const { stdout } = await promisify(execFile)(process.execPath, [program], {
+    cwd: folder,
+    env: { ...process.env, ...env },
+  });
   return stdout;
 }

@@ -17,7 +17,7 @@ describe.each(publicPackages().map((found) => ({ name: found.manifest.name, foun
       type: "module",
       sideEffects: false,
       engines: { node: ">=20.19" },
-      files: ["dist"],
+      files: ["CHANGELOG.md", "dist"],
       publishConfig: { access: "public" },
       scripts: { build: "tsup" },
     });

@@ -1,8 +1,9 @@
-// Releases all packages with their common version: `pnpm release`. With --dry-run everything but that: build, checks, and all
+// Releases all packages with their common version: `pnpm release`. With --dry-run everything but that: the checks, and all
 // packages published to a registry on this machine and installed from there in fresh projects.
 import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import path from "node:path";
-import { root } from "./run.mjs";
+import { environment, root } from "./run.mjs";
 
 const dryRun = process.argv.includes("--dry-run");
 const installed = (/** @type {string} */ file) => path.join(root, "node_modules", file);
@@ -13,15 +14,19 @@ const installed = (/** @type {string} */ file) => path.join(root, "node_modules"
  * @param {Readonly<Record<string, string>>} [env]
  */
 function run(words, env = {}) {
-  const options = { cwd: root, stdio: /** @type {const} */ ("inherit"), env: { ...process.env, ...env } };
+  const options = { cwd: root, stdio: /** @type {const} */ ("inherit"), env: { ...environment(), ...env } };
   const { status } = spawnSync(process.execPath, words, options);
   if (status !== 0) process.exit(status ?? 1);
 }
 
 if (dryRun) {
   run([path.join(root, "tools/test.mjs"), "--check"]);
-  run([installed("vitest/vitest.mjs"), "run", "packages/release-testing"]);
-  process.stdout.write("Dry run: nothing was published but to a registry on this machine, which is gone again.\n");
+  run([installed("vitest/vitest.mjs"), "run", "tools/release.test.ts", "packages/release-testing"]);
+  const { version } = JSON.parse(readFileSync(path.join(root, "packages/core/package.json"), "utf8"));
+  process.stdout.write(
+    `Dry run of ${version}: all packages were published to a registry on this machine, installed from there and used.\n` +
+      `It is gone again; \`pnpm release\` publishes in earnest, and tags each package NAME@${version}.\n`,
+  );
 } else {
   const { stdout } = spawnSync("git", ["status", "--porcelain"], { cwd: root, encoding: "utf8" });
   if (stdout !== "") {

@@ -79,9 +79,14 @@ function install() {
   return code;
 }
 
+/** The environment with the workspace's programs first: turbo and changesets start the package manager by name. */
+export function environment() {
+  const bin = path.join(root, "node_modules", ".bin");
+  return { ...process.env, PATH: `${bin}${path.delimiter}${process.env.PATH ?? ""}` };
+}
+
 /** Builds every package that changed. Returns the exit code. */
 export function build() {
-  const bin = path.join(root, "node_modules", ".bin");
   const turbo = path.join(root, "node_modules", "turbo", "bin", "turbo");
   return runToEnd(
     process.execPath,
@@ -89,9 +94,7 @@ export function build() {
     {
       stdio: ["inherit", "pipe", "pipe"],
       env: {
-        ...process.env,
-        // turbo starts the package manager by name.
-        PATH: `${bin}${path.delimiter}${process.env.PATH ?? ""}`,
+        ...environment(),
         DO_NOT_TRACK: "1",
         TURBO_TELEMETRY_DISABLED: "1",
         TURBO_NO_UPDATE_NOTIFIER: "1",

@@ -17,6 +17,7 @@ import {
 } from "@sisa/core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type WebgpuBackend, webgpu } from "./backend.ts";
+import type { DeviceLimits } from "./device.ts";
 import { OutOfMemoryError } from "./errors.ts";
 import { lower } from "./lower.ts";
 
@@ -90,7 +91,7 @@ test("SISA attention runs on its own kernels, and no array of theirs has T x T e
       maxStorageBuffersPerShaderStage: 10,
       maxComputeWorkgroupStorageSize: 16384,
       maxComputeWorkgroupsPerDimension: 65535,
-    } as GPUSupportedLimits,
+    } as DeviceLimits,
   };
   const { kernels } = lower(graph as never, { device, state: [] });
   const labels = kernels.map(({ label }) => label);
@@ -107,7 +108,7 @@ test("elementwise operations become one kernel", () => {
   const device = {
     features: new Set<never>(),
     subgroupSize: { minimum: 0, maximum: 0 },
-    limits: { maxStorageBuffersPerShaderStage: 8, maxComputeWorkgroupsPerDimension: 65535 } as GPUSupportedLimits,
+    limits: { maxStorageBuffersPerShaderStage: 8, maxComputeWorkgroupsPerDimension: 65535 } as DeviceLimits,
   };
   const { kernels } = lower(graph as never, { device, state: [] });
   expect(kernels.map(({ code }) => code)).toMatchInlineSnapshot(`

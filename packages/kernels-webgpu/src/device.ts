@@ -34,10 +34,13 @@ export interface DeviceOptions {
   readonly without?: readonly Feature[];
 }
 
+/** Limits by their names in the WebGPU specification, whose own types are not everywhere. */
+export type DeviceLimits = { readonly [name in (typeof raisedLimits)[number]]: number };
+
 /** What kernels choose their variants by. */
 export interface Capabilities {
   readonly features: ReadonlySet<Feature>;
-  readonly limits: GPUSupportedLimits;
+  readonly limits: DeviceLimits;
   /** Lanes of a subgroup, from and to; both 0 without the feature. */
   readonly subgroupSize: { readonly minimum: number; readonly maximum: number };
 }

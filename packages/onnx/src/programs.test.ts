@@ -1,7 +1,7 @@
 // Programs as a user runs them: in a process of their own, which must end by itself.
 
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { build } from "esbuild";
@@ -51,13 +51,4 @@ test("a program ends though its backend is left open", async () => {
     console.log(String(await value.read()));
   `);
   expect(output.trim()).toBe("1,1");
-});
-
-test("the README's first program runs as printed", async () => {
-  const readme = await readFile(join(root, "README.md"), "utf8");
-  const [, program = ""] = /```ts\n([\s\S]*?)```/.exec(readme) ?? [];
-  expect(program).toContain("valueAndGrad");
-  const output = await outputOf(program);
-  expect(output).toContain("0.2394");
-  expect(output).toMatch(/Float32Array\(32\)/);
 });
