@@ -27,8 +27,11 @@ describe.each(publicPackages().map((found) => ({ name: found.manifest.name, foun
     const published: Record<string, Record<string, string>> = {};
     for (const [entry, conditions] of Object.entries(manifest.exports ?? {})) {
       if (typeof conditions === "string") throw new Error(`${entry}: expected conditions, got "${conditions}"`);
-      const order = ["@sisa/source", "types", "browser", "default"];
+      // An entry for Node has nothing for bundlers for browsers, which then say so.
+      const last = entry === "./node" ? "node" : "default";
+      const order = ["@sisa/source", "types", "browser", last];
       expect(Object.keys(conditions)).toEqual(order.filter((condition) => condition in conditions));
+      expect(conditions).toMatchObject({ types: expect.any(String), [last]: expect.any(String) });
       const { "@sisa/source": source, ...rest } = conditions;
       expect(source).toMatch(/^\.\/src\/.+\.ts$/);
       published[entry] = rest;

@@ -45,7 +45,7 @@ const names = Object.keys(specs);
 const gradients = Object.fromEntries(names.map((name) => [`grad.${name}`, specs[name] ?? f32()]));
 const descent = trace({ ...specs, ...gradients } as GraphInputs, (tensors) =>
   Object.fromEntries(
-    names.map((name) => [name, sub(tensors[name] as Tensor, mul(tensors[`grad.${name}`] as Tensor, 0.02))]),
+    names.map((name) => [name, sub(tensors[name] as Tensor, mul(tensors[`grad.${name}`] as Tensor, 0.2))]),
   ),
 );
 
@@ -55,7 +55,7 @@ async function train(
 ): Promise<{ readonly losses: readonly number[]; readonly deviceBytes: readonly number[] }> {
   const differentiate = await backend.compile(valueAndGrad(model.lossGraph(), { wrt: names }).bind({ B: 8 }));
   const descend = await backend.compile(descent, { state: Object.fromEntries(names.map((name) => [name, name])) });
-  const numbers = new RandomStream(1, "data").normal(32, { deviation: 1 });
+  const numbers = new RandomStream(1, "data").normal(32, { deviation: 0.4 });
   const x = backend.tensor(f32(8, 4), numbers);
   const target = backend.tensor(
     f32(8, 1),

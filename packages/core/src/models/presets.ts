@@ -26,10 +26,10 @@ const transformerSizes = {
 } as const satisfies Record<PresetSize, TransformerSizes>;
 
 /** Names of all sizes, smallest first. */
-export const presetSizes: readonly PresetSize[] = Object.keys(transformerSizes) as PresetSize[];
+export const presetSizes: readonly PresetSize[] = /* @__PURE__ */ Object.keys(transformerSizes) as PresetSize[];
 
 /** Names of all families, SISA first. */
-export const presetFamilies: readonly Family[] = Object.keys(families) as Family[];
+export const presetFamilies: readonly Family[] = /* @__PURE__ */ Object.keys(families) as Family[];
 
 /** Layers that the paper gives its state space models, all with N = 64. They are kept, and not quite as large. */
 const paperLayers: { readonly [family: string]: { readonly [size: string]: number } } = {
