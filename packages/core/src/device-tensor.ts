@@ -52,6 +52,7 @@ export interface BlockHost<B extends DeviceBlock> {
 /** A handle of a backend. `owned` ones hold memory; others look at an output until its executable runs again. */
 export class BlockTensor<B extends DeviceBlock> implements DeviceTensor {
   readonly spec: TensorSpec;
+  /** Whether it holds memory, until it is disposed of. */
   readonly owned: boolean;
   readonly #host: BlockHost<B>;
   #block: B | undefined;
