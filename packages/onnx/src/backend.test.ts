@@ -1,3 +1,4 @@
+import os from "node:os";
 import {
   add,
   apply,
@@ -23,6 +24,7 @@ import {
   UnsupportedOpError,
   valueAndGrad,
 } from "@sisa/core";
+import { InferenceSession } from "onnxruntime-node";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { lowering, onnxruntime } from "./index.ts";
 
@@ -361,6 +363,27 @@ test("a missing package is an error that says how to install it", async () => {
     await expect(onnxruntime()).rejects.toThrow("ONNXRUNTIME_NODE_INSTALL=skip npm install onnxruntime-node");
   } finally {
     vi.doUnmock("onnxruntime-node");
+  }
+});
+
+test("a process that may use some of the cores takes no more threads than those", async () => {
+  const create = vi.spyOn(InferenceSession, "create");
+  const available = vi.spyOn(os, "availableParallelism");
+  try {
+    const threads = async (cores: number) => {
+      available.mockReturnValue(cores);
+      create.mockClear();
+      await using device = await onnxruntime();
+      await device.compile(counter());
+      return create.mock.calls.map((call) => (call as unknown as [unknown, { intraOpNumThreads?: number }])[1]);
+    };
+    const cores = os.cpus().length;
+    for (const options of await threads(cores - 1)) expect(options.intraOpNumThreads).toBe(cores - 1);
+    for (const options of await threads(cores)) expect(options.intraOpNumThreads).toBeUndefined();
+    expect(create).toHaveBeenCalled();
+  } finally {
+    create.mockRestore();
+    available.mockRestore();
   }
 });
 

@@ -26,7 +26,7 @@ import { Runtime } from "./runtime.ts";
 /** Threads, and rules for other people's operations. */
 export interface OnnxruntimeOptions {
   /**
-   * Threads within one operation. Default: one per core. In browsers there are several only on pages that are isolated
+   * Threads within one operation. Default: one per core that the process may use. In browsers there are several only on pages that are isolated
    * (headers COOP and COEP); by default half the cores, at most 4.
    */
   readonly threads?: number;

@@ -24,7 +24,7 @@ export interface RuntimeTensor {
 }
 
 export interface RuntimeOptions {
-  /** Threads within one operation; default one per core, in browsers what ONNX Runtime chooses. */
+  /** Threads within one operation; default one per core that this process may use, in browsers what ONNX Runtime chooses. */
   readonly threads?: number | undefined;
 }
 
@@ -133,7 +133,7 @@ export class Runtime {
         return { location: name, offset: 0 };
       },
     });
-    const { threads } = this.#options;
+    const threads = this.#options.threads ?? restrictedThreads();
     const options: InferenceSession.SessionOptions = {
       executionProviders: [isNode() ? "cpu" : "wasm"],
       executionMode: "sequential",
@@ -181,8 +181,22 @@ export function messageOf(error: unknown): string {
 }
 
 interface NodeLike {
-  readonly process?: { readonly versions?: { readonly node?: string } };
+  readonly process?: {
+    readonly versions?: { readonly node?: string };
+    getBuiltinModule?(name: "node:os"): { availableParallelism(): number; cpus(): readonly unknown[] };
+  };
   readonly Buffer?: { from(data: ArrayBufferLike, offset: number, length: number): Uint8Array };
+}
+
+/**
+ * How many cores this process may use, where those are not all (taskset, cpusets of containers). ONNX Runtime counts the
+ * machine's, and threads that share a core wait for each other actively.
+ */
+function restrictedThreads(): number | undefined {
+  const os = (globalThis as NodeLike).process?.getBuiltinModule?.("node:os");
+  if (os === undefined) return undefined;
+  const available = os.availableParallelism();
+  return available < os.cpus().length ? available : undefined;
 }
 
 function isNode(): boolean {
