@@ -1,6 +1,6 @@
 // What the server promises, each seen from outside.
 import { request as httpRequest } from "node:http";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { frames, post, startServer } from "../../test/server.ts";
 
 const server = await startServer();
@@ -107,12 +107,15 @@ test("a full queue answers 503 at once, and says when to come back", async () =>
   const long = () => post(full, "/v1/completions", { prompt: "x", ignore_eos: true, max_tokens: 200 });
   const taken = [long(), long(), long()];
   await expect.poll(() => full.engine.counts.admitted).toBe(3);
+  const encode = vi.spyOn(full.engine.tokenizer, "encode");
   const refused = await Promise.all(Array.from({ length: 20 }, long));
   for (const { status, headers, json } of refused) {
     expect(status).toBe(503);
     expect(headers.get("retry-after")).toBe("1");
     expect(json.error).toMatchObject({ code: "queue_full", param: null, type: "service_unavailable_error" });
   }
+  // No work was done for any of them.
+  expect(encode).not.toHaveBeenCalled();
   const tooMany = await post(full, "/v1/completions", { prompt: "x", n: 4 });
   expect(tooMany).toMatchObject({ status: 400, json: { error: { param: "n" } } });
   for (const answer of taken) expect((await answer).status).toBe(200);

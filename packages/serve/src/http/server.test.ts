@@ -19,6 +19,8 @@ describe("completions", () => {
     const { status, json, headers } = await complete({ prompt: "Once", max_tokens: 5 });
     expect(status).toBe(200);
     expect(headers.get("x-request-id")).toMatch(/./);
+    const named = await post(server, "/v1/completions", { prompt: "x", n: 0 }, { headers: { "x-request-id": "mine" } });
+    expect(named.headers.get("x-request-id")).toBe("mine");
     expect(json).toEqual({
       id: expect.stringMatching(/^cmpl-/),
       object: "text_completion",
