@@ -4,6 +4,7 @@ import type { DType } from "../dtype.ts";
 import { kindOf } from "../dtype.ts";
 import { cast, castOp } from "../ops/cast.ts";
 import { matmulOp } from "../ops/matmul.ts";
+import { padOp } from "../ops/pad.ts";
 import { reshapeOp } from "../ops/reshape.ts";
 import { Graph, type GraphInputs, type GraphOutputs, inputTensor, rebuild, rewrite } from "./graph.ts";
 import { applyOp, type OpInputs, type OpOutputs } from "./op.ts";
@@ -128,7 +129,7 @@ export function takeShadows(
   const ofInput = new Map(names.map((name) => [graph.inputTensors[name], name] as const));
   const shadows = new Map<string, AnyTensor>();
   for (const node of graph.nodes) {
-    const name = copiedInput(node, ofInput);
+    const { name } = copiedInput(node, ofInput);
     if (name === undefined || shadows.has(name)) continue;
     const shape = graph.inputTensors[name]?.shape ?? [];
     shadows.set(name, inputTensor(shadowName(name), { dtype: narrow, shape } as AnyTensor));
@@ -136,14 +137,21 @@ export function takeShadows(
   const inputs = Object.fromEntries([...shadows].map(([name, tensor]) => [shadowName(name), tensor]));
   const open = new Graph({ ...graph.inputTensors, ...inputs }, graph.outputTensors, graph.nodes);
   const taken = rewrite(open, (node, mapped) => {
-    const name = copiedInput(node, ofInput);
-    const value = name === undefined ? undefined : shadows.get(name);
-    return value ? { value } : rebuild(node, mapped);
+    const { name, padded } = copiedInput(node, ofInput);
+    const shadow = name === undefined ? undefined : shadows.get(name);
+    if (shadow === undefined) return rebuild(node, mapped);
+    return padded ? applyOp(padOp, { x: shadow }, padded.attributes, padded.tag) : { value: shadow };
   });
   return { graph: pickOutputs(taken, Object.keys(taken.outputs)), shadowed: [...shadows.keys()] };
 }
 
-function copiedInput(node: Node, ofInput: ReadonlyMap<AnyTensor | undefined, string>): string | undefined {
-  if (node.op !== castOp || node.outputs.value?.dtype !== narrow) return undefined;
-  return ofInput.get(node.inputs.x);
+/** The input whose narrow copy a node makes, and what fills it up with zeros first, if anything does. */
+function copiedInput(
+  node: Node,
+  ofInput: ReadonlyMap<AnyTensor | undefined, string>,
+): { readonly name?: string | undefined; readonly padded?: Node | undefined } {
+  if (node.op !== castOp || node.outputs.value?.dtype !== narrow) return {};
+  const source = node.inputs.x;
+  const padded = source?.node.op === padOp ? source.node : undefined;
+  return { name: ofInput.get(padded ? padded.inputs.x : source), padded };
 }
