@@ -28,6 +28,7 @@ import {
 } from "@sisa/core";
 import { Device, openDriver } from "./device/device.ts";
 import type { DeviceInfo } from "./device/driver.ts";
+import { host } from "./device/native.ts";
 import { Block, type CudaTensor } from "./device-tensor.ts";
 import { CudaExecutable, type ExecutableHost } from "./executable.ts";
 import { fuse } from "./fusion/fuse.ts";
@@ -39,6 +40,11 @@ import { bytesOfSpec, type FaultSite, makePlan, type Plan, Storage } from "./pla
 export interface CudaOptions {
   /** Which GPU, as CUDA numbers them; CUDA_VISIBLE_DEVICES is obeyed. Default 0. */
   readonly device?: number;
+  /**
+   * Wait after every kernel, so that the error of one that crashes names its operation. Slow. Default: true where the
+   * environment says CUDA_LAUNCH_BLOCKING=1.
+   */
+  readonly blocking?: boolean;
 }
 
 /** A backend that says what it runs on. */
@@ -53,11 +59,11 @@ export interface CudaBackend extends Backend {
  * @throws BackendUnavailableError where the driver, cuBLASLt or the device is missing; the message says what to install
  */
 export async function cuda(options: CudaOptions = {}): Promise<CudaBackend> {
-  const { device = 0 } = options;
+  const { device = 0, blocking = host.variable("CUDA_LAUNCH_BLOCKING") === "1" } = options;
   if (!Number.isInteger(device) || device < 0) {
     throw new GraphError(`cuda: device must be a whole number >= 0, got ${device}`);
   }
-  return new Backed(await Device.open(device));
+  return new Backed(await Device.open(device, blocking));
 }
 
 /** The GPUs that CUDA sees. @throws BackendUnavailableError */

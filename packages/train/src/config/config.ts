@@ -7,6 +7,7 @@ import {
   type ModelConfig,
   type PresetOverrides,
   type PresetSize,
+  precisions,
   preset,
 } from "@sisa/core";
 import { boolean, choice, custom, type Given, integer, jsonOrWord, number, type Parsed, text } from "./field.ts";
@@ -53,11 +54,11 @@ export const configFields = {
   },
   ...loopFields,
   backend: text({ default: "onnxruntime", description: "What runs the model; `sisa doctor` lists what is there." }),
-  precision: choice(["float32", "bfloat16", "paper"], {
+  precision: choice(precisions, {
     default: "float32",
     description:
-      "float32; bfloat16, products and activations, with float32 parameters, norms and sums (backend cuda); paper is not " +
-      "built yet.",
+      "float32; bfloat16, products and activations, with float32 parameters, norms and sums; paper, in which parameters " +
+      "and moments are rounded to bfloat16 too, as in the paper's code. The last two need backend cuda.",
   }),
   output: text({ default: "runs", description: "Folder for checkpoints, metrics and the report." }),
   resume: custom<boolean | string>(
@@ -95,14 +96,9 @@ export function parseTrainingConfig(value: unknown): TrainingConfig {
   if (data.vocabularySize !== undefined && data.synthetic === undefined) {
     throw new ConfigError("data.vocabularySize is for data.synthetic; text and shards have that of their tokenizer");
   }
-  if (config.precision !== "float32" && config.backend !== "cuda") {
+  if (config.precision !== "float32" && config.backend.split(":")[0] !== "cuda") {
     throw new ConfigError(
       `precision ${config.precision} and backend ${config.backend} contradict each other: it computes in float32 only`,
-    );
-  }
-  if (config.precision === "paper") {
-    throw new ConfigError(
-      "precision paper: parameters and moments in bfloat16 are not built yet; use bfloat16 or float32",
     );
   }
   if (data.shards !== undefined && data.tokenizer !== configFields.data.tokenizer.default) {
