@@ -75,7 +75,8 @@ describe("Trainer", () => {
 
   it("keeps parameters and moments in bfloat16 in precision paper, so that small updates are lost", async () => {
     await using backend = reference();
-    const settings = { precision: "paper", learningRate: 1e-3, warmupSteps: 0, steps: 20, gradientAccumulation: 2 };
+    const optimizer = { learningRate: 1e-3, warmupSteps: 1 };
+    const settings = { precision: "paper", optimizer, steps: 20, gradientAccumulation: 2 };
     await using trainer = await tinyTrainer(backend, settings);
     const before = await stateOf(trainer);
     await trainer.advance(3);

@@ -138,20 +138,13 @@ export class Device {
     try {
       this.driver.call("cuEventRecord", event, this.stream);
       const start = performance.now();
-      while (!this.#isDone(event)) {
+      while (!this.driver.isDone(event)) {
         await new Promise<void>((resolve) => {
           if (performance.now() - start < eagerMilliseconds) setImmediate(resolve);
           else setTimeout(resolve, 1);
         });
       }
-    } finally {
       this.driver.call("cuEventDestroy", event);
-    }
-  }
-
-  #isDone(event: number): boolean {
-    try {
-      return this.driver.isDone(event);
     } catch (error) {
       const hint = "run again with cuda({ blocking: true }) or CUDA_LAUNCH_BLOCKING=1 to learn in which operation";
       throw new DeviceError(`cuda: a kernel failed: ${error instanceof Error ? error.message : error}; ${hint}`, {

@@ -1,6 +1,7 @@
 // The compiled kernels: which there are, what parameters they take, and the machine code for a device.
 
 import attention from "../images/attention.json" with { type: "json" };
+import decode from "../images/decode.json" with { type: "json" };
 import elementwise from "../images/elementwise.json" with { type: "json" };
 import fused from "../images/fused.json" with { type: "json" };
 import movement from "../images/movement.json" with { type: "json" };
@@ -21,6 +22,7 @@ export interface KernelImage {
 
 export const kernelImages: { readonly [file: string]: KernelImage } = {
   attention,
+  decode,
   elementwise,
   fused,
   movement,
