@@ -34,15 +34,16 @@ function random(shape: readonly number[], scale: number, seed: number): JaxArray
 export function jaxMatmul(n: number): Workload {
   const [a, b] = [random([n, n], 1, 1), random([n, n], 1, 2)];
   const multiply = jax.jit((x: JaxArray, y: JaxArray) => np.matmul(x, y));
-  let last: JaxArray | undefined;
+  // Kept until all are waited for: what is disposed of before it has begun is never computed.
+  const results: JaxArray[] = [];
   return {
-    call: () => {
-      last?.dispose();
-      last = multiply(a.ref, b.ref);
+    call: () => void results.push(multiply(a.ref, b.ref)),
+    wait: async () => {
+      await jax.blockUntilReady(results);
+      for (const array of results.splice(0)) array.dispose();
     },
-    wait: () => jax.blockUntilReady(last as JaxArray),
     close: () => {
-      for (const array of [a, b, last]) array?.dispose();
+      for (const array of [a, b]) array.dispose();
     },
   };
 }

@@ -1,9 +1,10 @@
 // Gradients of softmax attention over a whole sequence, with and without the importance term of SISA: one kernel whose rows
 // are queries, one whose rows are keys. Scores are computed again from the log-sum-exp of the forward pass.
 
-import { decayBlock } from "@sisa/core";
+import { decayBlock, type Node } from "@sisa/core";
 import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
+import { fewRows } from "./attention-decode.ts";
 import {
   type AttentionSizes,
   attentionSizes,
@@ -35,6 +36,9 @@ import {
 
 const bindings = 10;
 
+/** Fewer rows are left to the composition. */
+const fillsTiles = (node: Node) => attentionSizes(node).T > fewRows;
+
 export const attentionBackward = kernel(
   (context) => {
     const sizes = attentionSizes(context.node);
@@ -45,7 +49,7 @@ export const attentionBackward = kernel(
     keyGradients(context, sizes, numbers, shape, causal);
   },
   // Gradients by the scores would be T x T; only a bias asks for them.
-  { supports: (node, device) => fitsAttention(node, device, bindings), omits: ["scores"] },
+  { supports: (node, device) => fillsTiles(node) && fitsAttention(node, device, bindings), omits: ["scores"] },
 );
 
 export const decayAttentionBackward = kernel(
@@ -60,7 +64,7 @@ export const decayAttentionBackward = kernel(
   {
     supports: (node, device) => {
       const { T, C } = attentionSizes(node);
-      return T === C && fitsAttention(node, device, bindings);
+      return T === C && fillsTiles(node) && fitsAttention(node, device, bindings);
     },
   },
 );

@@ -7,8 +7,8 @@ import type { KernelContext } from "../lowering.ts";
 import { attentionSizes, negligible } from "./attention-parts.ts";
 import { fours } from "./attention-tiles.ts";
 
-/** Queries of a row up to which this is used. */
-const fewRows = 4;
+/** Queries of a row up to which tiles of them would be mostly empty. */
+export const fewRows = 16;
 
 const optional = ["queryStart", "keyLength"] as const;
 

@@ -14,12 +14,14 @@ function each(
   slots: { readonly [name: string]: Slot },
   body: string,
   label = "",
+  declarations = "",
 ): void {
   if (elements === 0) return;
   context.dispatch({
     label,
     slots,
     workgroupSize: [threads],
+    declarations,
     body: `let i = ${flatGroup} * ${threads}u + lane;\nif (i >= ${elements}u) { return; }\n${body}`,
     workgroups: gridOf(Math.ceil(elements / threads), context.device.limits.maxComputeWorkgroupsPerDimension),
   });
@@ -215,25 +217,32 @@ else { out[i] = cache[i]; }`
 }
 
 /** value[b] = x[b, row[b]] */
-export const takeRow = kernel((context) => {
-  const [batch = 0, rows = 0, ...rest] = context.sizes(context.node.inputs.x);
-  const size = count(rest);
-  const { slot: status, fail } = idCheck(context, rows);
-  const out = context.output();
-  each(
-    context,
-    batch * Math.max(size, 1),
-    { x: context.input("x"), row: context.input("row"), status, out },
-    `let b = i / ${Math.max(size, 1)}u;
+export const takeRow = kernel(
+  (context) => {
+    const [batch = 0, rows = 0, ...rest] = context.sizes(context.node.inputs.x);
+    const size = count(rest);
+    const { slot: status, fail } = idCheck(context, rows);
+    const out = context.output();
+    const { finish } = context;
+    const stored = (value: string) => `out[i] = ${out.value.type}(${finish ? `finish(i, f32(${value}))` : value});`;
+    each(
+      context,
+      batch * Math.max(size, 1),
+      { x: context.input("x"), row: context.input("row"), status, ...finish?.slots, out },
+      `let b = i / ${Math.max(size, 1)}u;
 let here = row[b];
 if (here < 0 || here >= ${rows}) {
 ${fail("here")}
-${size === 0 ? "" : `out[i] = ${out.value.type}(0);`}
+${size === 0 ? "" : stored(`${out.value.type}(0)`)}
 return;
 }
-${size === 0 ? "" : `out[i] = x[(b * ${rows}u + u32(here)) * ${size}u + i % ${size}u];`}`,
-  );
-});
+${size === 0 ? "" : stored(`x[(b * ${rows}u + u32(here)) * ${size}u + i % ${size}u]`)}`,
+      "",
+      finish?.declaration,
+    );
+  },
+  { finishes: true },
+);
 
 /** Gradients of silu(gate) * up by both, in one pass. */
 export const swigluBackward = kernel((context) => {
