@@ -9,6 +9,8 @@ import {
   type PresetSize,
   precisions,
   preset,
+  presetFamilies,
+  presetSizes,
 } from "@sisa/core";
 import { boolean, choice, custom, type Given, integer, jsonOrWord, number, type Parsed, text } from "./field.ts";
 import { loopFields, refuseConflicts, sequenceLengthField } from "./settings.ts";
@@ -158,6 +160,11 @@ export function modelConfigOf(choice: ModelConfig | PresetChoice, vocabularySize
     throw new ConfigError(`"model.${name}" is not a field of the configuration${hint}`);
   }
   if (isPreset) {
+    for (const [name, known] of Object.entries({ preset: presetFamilies, size: presetSizes })) {
+      const given: unknown = (choice as Partial<PresetChoice>)[name as "preset" | "size"];
+      if ((known as readonly unknown[]).includes(given)) continue;
+      throw new ConfigError(`model.${name}: expected one of ${known.join(", ")}, got ${shown(given)}`);
+    }
     const { preset: family, size, ...overrides } = choice as PresetChoice;
     return preset(family, size, { vocabularySize, ...overrides });
   }
