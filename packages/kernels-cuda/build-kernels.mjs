@@ -1,5 +1,5 @@
 // Compiles kernels/*.cu into src/images/*.json: machine code for sm_80 and sm_90a and PTX for what is newer, compressed,
-// with the hash of the sources and the parameters of every kernel. Needs nvcc 13; nothing else in the package does.
+// with the hash of the sources and the parameters of every kernel. Files of Hopper alone have code for sm_90a. Needs nvcc 13; nothing else in the package does.
 //   npm run kernels                       all files
 //   npm run kernels -- attention          one of them
 import { execFile } from "node:child_process";
@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { brotliCompressSync, constants } from "node:zlib";
-import { flags, sourceHash, sources } from "./kernel-sources.mjs";
+import { flagsFor, sourceHash, sources } from "./kernel-sources.mjs";
 
 const run = promisify(execFile);
 const folder = import.meta.dirname;
@@ -39,13 +39,15 @@ try {
   mkdirSync(path.join(folder, "src/images"), { recursive: true });
   for (const name of names.length > 0 ? names : sources()) {
     const source = path.join(folder, "kernels", `${name}.cu`);
+    const flags = flagsFor(name);
     const compile = async ([target, options]) => {
       const output = path.join(work, `${name}.${target}`);
       await run("nvcc", [...flags.common, ...options, source, "-o", output]);
       return [target, readFileSync(output)];
     };
     const code = Object.fromEntries(await Promise.all(Object.entries(flags.targets).map(compile)));
-    const kernels = kernelsOf(code.ptx.toString("latin1"));
+    const [, ptx] = code.ptx ? ["ptx", code.ptx] : await compile(["ptx", ["-ptx", "-arch=compute_90a"]]);
+    const kernels = kernelsOf(ptx.toString("latin1"));
     const images = Object.fromEntries(Object.entries(code).map(([target, bytes]) => [target, compressed(bytes)]));
     const image = { source: sourceHash(name), kernels, images };
     writeFileSync(path.join(folder, "src/images", `${name}.json`), `${JSON.stringify(image)}\n`);

@@ -5,14 +5,18 @@ import path from "node:path";
 
 const kernels = path.join(import.meta.dirname, "kernels");
 
-export const flags = {
-  common: ["-O3", "-std=c++17"],
-  targets: {
-    sm_80: ["-cubin", "-arch=sm_80"],
-    sm_90a: ["-cubin", "-arch=sm_90a"],
-    ptx: ["-ptx", "-arch=compute_80"],
-  },
+const common = ["-O3", "-std=c++17"];
+const everywhere = {
+  sm_80: ["-cubin", "-arch=sm_80"],
+  sm_90a: ["-cubin", "-arch=sm_90a"],
+  ptx: ["-ptx", "-arch=compute_80"],
 };
+const hopper = { sm_90a: ["-cubin", "-gencode=arch=compute_90a,code=sm_90a"] };
+
+/** How a kernel file is compiled: for every target, or where its name ends in -hopper for that generation alone. */
+export function flagsFor(/** @type {string} */ name) {
+  return { common, targets: name.endsWith("-hopper") ? hopper : everywhere };
+}
 
 /** Names of the .cu files, without the ending. */
 export function sources() {
@@ -24,7 +28,7 @@ export function sources() {
 
 /** Hash of a kernel file, of the headers that it includes, and of the compiler's options. */
 export function sourceHash(/** @type {string} */ name) {
-  const hash = createHash("sha256").update(JSON.stringify(flags));
+  const hash = createHash("sha256").update(JSON.stringify(flagsFor(name)));
   for (const file of withHeaders(`${name}.cu`)) hash.update(file).update(readFileSync(path.join(kernels, file)));
   return hash.digest("hex");
 }

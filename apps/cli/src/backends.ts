@@ -4,10 +4,7 @@ import { type Backend, ConfigError, reference } from "@sisa/core";
 interface Choice {
   readonly name: string;
   readonly description: string;
-  /** @param device which of several, where the backend tells them apart by number */
-  open(device?: number): Promise<Backend>;
-  /** Whether `NAME:NUMBER` chooses a device. */
-  readonly hasDevices?: boolean;
+  open(): Promise<Backend>;
 }
 
 export const backendChoices: readonly Choice[] = [
@@ -35,10 +32,9 @@ export const backendChoices: readonly Choice[] = [
   {
     name: "cuda",
     description: "NVIDIA GPUs",
-    hasDevices: true,
-    async open(device) {
+    async open() {
       const { cuda } = await import("@sisa/kernels-cuda");
-      return cuda({ device: device ?? 0 });
+      return cuda();
     },
   },
 ];
@@ -46,24 +42,17 @@ export const backendChoices: readonly Choice[] = [
 export const defaultBackend = "onnxruntime";
 
 /**
- * A backend by name; `cuda:1` is the second GPU.
+ * A backend by name.
  * @throws ConfigError for a name that is none; BackendUnavailableError saying what to install
  */
 export async function openBackend(name: string): Promise<Backend> {
-  return chosenBackend(name).open(deviceOf(name));
-}
-
-function deviceOf(name: string): number | undefined {
-  const [, device] = name.split(":");
-  return device === undefined ? undefined : Number(device);
+  return chosenBackend(name).open();
 }
 
 /** @throws ConfigError for a name that is no backend */
 export function chosenBackend(name: string): Choice {
-  const [kind, device, ...rest] = name.split(":");
-  const found = backendChoices.find((choice) => choice.name === kind);
-  const isPlain = device === undefined || (found?.hasDevices === true && /^\d+$/.test(device) && rest.length === 0);
-  if (found === undefined || !isPlain) {
+  const found = backendChoices.find((choice) => choice.name === name);
+  if (found === undefined) {
     const names = backendChoices.map((choice) => choice.name).join(", ");
     throw new ConfigError(`backend: expected one of ${names}, got "${name}"`);
   }

@@ -5,9 +5,6 @@ import type { Device } from "./device/device.ts";
 import type { HostMemory } from "./device/native.ts";
 import type { Step, View } from "./plan.ts";
 
-/** Marks of the list that cuLaunchKernel takes instead of one pointer for each argument. */
-const extra = { buffer: 1n, size: 2n, end: 0n } as const;
-
 /** Graphs that are kept, each for other addresses of inputs and outputs. */
 const mostGraphs = 4;
 
@@ -16,7 +13,7 @@ export class Launcher {
   readonly #steps: readonly Step[];
   readonly #memory: HostMemory;
   readonly #view: DataView;
-  /** Where each kernel's arguments begin, and its list for cuLaunchKernel. */
+  /** Where each kernel's arguments begin, and the list of pointers to them: where code expects them, the driver knows. */
   readonly #places: readonly { readonly arguments: number; readonly list: number }[];
   readonly #graphs = new Map<string, number>();
   #lastKey: string | undefined;
@@ -27,9 +24,11 @@ export class Launcher {
     let end = 0;
     this.#places = steps.map((step) => {
       const list = end;
-      const size = step.kind === "kernel" ? step.packed.bytes.length : 0;
-      end += 48 + Math.ceil(size / 16) * 16;
-      return { list, arguments: list + 48 };
+      if (step.kind !== "kernel") return { list, arguments: end };
+      const { bytes, places } = step.packed;
+      const start = list + 8 * places.length;
+      end = start + Math.ceil(bytes.length / 8) * 8;
+      return { list, arguments: start };
     });
     this.#memory = device.driver.native.allocate(end);
     this.#view = new DataView(this.#memory.buffer);
@@ -42,18 +41,8 @@ export class Launcher {
     const place = this.#places[index];
     if (step.kind !== "kernel" || !place) return;
     const { address } = this.#memory;
-    const at = BigInt(address + place.arguments);
-    // The size is told by address too: it stands in the sixth word.
-    const words = [
-      extra.buffer,
-      at,
-      extra.size,
-      BigInt(address + place.list + 40),
-      extra.end,
-      BigInt(step.packed.bytes.length),
-    ];
-    words.forEach((word, index) => {
-      this.#view.setBigUint64(place.list + 8 * index, word, true);
+    step.packed.places.forEach((at, argument) => {
+      this.#view.setBigUint64(place.list + 8 * argument, BigInt(address + place.arguments + at), true);
     });
     new Uint8Array(this.#memory.buffer, place.arguments, step.packed.bytes.length).set(step.packed.bytes);
   }
@@ -70,7 +59,7 @@ export class Launcher {
       return;
     }
     this.#writeAddresses();
-    if (this.#lastKey === key && this.#steps.length > 1 && !this.#device.blocking) {
+    if (this.#lastKey === key && this.#steps.length > 1) {
       driver.call("cuGraphLaunch", this.#capture(key), stream);
     } else {
       this.#lastKey = key;
@@ -83,7 +72,12 @@ export class Launcher {
       const place = this.#places[index];
       if (step.kind !== "kernel" || !place) return;
       for (const { at, argument } of step.packed.addresses) {
-        this.#view.setBigUint64(place.arguments + at, BigInt(addressOf(argument as View)), true);
+        const address = addressOf(argument as View);
+        if (!("map" in argument)) this.#view.setBigUint64(place.arguments + at, BigInt(address), true);
+        else {
+          const map = this.#device.driver.tensorMap(address, argument.map);
+          new Uint8Array(this.#memory.buffer, place.arguments + at, map.length).set(map);
+        }
       }
     });
   }
@@ -92,7 +86,6 @@ export class Launcher {
     this.#steps.forEach((step, index) => {
       try {
         this.#launch(step, index);
-        if (this.#device.blocking) this.#device.driver.call("cuStreamSynchronize", this.#device.stream);
       } catch (error) {
         const message = SisaError.isInstance(error) ? error.message : String(error);
         throw message.startsWith(`${step.op}: `) ? error : new DeviceError(`${step.op}: ${message}`, { cause: error });
@@ -107,7 +100,7 @@ export class Launcher {
         const list = this.#memory.address + (this.#places[index]?.list ?? 0);
         const { kernel, grid, block, sharedBytes } = step;
         const handle = this.#device.kernel(kernel, sharedBytes);
-        driver.call("cuLaunchKernel", handle, ...grid, block, 1, 1, sharedBytes, stream, 0, list);
+        driver.call("cuLaunchKernel", handle, ...grid, block, 1, 1, sharedBytes, stream, list, 0);
         break;
       }
       case "product":

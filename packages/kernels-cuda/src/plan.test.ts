@@ -1,5 +1,18 @@
 import { allCases, type Case } from "@sisa/conformance";
-import { add, exp, f32, type Graph, mul, sub, trace } from "@sisa/core";
+import {
+  add,
+  attention,
+  exp,
+  f32,
+  type Graph,
+  mul,
+  sisaAttention,
+  sub,
+  sum,
+  type TensorSpec,
+  trace,
+  valueAndGrad,
+} from "@sisa/core";
 import { describe, expect, test } from "vitest";
 import { lower } from "./backend.ts";
 import { loweringOf } from "./lowerings/index.ts";
@@ -7,9 +20,10 @@ import { aliasOf, gatheringOf } from "./lowerings/movement.ts";
 import { makePlan, type Plan, placeTemporaries, Storage, type View } from "./plan.ts";
 
 /** Plans without a device: products are prepared by nothing. */
-function planOf(graph: Graph, state: readonly (readonly [string, string])[] = []): Plan {
+function planOf(graph: Graph, state: readonly (readonly [string, string])[] = [], capability = 90): Plan {
   let number = 0;
   const target = {
+    capability,
     multiprocessors: 132,
     fault: new Storage(8, "constant"),
     nextFaultNumber: () => ++number,
@@ -109,4 +123,34 @@ test("temporaries are placed at aligned offsets", () => {
   });
   expect(placeTemporaries(storages)).toBe(1024);
   expect(storages.map(({ address }) => address)).toEqual([512, 0, 768]);
+});
+
+describe("attention has kernels of its own on Hopper, which fit a block's shared memory", () => {
+  const widths = [64, 128].flatMap((D) => [0, 16, 32, 64, 128].map((S) => [D, S] as const));
+  /** Dynamic shared memory that a block may ask for on Hopper. */
+  const most = 232_448;
+
+  test.each(widths)("forward and backward, for D %i and S %i", (D, S) => {
+    const narrow = (...shape: number[]): TensorSpec => ({ ...f32(...shape), dtype: "bfloat16" });
+    const content = { q: narrow(2, 300, 3, D), k: narrow(2, 300, 3, D), v: narrow(2, 300, 3, D) };
+    const states = {
+      c: narrow(2, 300, 3, S),
+      b: narrow(2, 300, 3, S),
+      logDecay: f32(2, 300, 3),
+      phase: f32(2, 300, 3, S / 2),
+      lambda: f32(3),
+    };
+    const inputs: { readonly [name: string]: TensorSpec } = S > 0 ? { ...content, ...states } : content;
+    const graph = trace(inputs, (given) => ({
+      value: sum(S > 0 ? sisaAttention(given as never) : attention(given as never), { dtype: "float32" }),
+    }));
+    const gradients = valueAndGrad(graph as never, { wrt: Object.keys(inputs) as never }) as unknown as Graph;
+    for (const capability of [80, 90]) {
+      const steps = planOf(gradients, [], capability).steps.filter((step) => step.kind === "kernel");
+      const names = steps.map(({ kernel }) => kernel).filter((kernel) => /^attention(Forward|Backward)/.test(kernel));
+      expect(names).toHaveLength(3);
+      for (const name of names) expect(/Hopper/.test(name)).toBe(capability === 90);
+      for (const step of steps) expect(step.sharedBytes, step.kernel).toBeLessThanOrEqual(most);
+    }
+  });
 });

@@ -97,6 +97,8 @@ export interface FaultSite {
 
 /** What the planner needs of the device. */
 export interface PlanTarget {
+  /** Compute capability whose kernels may be used, such as 90 for 9.0. */
+  readonly capability: number;
   readonly multiprocessors: number;
   /** Where kernels report bad values. */
   readonly fault: Storage;
@@ -114,17 +116,17 @@ export interface Alias {
   place(strides: Strides): { readonly first: number; readonly strides: Strides } | undefined;
 }
 
-/** An input that a dense output holds from some element on: whoever makes it may write it there. */
-export interface Part {
-  readonly input: string;
-  readonly first: number;
+/** An output whose parts are inputs: whoever makes one of those may write it where it belongs. */
+export interface Gathering {
+  /** Strides of the output. */
+  readonly strides: Strides;
+  readonly parts: readonly { readonly input: string; readonly first: number }[];
 }
 
 export interface PlanRules {
   ruleOf(node: Node): LoweringRule | undefined;
   aliasOf(node: Node): Alias | undefined;
-  /** The parts of an output that does nothing but hold them. */
-  gatheringOf(node: Node): readonly Part[] | undefined;
+  gatheringOf(node: Node): Gathering | undefined;
 }
 
 export function makePlan(
@@ -233,29 +235,26 @@ class Planner {
     }
   }
 
-  /** Lets the parts of what is put together be made in their places: those that are put together once. */
+  /** Lets the parts of what is put together be made in their places. */
   #claimParts(): void {
     const isInput = new Set(Object.values(this.#graph.inputTensors));
-    const gathered = this.#graph.nodes.flatMap((node) => {
-      const parts = this.#rules.gatheringOf(node) ?? [];
+    for (const node of this.#graph.nodes) {
+      const gathering = this.#rules.gatheringOf(node);
       const [whole] = Object.values(node.outputs);
-      return whole && !this.#claims.has(whole)
-        ? parts.map((part) => ({ ...part, whole, tensor: node.inputs[part.input] }))
-        : [];
-    });
-    const uses = new Map<AnyTensor, number>();
-    for (const { tensor } of gathered) {
-      if (tensor) uses.set(this.baseOf(tensor), (uses.get(this.baseOf(tensor)) ?? 0) + 1);
-    }
-    for (const { whole, tensor, first } of gathered) {
-      const { storage, strides } = this.#claims.get(whole) ?? wholeOf(this.temporary(bytesOfSpec(whole)), whole);
+      if (!gathering || !whole || this.#claims.has(whole)) continue;
+      const { strides, parts } = gathering;
+      const rows = (strides[0] ?? 1) * (sizesOf(whole.shape)[0] ?? 1);
+      const storage = this.temporary(Math.max(bytesOfSpec(whole), rows * bytesOf(whole.dtype)));
       this.#shared.add(storage);
       this.#claims.set(whole, { storage, offset: 0, strides });
-      const base = tensor && this.baseOf(tensor);
-      if (!base || isInput.has(base) || base.node.op === constantOp || this.#claims.has(base)) continue;
-      if (uses.get(base) !== 1 || bytesOfSpec(base) !== bytesOfSpec(tensor)) continue;
-      const own = reshapeStrides(sizesOf(tensor.shape), strides, sizesOf(base.shape));
-      if (own) this.#claims.set(base, { storage, offset: first * bytesOf(whole.dtype), strides: own });
+      for (const { input, first } of parts) {
+        const tensor = node.inputs[input];
+        const base = tensor && this.baseOf(tensor);
+        if (!base || isInput.has(base) || base.node.op === constantOp || this.#claims.has(base)) continue;
+        if (bytesOfSpec(base) !== bytesOfSpec(tensor)) continue;
+        const own = reshapeStrides(sizesOf(tensor.shape), strides, sizesOf(base.shape));
+        if (own) this.#claims.set(base, { storage, offset: first * bytesOf(whole.dtype), strides: own });
+      }
     }
   }
 
@@ -437,6 +436,10 @@ export class Context {
 
   get multiprocessors(): number {
     return this.#planner.target.multiprocessors;
+  }
+
+  get capability(): number {
+    return this.#planner.target.capability;
   }
 
   attributes<A>(): A {

@@ -6,16 +6,24 @@ import { kernelEntry, kernelImages } from "./kernels.ts";
 test("arguments lie at multiples of their size, addresses are left open", () => {
   const structure = { type: "bytes", size: 12, align: 4 };
   const storage = {};
-  const { bytes, addresses } = packArguments(
+  const { bytes, places, addresses } = packArguments(
     "k",
     ["u32", "u64", "f32", structure, "u64"],
     [7, { storage, offset: 4 }, 0.5, new Uint8Array(12).fill(9), -1],
   );
   const view = new DataView(bytes.buffer);
-  expect(bytes.length).toBe(40);
+  expect([bytes.length, places]).toEqual([40, [0, 8, 16, 20, 32]]);
   expect([view.getInt32(0, true), view.getFloat32(16, true), view.getBigInt64(32, true)]).toEqual([7, 0.5, -1n]);
   expect([...bytes.subarray(20, 32)]).toEqual(new Array(12).fill(9));
   expect(addresses).toEqual([{ at: 8, argument: { storage, offset: 4 } }]);
+});
+
+test("tensor maps are left open, at multiples of 64", () => {
+  const argument = { storage: {}, offset: 4, map: { sizes: [1, 2, 3, 64], pitch: 192, rows: 64 } } as const;
+  const map = { type: "bytes", size: 128, align: 64 };
+  const { bytes, addresses } = packArguments("k", ["u32", map, "u32"], [1, argument, 2]);
+  expect([bytes.length, addresses]).toEqual([196, [{ at: 64, argument }]]);
+  expect(() => packArguments("k", ["u64"], [argument])).toThrow("does not fit");
 });
 
 test("arguments that a kernel does not take are a fault of the lowering", () => {

@@ -8,6 +8,23 @@ export interface AddressArgument {
   readonly offset: number;
 }
 
+/** A tensor of bfloat16, [B,T,H,W], as the copy engine of Hopper reads it: boxes of one head and at most 64 columns. */
+export interface TensorMap {
+  readonly sizes: readonly [batches: number, length: number, heads: number, width: number];
+  /** Elements from one position to the next. */
+  readonly pitch: number;
+  /** Positions of a box, at most 256. */
+  readonly rows: number;
+}
+
+/** A tensor map passed by value; it is written when the address is known. */
+export interface TensorMapArgument extends AddressArgument {
+  readonly map: TensorMap;
+}
+
+/** Bytes of a tensor map, and what they are aligned to. */
+export const tensorMapBytes = 128;
+
 /** A structure passed by value that holds addresses. */
 export interface StructArgument {
   readonly bytes: Uint8Array;
@@ -15,12 +32,14 @@ export interface StructArgument {
   readonly addresses: readonly { readonly at: number; readonly argument: AddressArgument }[];
 }
 
-export type Argument = number | Uint8Array | AddressArgument | StructArgument | null;
+export type Argument = number | Uint8Array | AddressArgument | TensorMapArgument | StructArgument | null;
 
 export interface PackedArguments {
   readonly bytes: Uint8Array;
-  /** Where addresses go. */
-  readonly addresses: readonly { readonly at: number; readonly argument: AddressArgument }[];
+  /** Where each argument begins. */
+  readonly places: readonly number[];
+  /** Where addresses and tensor maps go. */
+  readonly addresses: readonly { readonly at: number; readonly argument: AddressArgument | TensorMapArgument }[];
 }
 
 const sizes: { readonly [type: string]: number } = { u64: 8, s64: 8, b64: 8, f64: 8, u32: 4, s32: 4, b32: 4, f32: 4 };
@@ -46,7 +65,7 @@ export function packArguments(
   }
   const bytes = new Uint8Array(end);
   const view = new DataView(bytes.buffer);
-  const addresses: { at: number; argument: AddressArgument }[] = [];
+  const addresses: { at: number; argument: AddressArgument | TensorMapArgument }[] = [];
   args.forEach((argument, index) => {
     const parameter = parameters[index] ?? "";
     const at = places[index] ?? 0;
@@ -66,12 +85,15 @@ export function packArguments(
       else if (!Number.isInteger(argument)) throw wrong();
       else if (sizes[parameter] === 8) view.setBigInt64(at, BigInt(argument), true);
       else view.setInt32(at, argument, true);
+    } else if (argument !== null && "map" in argument) {
+      if (typeof parameter === "string" || parameter.size !== tensorMapBytes) throw wrong();
+      addresses.push({ at, argument });
     } else {
       if (parameter !== "u64") throw wrong();
       if (argument !== null) addresses.push({ at, argument });
     }
   });
-  return { bytes, addresses };
+  return { bytes, places, addresses };
 }
 
 /** Largest rank that kernels with axes take; must be maximumRank in kernels/common.cuh. */

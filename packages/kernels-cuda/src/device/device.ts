@@ -26,18 +26,15 @@ export class Device {
   readonly memory: DeviceMemory;
   readonly cublasLt: CublasLt;
   readonly stream: number;
-  /** Whether every kernel is waited for. */
-  readonly blocking: boolean;
   readonly #staging: StagingPool;
   readonly #target: ReturnType<typeof targetFor>;
   readonly #ordinal: number;
   readonly #modules = new Map<string, number>();
   readonly #functions = new Map<string, { readonly handle: number; sharedBytes: number }>();
 
-  private constructor(driver: Driver, info: DeviceInfo, blocking: boolean) {
+  private constructor(driver: Driver, info: DeviceInfo) {
     this.driver = driver;
     this.info = info;
-    this.blocking = blocking;
     this.#target = targetFor(info.capability);
     if (this.#target === undefined) {
       throw new BackendUnavailableError(
@@ -53,7 +50,7 @@ export class Device {
   }
 
   /** @throws BackendUnavailableError, which says what is missing */
-  static async open(index: number, blocking = false): Promise<Device> {
+  static async open(index: number): Promise<Device> {
     const driver = await openDriver();
     const devices = driver.devices();
     const info = devices[index];
@@ -63,7 +60,7 @@ export class Device {
         `cuda: no device ${index}; this machine has ${found || "none that CUDA sees"} (CUDA_VISIBLE_DEVICES hides devices)`,
       );
     }
-    return new Device(driver, info, blocking);
+    return new Device(driver, info);
   }
 
   /** One line for people: the device, its driver and its cuBLASLt. */
@@ -92,10 +89,10 @@ export class Device {
   #module(file: string): number {
     const known = this.#modules.get(file);
     if (known !== undefined) return known;
-    const image = kernelImages[file];
-    if (image === undefined || this.#target === undefined)
-      throw new DeviceError(`cuda: no kernels are named "${file}"`);
-    const code = host.decompress(image.images[this.#target]);
+    const image = this.#target && kernelImages[file]?.images[this.#target];
+    if (image === undefined)
+      throw new DeviceError(`cuda: there is no code of the kernels "${file}" for ${this.#target}`);
+    const code = host.decompress(image);
     // PTX is text and must end with a zero.
     const ended = new Uint8Array(code.length + 1);
     ended.set(code);
@@ -144,12 +141,8 @@ export class Device {
           else setTimeout(resolve, 1);
         });
       }
+    } finally {
       this.driver.call("cuEventDestroy", event);
-    } catch (error) {
-      const hint = "run again with cuda({ blocking: true }) or CUDA_LAUNCH_BLOCKING=1 to learn in which operation";
-      throw new DeviceError(`cuda: a kernel failed: ${error instanceof Error ? error.message : error}; ${hint}`, {
-        cause: error,
-      });
     }
   }
 

@@ -1,7 +1,8 @@
 // The CUDA driver API, as far as the backend uses it. Every call is checked; handles and device addresses are numbers.
 
 import { BackendUnavailableError, DeviceError } from "@sisa/core";
-import type { Library, Native, NativeFunction } from "./native.ts";
+import { type TensorMap, tensorMapBytes } from "./arguments.ts";
+import type { HostMemory, Library, Native, NativeFunction } from "./native.ts";
 
 /** Result codes that mean more than "the call failed". */
 const result = { success: 0, outOfMemory: 2, notReady: 600 } as const;
@@ -52,6 +53,8 @@ const prototypes = {
   cuFuncSetAttribute: "int cuFuncSetAttribute(uint64_t function, int attribute, int value)",
   cuLaunchKernel:
     "int cuLaunchKernel(uint64_t function, uint gridX, uint gridY, uint gridZ, uint blockX, uint blockY, uint blockZ, uint sharedBytes, uint64_t stream, uint64_t parameters, uint64_t extra)",
+  cuTensorMapEncodeTiled:
+    "int cuTensorMapEncodeTiled(uint64_t map, int type, uint rank, uint64_t address, const uint64_t *sizes, const uint64_t *strides, const uint32_t *box, const uint32_t *steps, int interleave, int swizzle, int promotion, int fill)",
   cuStreamCreate: "int cuStreamCreate(_Out_ uint64_t *stream, uint flags)",
   cuStreamDestroy: "int cuStreamDestroy_v2(uint64_t stream)",
   cuStreamSynchronize: "int cuStreamSynchronize(uint64_t stream)",
@@ -69,6 +72,12 @@ const prototypes = {
   cuGetErrorName: "int cuGetErrorName(int error, _Out_ const char **text)",
   cuGetErrorString: "int cuGetErrorString(int error, _Out_ const char **text)",
 } as const;
+
+/** Enumerators of tensor maps. */
+const tensorMap = { bfloat16: 9, plain: 0, promote128Bytes: 2, fillZeros: 0 } as const;
+/** Widest row of a box in bytes, and the swizzle for each width of a row. */
+const panelBytes = 128;
+const swizzles: { readonly [rowBytes: number]: number } = { 32: 1, 64: 2, 128: 3 };
 
 type Name = keyof typeof prototypes;
 
@@ -91,6 +100,8 @@ export class Driver {
   readonly version: number;
   readonly #library: Library;
   readonly #functions = new Map<Name, NativeFunction>();
+  /** Where tensor maps are written, which must be at a multiple of their size. */
+  #mapMemory: HostMemory | undefined;
 
   /** @throws BackendUnavailableError where the driver is too old or has no device */
   constructor(native: Native, library: Library) {
@@ -156,6 +167,29 @@ export class Driver {
     if (code === result.notReady) return false;
     if (code !== result.success) throw new DriverError(this.#describe(code), code);
     return true;
+  }
+
+  /** What a kernel takes as a tensor map; valid until the next call. @throws DriverError */
+  tensorMap(address: number, { sizes: [batches, length, heads, width], pitch, rows }: TensorMap): Uint8Array {
+    this.#mapMemory ??= this.native.allocate(2 * tensorMapBytes);
+    const first = Math.ceil(this.#mapMemory.address / tensorMapBytes) * tensorMapBytes;
+    const columns = Math.min(width, panelBytes / 2);
+    this.call(
+      "cuTensorMapEncodeTiled",
+      first,
+      tensorMap.bfloat16,
+      4,
+      address,
+      BigUint64Array.of(BigInt(width), BigInt(heads), BigInt(length), BigInt(batches)),
+      BigUint64Array.of(BigInt(2 * width), BigInt(2 * pitch), BigInt(2 * pitch * length)),
+      Uint32Array.of(columns, 1, rows, 1),
+      Uint32Array.of(1, 1, 1, 1),
+      tensorMap.plain,
+      swizzles[2 * columns],
+      tensorMap.promote128Bytes,
+      tensorMap.fillZeros,
+    );
+    return new Uint8Array(this.#mapMemory.buffer, first - this.#mapMemory.address, tensorMapBytes);
   }
 
   endCapture(stream: number): number {

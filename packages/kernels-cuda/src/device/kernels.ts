@@ -1,7 +1,7 @@
 // The compiled kernels: which there are, what parameters they take, and the machine code for a device.
 
 import attention from "../images/attention.json" with { type: "json" };
-import decode from "../images/decode.json" with { type: "json" };
+import attentionHopper from "../images/attention-hopper.json" with { type: "json" };
 import elementwise from "../images/elementwise.json" with { type: "json" };
 import fused from "../images/fused.json" with { type: "json" };
 import movement from "../images/movement.json" with { type: "json" };
@@ -16,13 +16,15 @@ export interface KernelImage {
   /** Hash of the sources that it was compiled from. */
   readonly source: string;
   readonly kernels: { readonly [name: string]: readonly Parameter[] };
-  /** Compressed code for each target. */
-  readonly images: { readonly sm_80: string; readonly sm_90a: string; readonly ptx: string };
+  /** Compressed code for each target; kernels of one generation have code for that alone. */
+  readonly images: { readonly [K in Target]?: string };
 }
+
+export type Target = "sm_80" | "sm_90a" | "ptx";
 
 export const kernelImages: { readonly [file: string]: KernelImage } = {
   attention,
-  decode,
+  "attention-hopper": attentionHopper,
   elementwise,
   fused,
   movement,
@@ -32,7 +34,7 @@ export const kernelImages: { readonly [file: string]: KernelImage } = {
 };
 
 /** The code that a device of a compute capability runs; undefined where there is none. */
-export function targetFor(capability: number): keyof KernelImage["images"] | undefined {
+export function targetFor(capability: number): Target | undefined {
   if (capability < 80) return undefined;
   if (capability < 90) return "sm_80";
   return capability === 90 ? "sm_90a" : "ptx";

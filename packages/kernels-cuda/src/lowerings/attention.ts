@@ -1,8 +1,9 @@
 // Attention and decay attention by tiles: bfloat16, causal, whole sequences. Everything else, such as caches, a bias, or
-// float32, takes the composition.
+// float32, takes the composition. Hopper has kernels of its own.
 
 import { type Node, sizesOf } from "@sisa/core";
 import type { Context, LoweringRule, Value, View } from "../plan.ts";
+import { type AttentionSizes, backwardOnHopper, forwardOnHopper, hopperCapability } from "./attention-hopper.ts";
 import type { Lowering } from "./index.ts";
 
 /** Positions of a tile; TILE in kernels/attention.cu, and decayBlock in @sisa/core. */
@@ -36,20 +37,15 @@ function declines({ inputs, attributes }: Node): boolean {
   return wide || apart || !narrow || !stateWidths.includes(sizesOf(cRotated.shape)[3] ?? 0);
 }
 
-interface Sizes {
-  readonly batches: number;
-  readonly length: number;
-  readonly heads: number;
-  readonly width: number;
-  readonly stateWidth: number;
+interface Sizes extends AttentionSizes {
   readonly tiles: number;
   /** The structure AttentionSizes. */
   readonly packed: Uint8Array;
 }
 
 function sizesFor(context: Context): Sizes {
-  const [batches = 0, length = 0, heads = 0, width = 0] = context.input("q").sizes;
-  const stateWidth = context.optional("cRotated")?.sizes[3] ?? 0;
+  const [batches = 0, length = 0, heads = 0, width = 0] = context.strided("q").sizes;
+  const stateWidth = sizesOf(context.node.inputs.cRotated?.shape ?? [])[3] ?? 0;
   const { scale } = context.attributes<AttentionAttributes>();
   const packed = new Uint8Array(20);
   const view = new DataView(packed.buffer);
@@ -58,7 +54,8 @@ function sizesFor(context: Context): Sizes {
   });
   view.setFloat32(12, scale, true);
   view.setFloat32(16, skipBelow, true);
-  return { batches, length, heads, width, stateWidth, tiles: Math.ceil(length / tileSize), packed };
+  const tiles = Math.ceil(length / tileSize);
+  return { batches, length, heads, width, stateWidth, scale, skip: skipBelow, tiles, packed };
 }
 
 /** Bytes of a tile in shared memory: rows have eight elements of padding. */
@@ -84,6 +81,11 @@ function operands(context: Context, sizes: Sizes): Names {
 
 const forward: LoweringRule = (context) => {
   const sizes = sizesFor(context);
+  if (context.capability === hopperCapability) forwardOnHopper(context, sizes);
+  else portableForward(context, sizes);
+};
+
+function portableForward(context: Context, sizes: Sizes): void {
   const { batches, heads, width, stateWidth, tiles, packed } = sizes;
   const [value, logSumExp] = [context.output("value"), context.output("logSumExp")];
   if (value.count === 0) return;
@@ -92,23 +94,31 @@ const forward: LoweringRule = (context) => {
   const sharedBytes = tileBytes(width) + 3 * tileBytes(stateWidth) + 2 * stage + 4 * tileSize;
   const args = [...given, value, logSumExp, packed];
   context.kernel(`attentionForward_${width}_${stateWidth}`, [tiles, batches * heads, 1], 128, args, sharedBytes);
-};
+}
 
 const backward: LoweringRule = (context) => {
   const sizes = sizesFor(context);
+  const { batches, length, heads, stateWidth, packed } = sizes;
+  const [read, gKey, dLambda] =
+    stateWidth > 0 ? ["gQuery", "gKey", "lambda"].map((name) => context.output(name)) : [null, null, null];
+  const write = read && context.scratch(4 * batches * length * heads);
+  if (context.capability === hopperCapability) backwardOnHopper(context, sizes, read ?? null, write ?? null);
+  else portableBackward(context, sizes, read ?? null, write ?? null);
+  if (!read || !write || !gKey || !dLambda || read.count === 0) return;
+  context.kernel("decayKeyGradient", batches * heads, tileSize, [read, write, gKey, packed]);
+  context.kernel("decayLambdaGradient", heads, 256, [read, context.input("lambda"), dLambda, packed]);
+};
+
+/** @param read gets c . dc of each position and head, and `write` b . db, where there are states */
+function portableBackward(context: Context, sizes: Sizes, read: View | null, write: View | null): void {
   const { batches, length, heads, width, stateWidth, tiles, packed } = sizes;
-  const outputs = ["q", "k", "v"].map((name) => context.output(name));
-  const [dq, dk, dv] = outputs as [Value, Value, Value];
-  const decays = stateWidth > 0;
-  const own = (name: string) => (decays ? context.output(name) : null);
-  const [dc, db] = [own("cRotated"), own("bRotated")];
-  const [read, gKey, dLambda] = [own("gQuery"), own("gKey"), own("lambda")];
+  const [dq, dk, dv] = ["q", "k", "v"].map((name) => context.output(name)) as [Value, Value, Value];
+  const [dc, db] = stateWidth > 0 ? [context.output("cRotated"), context.output("bRotated")] : [null, null];
   if (dq.count === 0) return;
   const given = operands(context, sizes);
   const [value, gradient, logSumExp] = [context.input("value"), context.input("gradient"), context.input("logSumExp")];
   const delta = context.scratch(4 * batches * heads * length);
-  const rows = batches * length * heads;
-  const blocks = Math.min(Math.ceil(rows / 4), context.multiprocessors * 64);
+  const blocks = Math.min(Math.ceil((batches * length * heads) / 4), context.multiprocessors * 64);
   context.kernel("attentionDelta", blocks, 128, [value, gradient, delta, packed, width]);
   const stage = 2 * tileBytes(width) + tileBytes(stateWidth);
   const sharedBytes = 2 * tileBytes(width) + 3 * tileBytes(stateWidth) + 2 * stage + 4 * 7 * tileSize;
@@ -116,15 +126,10 @@ const backward: LoweringRule = (context) => {
   const common = [...given, logSumExp, delta, gradient];
   const kernel = (side: string) => `attentionBackward${side}_${width}_${stateWidth}`;
   context.kernel(kernel("Queries"), grid, 128, [...common, dq, dc, read, packed], sharedBytes);
-  const write = decays ? context.scratch(4 * rows) : null;
   context.kernel(kernel("Keys"), grid, 128, [...common, dk, dv, db, write, packed], sharedBytes);
-  if (!read || !write || !gKey || !dLambda) return;
-  context.kernel("decayKeyGradient", batches * heads, tileSize, [read, write, gKey, packed]);
-  context.kernel("decayLambdaGradient", heads, 256, [read, context.input("lambda"), dLambda, packed]);
-};
+}
 
 export const attention: Lowering = { lower: forward, declines };
 export const decayAttention: Lowering = { lower: forward, declines };
 export const decayAttentionBackward: Lowering = { lower: backward, declines };
-
 export const attentionBackward: Lowering = { lower: backward, declines };

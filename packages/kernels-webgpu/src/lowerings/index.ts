@@ -4,20 +4,17 @@
 import type { OpName } from "@sisa/core";
 import { attention, decayAttention } from "../kernels/attention.ts";
 import { attentionBackward, decayAttentionBackward } from "../kernels/attention-backward.ts";
-import { linearCrossEntropy } from "../kernels/cross-entropy.ts";
 import { matmul } from "../kernels/matmul.ts";
-import { rmsNorm, rmsNormBackward } from "../kernels/norm.ts";
-import { adamw, globalNorm } from "../kernels/optimizer.ts";
 import { argmax, max, sum } from "../kernels/reduce.ts";
-import { cacheWrite, gather, scatterAdd, swigluBackward, takeRow } from "../kernels/rows.ts";
-import { blockCumulativeSum, cumulativePhase, cumulativeSum, linearScan, ssmPrepare } from "../kernels/scan.ts";
+import { cacheWrite, gather, scatterAdd, takeRow } from "../kernels/rows.ts";
+import { blockCumulativeSum, cumulativePhase, cumulativeSum, linearScan } from "../kernels/scan.ts";
 import type { Lowering } from "../lowering.ts";
 import * as elementwise from "./elementwise.ts";
 import * as places from "./places.ts";
 
 export const lowerings = {
   abs: elementwise.abs,
-  adamw,
+  adamw: "compose",
   add: elementwise.add,
   and: elementwise.and,
   argmax,
@@ -44,12 +41,12 @@ export const lowerings = {
   floor: elementwise.floor,
   floorDiv: elementwise.floorDiv,
   gather,
-  globalNorm,
+  globalNorm: "compose",
   iota: places.iota,
   finite: elementwise.finite,
   less: elementwise.less,
   lessEqual: elementwise.lessEqual,
-  linearCrossEntropy,
+  linearCrossEntropy: "compose",
   linearScan,
   log: elementwise.log,
   log1p: elementwise.log1p,
@@ -65,8 +62,8 @@ export const lowerings = {
   or: elementwise.or,
   pad: places.pad,
   reshape: "place",
-  rmsNorm,
-  rmsNormBackward,
+  rmsNorm: "compose",
+  rmsNormBackward: "compose",
   rope: "compose",
   scatterAdd,
   sigmoid: elementwise.sigmoid,
@@ -79,7 +76,7 @@ export const lowerings = {
   softmax: "compose",
   softplus: elementwise.softplus,
   sqrt: elementwise.sqrt,
-  ssmPrepare,
+  ssmPrepare: "compose",
   ssmPrepareBackward: "compose",
   ssdScan: "compose",
   forgettingAttention: "compose",
@@ -88,7 +85,7 @@ export const lowerings = {
   sub: elementwise.sub,
   sum,
   swiglu: "compose",
-  swigluBackward,
+  swigluBackward: "compose",
   takeRow,
   tanh: elementwise.tanh,
   transpose: places.transpose,

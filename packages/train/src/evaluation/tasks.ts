@@ -2,7 +2,6 @@
 // lm-evaluation-harness's.
 import { ConfigError } from "@sisa/core";
 import type { Tokenizer } from "@sisa/hub";
-import { nearestPath } from "../config/table.ts";
 import type { TextDocument } from "../data/text-documents.ts";
 import type { TokenSource } from "../data/training-data.ts";
 import type { ItemFile } from "./json-lines.ts";
@@ -155,7 +154,5 @@ export function findTask(name: string): TaskDescription {
     const task = Object.hasOwn(tasks, known) ? tasks[known] : undefined;
     if (task !== undefined) return task;
   }
-  const nearest = nearestPath(name, taskNames);
-  const hint = nearest === undefined ? "" : `; did you mean "${nearest}"?`;
-  throw new ConfigError(`tasks: expected ${taskNames.join(", ")}, got "${name}"${hint}`);
+  throw new ConfigError(`tasks: expected ${taskNames.join(", ")}, got "${name}"`);
 }

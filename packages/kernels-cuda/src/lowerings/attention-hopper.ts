@@ -1,0 +1,229 @@
+// Attention on Hopper, where each kernel has its own sizes of tiles and reads tensors through maps of the copy engine.
+
+import type { Argument, TensorMapArgument } from "../device/arguments.ts";
+import type { Context, Region, Value, View } from "../plan.ts";
+import { rowsOf } from "../views.ts";
+
+/** Compute capability of the only devices that have these instructions. */
+export const hopperCapability = 90;
+
+/** How many warpgroups of 64 queries a block has, keys of a tile, tiles on their way; by width and state width. */
+const forwardTiles: { readonly [widths: string]: readonly [warpgroups: number, keys: number, stages: number] } = {
+  "64_0": [3, 128, 3],
+  "64_16": [3, 96, 4],
+  "64_32": [3, 96, 4],
+  "64_64": [2, 128, 3],
+  "64_128": [2, 128, 2],
+  "128_0": [2, 128, 2],
+  "128_16": [2, 128, 2],
+  "128_32": [2, 128, 2],
+  "128_64": [2, 128, 2],
+  "128_128": [2, 64, 2],
+};
+
+type Side = "Queries" | "Keys";
+
+/** Rows of a tile of the other side, tiles on their way; rows of the own side are always `backwardRows`. */
+const backwardTiles: {
+  readonly [S in Side]: { readonly [widths: string]: readonly [others: number, stages: number] };
+} = {
+  Queries: {
+    "64_0": [128, 3],
+    "64_16": [64, 4],
+    "64_32": [64, 4],
+    "64_64": [64, 4],
+    "64_128": [64, 3],
+    "128_0": [64, 3],
+    "128_16": [64, 3],
+    "128_32": [64, 2],
+    "128_64": [64, 2],
+    "128_128": [64, 2],
+  },
+  Keys: {
+    "64_0": [64, 4],
+    "64_16": [64, 4],
+    "64_32": [64, 4],
+    "64_64": [32, 4],
+    "64_128": [32, 4],
+    "128_0": [32, 4],
+    "128_16": [32, 4],
+    "128_32": [32, 4],
+    "128_64": [32, 4],
+    "128_128": [16, 4],
+  },
+};
+const backwardRows = 128;
+
+/** Barriers, and what aligning the first tile may skip. */
+const extraBytes = 1024 + 512;
+
+/** Bytes of keys, values and states that heads worked on at a time may have, so that they stay in the L2 cache. */
+const groupBytes = 24e6;
+
+export interface AttentionSizes {
+  readonly batches: number;
+  readonly length: number;
+  readonly heads: number;
+  readonly width: number;
+  readonly stateWidth: number;
+  readonly scale: number;
+  /** An importance term is left out of tiles where no score can change by more. */
+  readonly skip: number;
+}
+
+/** The structure AttentionSizes. */
+function pack({ batches, length, heads, width, stateWidth, scale, skip }: AttentionSizes): Uint8Array {
+  const packed = new Uint8Array(24);
+  const view = new DataView(packed.buffer);
+  const group = Math.floor(groupBytes / (length * (2 * width + stateWidth) * 2));
+  const whole = [batches, length, heads, 0, 0, Math.min(Math.max(group, 1), batches * heads)];
+  whole.forEach((value, index) => {
+    view.setInt32(4 * index, value, true);
+  });
+  view.setFloat32(12, scale, true);
+  view.setFloat32(16, skip, true);
+  return packed;
+}
+
+/** Elements from one position of [B,T,H,W] to the next; undefined where there is no such number. */
+function pitchOf({ strides }: Region, sizes: readonly number[]): number | undefined {
+  return rowsOf(sizes, strides, (sizes[2] ?? 1) * (sizes[3] ?? 1))?.pitch;
+}
+
+/** An input where it lies, if the copy engine can read it there, in steps of 16 bytes. */
+function mappable(context: Context, name: string): Value {
+  const value = context.strided(name);
+  const pitch = pitchOf(value, value.sizes);
+  return pitch !== undefined && pitch % 8 === 0 && value.offset % 16 === 0 ? value : context.input(name);
+}
+
+/** Tensors as the copy engine reads them. */
+function mapOf(value: Value, rows: number): TensorMapArgument {
+  const [batches = 0, length = 0, heads = 0, width = 0] = value.sizes;
+  const pitch = pitchOf(value, value.sizes) ?? heads * width;
+  return { storage: value.storage, offset: value.offset, map: { sizes: [batches, length, heads, width], pitch, rows } };
+}
+
+/** What the prologue makes for spans of one size. */
+interface Spans {
+  readonly c: Value;
+  readonly b: Value;
+  readonly cHat: Value;
+  readonly bHat: Value;
+  /** decay, firsts, lasts. */
+  readonly exponents: readonly View[];
+  reach(ahead: boolean): View;
+}
+
+function spansOf(context: Context, sizes: AttentionSizes, span: number, backward: boolean): Spans | undefined {
+  const { batches, length, heads, stateWidth } = sizes;
+  if (stateWidth === 0) return undefined;
+  const [c, b] = [context.input("cRotated"), context.input("bRotated")];
+  const packed = pack(sizes);
+  const spans = Math.ceil(length / span);
+  const like = (value: Value): Value => ({ ...value, ...context.scratch(value.bytes) });
+  const perSpan = (count = 1) => context.scratch(4 * batches * heads * spans * count);
+  const bHat = like(b);
+  const cHat = backward ? like(c) : c;
+  const exponents = [perSpan(span), perSpan(), perSpan()];
+  const norms = [perSpan(), perSpan()];
+  const given = [c, b, context.input("gQuery"), context.input("lambda"), backward ? cHat : null, bHat];
+  context.kernel("decaySpans", [spans * heads, batches, 1], 256, [
+    ...given,
+    ...exponents,
+    ...norms,
+    packed,
+    stateWidth,
+    span,
+  ]);
+  return {
+    c,
+    b,
+    cHat,
+    bHat,
+    exponents,
+    reach(ahead) {
+      const reach = perSpan();
+      const args = [...exponents.slice(1), ...norms, reach, packed, spans, ahead ? 1 : 0];
+      context.kernel("decayReach", [Math.ceil(spans / 8), batches * heads, 1], 256, args);
+      return reach;
+    },
+  };
+}
+
+/** A number that blocks count up to share their work. */
+function counter(context: Context): View {
+  const view = context.scratch(4);
+  context.zero(view, 4);
+  return view;
+}
+
+/** A map that a kernel without states does not read. */
+const unusedMap = new Uint8Array(128);
+
+const stateMap = (value: Value | undefined, rows: number): Argument => (value ? mapOf(value, rows) : unusedMap);
+
+/** Adds the steps of `attention` and `decayAttention`. */
+export function forwardOnHopper(context: Context, sizes: AttentionSizes): void {
+  const { batches, length, heads, width, stateWidth } = sizes;
+  const widths = `${width}_${stateWidth}`;
+  const [warpgroups, keys, stages] = forwardTiles[widths] ?? [0, 0, 0];
+  const rows = 64 * warpgroups;
+  const [q, k, v] = ["q", "k", "v"].map((name) => mappable(context, name)) as [Value, Value, Value];
+  const [value, logSumExp] = [context.output("value"), context.output("logSumExp")];
+  if (value.count === 0) return;
+  const spans = spansOf(context, sizes, rows, false);
+  const maps = [mapOf(q, rows), mapOf(k, keys), mapOf(v, keys)];
+  const states = [stateMap(spans?.c, rows), stateMap(spans?.b, keys), stateMap(spans?.bHat, keys)];
+  const decays = spans
+    ? [context.input("lambda"), ...spans.exponents, spans.reach(false)]
+    : new Array<null>(5).fill(null);
+  const blocks = Math.min(Math.ceil(length / rows) * batches * heads, context.multiprocessors);
+  const sharedBytes = 2 * (rows * (width + stateWidth) + stages * keys * (2 * width + stateWidth)) + extraBytes;
+  const args = [...maps, ...states, ...decays, counter(context), value, logSumExp, pack(sizes)];
+  const name = `attentionForwardHopper_${widths}_${warpgroups}_${keys}_${stages}`;
+  context.kernel(name, blocks, 128 * (warpgroups + 1), args, sharedBytes);
+}
+
+/**
+ * Adds the steps of both backward operations up to the gradients of decay.
+ * @param read gets c . dc of each position and head, and `write` b . db, where there are states
+ */
+export function backwardOnHopper(context: Context, sizes: AttentionSizes, read: View | null, write: View | null): void {
+  const { batches, length, heads, width, stateWidth } = sizes;
+  const [q, k, v] = ["q", "k", "v"].map((name) => mappable(context, name)) as [Value, Value, Value];
+  const [value, gradient, logSumExp] = ["value", "gradient", "logSumExp"].map((name) => context.input(name)) as [
+    Value,
+    Value,
+    Value,
+  ];
+  const fits = (region: Region) => (pitchOf(region, q.sizes) ?? 1) % 2 === 0 && region.offset % 4 === 0;
+  const [dq, dk, dv] = ["q", "k", "v"].map((name) => context.stridedOutput(name, [], fits)) as [Value, Value, Value];
+  const [dc, db] = stateWidth > 0 ? [context.output("cRotated"), context.output("bRotated")] : [null, null];
+  if (dq.count === 0) return;
+  const packed = pack(sizes);
+  const spans = spansOf(context, sizes, backwardRows, true);
+  const lines = context.scratch(4 * batches * heads * Math.ceil(length / 64) * 128);
+  context.kernel("attentionRows", context.multiprocessors * 8, 256, [value, gradient, logSumExp, lines, packed, width]);
+  const blocks = Math.min(Math.ceil(length / backwardRows) * batches * heads, context.multiprocessors);
+  const lambda = spans ? context.input("lambda") : null;
+  const run = (
+    side: Side,
+    own: readonly (Value | undefined)[],
+    others: readonly (Value | undefined)[],
+    out: Argument[],
+  ) => {
+    const [count, stages] = backwardTiles[side][`${width}_${stateWidth}`] ?? [0, 0];
+    const maps = [...own.map((x) => stateMap(x, backwardRows)), ...others.map((x) => stateMap(x, count))];
+    const decays = spans ? [lambda, ...spans.exponents, spans.reach(side === "Keys")] : new Array<null>(5).fill(null);
+    const stage = count * (2 * (2 * width + stateWidth) + (side === "Keys" ? 8 : 0));
+    const sharedBytes = 2 * backwardRows * (2 * width + stateWidth) + stages * stage + extraBytes;
+    const name = `attentionBackward${side}Hopper_${width}_${stateWidth}_${count}_${stages}`;
+    context.kernel(name, blocks, 384, [...maps, ...decays, counter(context), lines, ...out], sharedBytes);
+  };
+  const pitch = (x: Value) => pitchOf(x, x.sizes) ?? heads * width;
+  const queries = [q, gradient, spans?.c];
+  const keys = [k, v, spans?.b];
+  run("Queries", queries, [...keys, spans?.bHat], [dq, null, dc, read, packed, pitch(dq), 0]);
+  run("Keys", keys, [...queries, spans?.cHat], [dk, dv, db, write, packed, pitch(dk), pitch(dv)]);
+}
