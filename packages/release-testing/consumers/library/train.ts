@@ -7,7 +7,7 @@ import { onnxruntime as openBackend } from "@sisa/onnx";
 import { textDocuments, train } from "@sisa/train";
 
 const tokenizer = byteTokenizer();
-const sizes = { layers: 1, width: 16, heads: 2, stateWidth: 4, maximumLength: 64 };
+const sizes = { layers: 1, width: 16, heads: 2, stateWidth: 4, feedForwardWidth: 32, maximumLength: 64 };
 const model = languageModel(preset("sisa", "1m", { vocabularySize: tokenizer.size, ...sizes }));
 const data = textDocuments(["one two three four five six seven eight nine ten ".repeat(40)], tokenizer);
 const backend = await openBackend();

@@ -6,7 +6,7 @@ import { onnxruntime as openBackend } from "@sisa/onnx";
 import { serve } from "@sisa/serve/node";
 
 const tokenizer = byteTokenizer();
-const sizes = { layers: 1, width: 8, heads: 2, stateWidth: 2, maximumLength: 64 };
+const sizes = { layers: 1, width: 8, heads: 2, stateWidth: 2, feedForwardWidth: 16, maximumLength: 64 };
 const config = preset("sisa", "1m", { vocabularySize: tokenizer.size, ...sizes });
 await saveModel("model", { config, parameters: initialize(languageModel(config), 1), tokenizer });
 const backend = await openBackend();
