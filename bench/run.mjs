@@ -24,7 +24,7 @@ if (!names.includes(name)) {
     format: "esm",
     target: "node20",
     conditions: ["@sisa/source"],
-    external: ["onnxruntime-node", "onnxruntime-web", "node-llama-cpp", "koffi", "webgpu"],
+    external: ["onnxruntime-node", "onnxruntime-web", "node-llama-cpp", "koffi", "webgpu", "@jax-js/jax"],
     // Packages that are not modules of ECMAScript ask for those of Node in the old way.
     banner: {
       js: 'import { createRequire as requireFrom } from "node:module"; const require = requireFrom(import.meta.url);',

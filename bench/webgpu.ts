@@ -1,5 +1,6 @@
-// The webgpu backend on whatever GPU there is: matrix products, attention, training steps and decoding.
-// npm run bench -- webgpu [--parts matmul,attention,training,decode] [--sizes 5m,50m] [--batch 8] [--length 1024]
+// The webgpu backend on whatever GPU there is: matrix products, attention, training steps and decoding, beside jax-js and
+// ONNX Runtime's WebGPU provider on the same adapter, and beside what the adapter can do at most.
+// npm run bench -- webgpu [--parts peak,matmul,attention,training,decode] [--peers jax,ort] [--sizes 5m,50m] [--batch 8] [--length 1024]
 
 import { parseArgs } from "node:util";
 import {
@@ -21,13 +22,17 @@ import {
   valueAndGrad,
 } from "@sisa/core";
 import { type WebgpuBackend, webgpu } from "@sisa/kernels-webgpu";
+import { create, globals } from "webgpu";
 import { resolveSettings } from "../packages/train/src/config/settings.ts";
 import { accumulateGraph, stateName, updateGraph } from "../packages/train/src/training-graphs.ts";
 import { least, load, median, rounded, table } from "./support/statistics.ts";
+import { measurePeak } from "./support/webgpu-peak.ts";
+import { chained, jaxMatmul, jaxTraining, openJax, ortDecoder, ortMatmul } from "./support/webgpu-peers.ts";
 
 const { values: options } = parseArgs({
   options: {
-    parts: { type: "string", default: "matmul,attention,training,decode" },
+    parts: { type: "string", default: "peak,matmul,attention,training,decode" },
+    peers: { type: "string", default: "jax,ort" },
     sizes: { type: "string", default: "5m,50m" },
     batch: { type: "string", default: "8" },
     length: { type: "string", default: "1024" },
@@ -61,13 +66,13 @@ async function measure(
   unit: string,
   amount: number,
   repeats: number,
-  call: () => void,
+  call: () => unknown,
   wait: () => Promise<unknown>,
 ): Promise<void> {
   const times: number[] = [];
   for (let round = 0; round <= rounds; round++) {
     const start = performance.now();
-    for (let i = 0; i < repeats; i++) call();
+    for (let i = 0; i < repeats; i++) await call();
     await wait();
     if (round > 0) times.push((performance.now() - start) / repeats);
   }
@@ -212,7 +217,8 @@ async function decode(backend: WebgpuBackend, size: "5m" | "50m"): Promise<void>
       capacity: context + 128,
     });
     const prompt = Array.from({ length: context }, (_, index) => index % vocabularySize);
-    await decoder.append([prompt], [0]);
+    const read = async () => void (await decoder.append([prompt], [0]));
+    await measure(`prefill ${family} ${size}, ${context} tokens`, "tokens/s", context, 1, read, async () => undefined);
     const times: number[] = [];
     for (let run = 0; run < 100; run++) {
       const start = performance.now();
@@ -226,15 +232,94 @@ async function decode(backend: WebgpuBackend, size: "5m" | "50m"): Promise<void>
   }
 }
 
+const peers = options.peers.split(",");
+
+async function peerMatrices(): Promise<void> {
+  for (const n of numbers(options.matrices)) {
+    const work = (2 * n ** 3) / 1e9;
+    const repeats = n ** 3 > 1e10 ? 4 : 16;
+    if (peers.includes("jax")) {
+      const { call, wait, close } = jaxMatmul(n);
+      await measure(`matmul ${n} x ${n} x ${n}, jax-js`, "GFLOP/s", work, repeats, call, wait);
+      await close?.();
+    }
+    if (peers.includes("ort")) {
+      const { run, close } = await ortMatmul(n);
+      await measure(
+        `matmul ${n} x ${n} x ${n}, ${chained} in a row, ORT`,
+        "GFLOP/s",
+        work * chained,
+        1,
+        run,
+        async () => undefined,
+      );
+      await close?.();
+    }
+  }
+}
+
+async function peerTraining(size: "5m" | "50m"): Promise<void> {
+  if (!peers.includes("jax")) return;
+  const { width, heads, feedForwardWidth, mixers } = preset("transformer", size, { vocabularySize });
+  const sizes = { width, heads, feedForwardWidth, layers: mixers.length, vocabularySize };
+  const { call, wait, close } = jaxTraining(sizes, batch, length);
+  await measure(
+    `training transformer ${size}, ${batch} x ${length}, jax-js`,
+    "tokens/s",
+    batch * length,
+    3,
+    call,
+    wait,
+  );
+  await close?.();
+}
+
+async function peerDecoding(size: "5m" | "50m"): Promise<void> {
+  if (!peers.includes("ort")) return;
+  const none = async () => undefined;
+  for (const family of ["transformer", "sisa"] as const) {
+    const decoder = await ortDecoder(family, size, vocabularySize);
+    const context = 512;
+    await measure(
+      `prefill ${family} ${size}, ${context} tokens, ORT`,
+      "tokens/s",
+      context,
+      1,
+      () => decoder.prefill(context),
+      none,
+    );
+    await measure(`decoding ${family} ${size} behind ${context}, ORT`, "tokens/s", 1, 20, decoder.decode, none);
+    await decoder.close();
+  }
+}
+
 const before = load();
-await using backend = await webgpu({ powerPreference: "high-performance" });
+const gpu = create(["enable-dawn-features=allow_unsafe_apis"]);
+await using backend = await webgpu({ gpu, powerPreference: "high-performance" });
 process.stdout.write(`${backend.description}; ${[...backend.features].join(", ") || "no optional features"}\n\n`);
 const parts = options.parts.split(",");
-if (parts.includes("matmul")) await matrices(backend);
+/** What fails on one side is said and leaves the others their turn. */
+async function attempt(what: string, part: () => Promise<void>): Promise<void> {
+  await part().catch((error: unknown) => process.stdout.write(`${what} failed: ${String(error)}\n`));
+}
+
+const peak = parts.includes("peak") ? await measurePeak(gpu as unknown as GPU) : undefined;
+if (peak) process.stdout.write(`peak: ${rounded(peak.gflops)} GFLOP/s, ${rounded(peak.gigabytes)} GB/s\n`);
+if (peers.includes("jax")) await attempt("jax-js", () => openJax(gpu, globals));
+if (parts.includes("matmul")) {
+  await matrices(backend);
+  await attempt("matrix products of others", peerMatrices);
+}
 if (parts.includes("attention")) await attention(backend);
 for (const size of options.sizes.split(",") as ("5m" | "50m")[]) {
-  if (parts.includes("training")) await training(backend, size);
-  if (parts.includes("decode")) await decode(backend, size);
+  if (parts.includes("training")) {
+    await training(backend, size);
+    await attempt("training of others", () => peerTraining(size));
+  }
+  if (parts.includes("decode")) {
+    await decode(backend, size);
+    await attempt("decoding of others", () => peerDecoding(size));
+  }
 }
 const cells = results.map(({ what, milliseconds, best, rate, unit }) => [
   what,
@@ -244,5 +329,5 @@ const cells = results.map(({ what, milliseconds, best, rate, unit }) => [
 ]);
 process.stdout.write(`\n${table(["what", "median ms", "best ms", "rate"], cells)}\n`);
 process.stdout.write(
-  `${JSON.stringify({ gpu: backend.description, features: [...backend.features], load: [before, load()], results })}\n`,
+  `${JSON.stringify({ gpu: backend.description, features: [...backend.features], load: [before, load()], peak, results })}\n`,
 );

@@ -27,6 +27,14 @@ export function undocumented(entries: readonly string[], options: ts.CompilerOpt
   const says = (symbol: ts.Symbol): boolean =>
     symbol.getDocumentationComment(checker).length > 0 || symbol.getJsDocTags(checker).length > 0;
 
+  /** In `Options & { to: string }` the property is that of Options, with a narrower type. */
+  const narrowsDocumented = (member: ts.Declaration, symbol: ts.Symbol): boolean => {
+    const intersection = member.parent.parent;
+    if (!ts.isIntersectionTypeNode(intersection)) return false;
+    const property = checker.getTypeFromTypeNode(intersection).getProperty(symbol.name);
+    return property !== undefined && says(property);
+  };
+
   const report = (node: ts.Node, name: string): void => {
     const file = node.getSourceFile();
     const { line } = file.getLineAndCharacterOfPosition(node.getStart());
@@ -44,7 +52,8 @@ export function undocumented(entries: readonly string[], options: ts.CompilerOpt
       const symbol = own && checker.getSymbolAtLocation(own);
       if (symbol === undefined || visited.has(member) || saysItself(member, symbol)) continue;
       visited.add(member);
-      if (!says(symbol) && !isTold(symbol.name)) report(member, `${name}.${symbol.name}`);
+      if (!says(symbol) && !isTold(symbol.name) && !narrowsDocumented(member, symbol))
+        report(member, `${name}.${symbol.name}`);
       visitSignature(member, `${name}.${symbol.name}`);
     }
   };

@@ -38,6 +38,30 @@ export async function exampleFolder(inside = command): Promise<AsyncDisposable &
   return { path: folder, [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }) };
 }
 
+/**
+ * Writes a program from TypeScript, on sources.
+ * @param file in a folder of `exampleFolder`, from which it finds packages
+ */
+export async function buildProgram(code: string, file: string): Promise<void> {
+  await build({
+    stdin: { contents: code, loader: "ts", resolveDir: path.dirname(file) },
+    outfile: file,
+    bundle: true,
+    format: "esm",
+    platform: "node",
+    target: "node20",
+    conditions: ["@sisa/source"],
+    external: ["onnxruntime-node", "onnxruntime-web", "koffi", "webgpu", "jiti"],
+    // Bundled from sources, no package has a worker program beside it.
+    define: { "import.meta.url": '"file:///example.ts"' },
+    // Some dependencies are CommonJS and ask for modules of Node.
+    banner: {
+      js: 'import { createRequire as requireFrom } from "node:module"; const require = requireFrom(process.execPath);',
+    },
+    logLevel: "silent",
+  });
+}
+
 /** Runs TypeScript as a program in a folder of `exampleFolder`, on sources. Returns what it printed. */
 export async function runExample(
   code: string,
@@ -45,21 +69,7 @@ export async function runExample(
   env: Readonly<Record<string, string>> = {},
 ): Promise<string> {
   const program = path.join(folder, "example.mjs");
-  await build({
-    stdin: { contents: code, loader: "ts", resolveDir: folder },
-    outfile: program,
-    bundle: true,
-    format: "esm",
-    platform: "node",
-    target: "node20",
-    conditions: ["@sisa/source"],
-    external: ["onnxruntime-node", "onnxruntime-web", "koffi", "webgpu"],
-    // Bundled from sources, no package has a worker program beside it.
-    define: { "import.meta.url": '"file:///example.ts"' },
-    // Some dependencies are CommonJS and ask for modules of Node.
-    banner: { js: 'import { createRequire } from "node:module"; const require = createRequire(process.execPath);' },
-    logLevel: "silent",
-  });
+  await buildProgram(code, program);
   const { stdout } = await promisify(execFile)(process.execPath, [program], {
     cwd: folder,
     env: { ...process.env, ...env },

@@ -2,7 +2,8 @@
 //
 //   npm install && npm start -- EXPORT_FOLDER "Once upon a time" 50
 //
-// PROVIDERS=cuda,cpu npm start -- ... runs on a GPU, where onnxruntime-node was installed with its CUDA libraries.
+// PROVIDERS=cuda,cpu npm start -- ... runs on a GPU, where onnxruntime-node has its CUDA libraries: Linux x64, CUDA 12 and
+// cuDNN 9, and ONNXRUNTIME_NODE_INSTALL=cuda12 npm install.
 
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -15,8 +16,14 @@ if (folder === undefined || prompt === undefined) throw new Error("expected: EXP
 const json = async (name: string) => JSON.parse(await readFile(join(folder, name), "utf8"));
 const tokenizer = new Tokenizer(await json("tokenizer.json"), await json("tokenizer_config.json"));
 const { eos_token_id: endOfText } = await json("generation_config.json");
-const session = await ort.InferenceSession.create(join(folder, "onnx/model.onnx"), {
-  executionProviders: (process.env.PROVIDERS ?? "cpu").split(","),
+const executionProviders = (process.env.PROVIDERS ?? "cpu").split(",");
+const model = join(folder, "onnx/model.onnx");
+const session = await ort.InferenceSession.create(model, { executionProviders }).catch((cause: unknown) => {
+  if (!executionProviders.includes("cuda")) throw cause;
+  throw new Error(
+    "cuda does not start; on Linux x64 with CUDA 12 and cuDNN 9, ONNXRUNTIME_NODE_INSTALL=cuda12 npm install gets it",
+    { cause },
+  );
 });
 
 const int64 = (values: readonly number[]) =>

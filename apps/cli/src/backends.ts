@@ -4,7 +4,10 @@ import { type Backend, ConfigError, reference } from "@sisa/core";
 interface Choice {
   readonly name: string;
   readonly description: string;
-  open(): Promise<Backend>;
+  /** @param device which of several, where the backend tells them apart by number */
+  open(device?: number): Promise<Backend>;
+  /** Whether `NAME:NUMBER` chooses a device. */
+  readonly hasDevices?: boolean;
 }
 
 export const backendChoices: readonly Choice[] = [
@@ -32,9 +35,10 @@ export const backendChoices: readonly Choice[] = [
   {
     name: "cuda",
     description: "NVIDIA GPUs",
-    async open() {
+    hasDevices: true,
+    async open(device) {
       const { cuda } = await import("@sisa/kernels-cuda");
-      return cuda();
+      return cuda({ device: device ?? 0 });
     },
   },
 ];
@@ -42,17 +46,24 @@ export const backendChoices: readonly Choice[] = [
 export const defaultBackend = "onnxruntime";
 
 /**
- * A backend by name.
+ * A backend by name; `cuda:1` is the second GPU.
  * @throws ConfigError for a name that is none; BackendUnavailableError saying what to install
  */
 export async function openBackend(name: string): Promise<Backend> {
-  return chosenBackend(name).open();
+  return chosenBackend(name).open(deviceOf(name));
+}
+
+function deviceOf(name: string): number | undefined {
+  const [, device] = name.split(":");
+  return device === undefined ? undefined : Number(device);
 }
 
 /** @throws ConfigError for a name that is no backend */
 export function chosenBackend(name: string): Choice {
-  const found = backendChoices.find((choice) => choice.name === name);
-  if (found === undefined) {
+  const [kind, device, ...rest] = name.split(":");
+  const found = backendChoices.find((choice) => choice.name === kind);
+  const isPlain = device === undefined || (found?.hasDevices === true && /^\d+$/.test(device) && rest.length === 0);
+  if (found === undefined || !isPlain) {
     const names = backendChoices.map((choice) => choice.name).join(", ");
     throw new ConfigError(`backend: expected one of ${names}, got "${name}"`);
   }

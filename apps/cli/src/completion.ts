@@ -94,7 +94,7 @@ function bash(commands: readonly Subcommand[]): string {
 _sisa() {
   local word="\${COMP_WORDS[COMP_CWORD]}" previous="\${COMP_WORDS[COMP_CWORD-1]}" command="\${COMP_WORDS[1]}" words=""
   if (( COMP_CWORD == 1 )); then
-    words="${commands.map(({ name }) => name).join(" ")} help --help --version"
+    words="${commands.map(({ name }) => name).join(" ")} --help --version"
   else
     case "$command $previous" in
       ${values.join("\n      ")}

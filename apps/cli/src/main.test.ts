@@ -37,7 +37,15 @@ describe("the command line", () => {
     [["verify", "f", "--form", "fast"], "Allowed choices are exact, sdpa"],
     [["eval", "m", "--tasks", "chess"], 'got "chess"'],
     [["export", "m"], "required option '--to <folder>' not specified"],
-    [["doctor", "now"], "too many arguments"],
+    [["doctor", "now"], "too many arguments for 'doctor'. Expected 0 arguments but got 1. See sisa doctor --help"],
+    [["dance"], "unknown command 'dance'; see sisa --help"],
+    [["help", "trian"], 'got "trian"; did you mean "train"?'],
+    [["eval", "m", "--tasks", "perplexty"], 'got "perplexty"; did you mean "perplexity"?'],
+    [
+      ["train", "--model.preset", "sisaa", "--model.size", "5m", "--data.synthetic", "mqar"],
+      "model.preset: expected one of sisa,",
+    ],
+    [["train", "--model.preset", "sisa", "--data.synthetic", "mqar"], "model.size: expected one of 1m, 5m,"],
   ])("refuses %j in one line", async (words, message) => {
     const { code, error, stderr, stdout } = await run("/", words);
     expect(error).toContain(message);
@@ -50,6 +58,12 @@ describe("the command line", () => {
     const { code, stderr } = await run("/", []);
     expect(code).toBe(2);
     expect(stderr).toContain("Usage: sisa");
+  });
+
+  it("shows a command by help as by --help, and the exit codes", async () => {
+    const { code, stdout } = await run("/", ["help", "train"]);
+    expect([code, stdout]).toEqual([0, (await run("/", ["train", "--help"])).stdout]);
+    expect((await run("/", ["help", "exit-codes"])).stdout).toMatch(/^Exit codes:\n {2}0 +done\n/);
   });
 
   it("shows the stack only with --debug", async () => {

@@ -1,4 +1,6 @@
 // The program: commands, and how each end of them becomes an exit code and at most one line of error.
+import { ConfigError } from "@sisa/core";
+import { nearestPath } from "@sisa/train";
 import { Command, CommanderError } from "commander";
 import manifest from "../package.json" with { type: "json" };
 import { completionCommand } from "./commands/completion.ts";
@@ -15,7 +17,7 @@ import { trainCommand } from "./commands/train.ts";
 import { verifyCommand } from "./commands/verify.ts";
 import type { Context } from "./context.ts";
 import { errorLine, exitCode, exitCodeOf, exitCodeTexts } from "./exit-codes.ts";
-import { type Io, note, paint, wantsColor } from "./io.ts";
+import { type Io, note, paint, printLine, wantsColor } from "./io.ts";
 
 /** In the order in which they are shown. */
 const commands = [
@@ -42,7 +44,6 @@ const examples = [
 
 /** What stands under the list of commands. */
 function epilogue(): string {
-  const codes = [...exitCodeTexts].map(([code, text]) => `  ${String(code).padEnd(4)} ${text}`);
   return [
     "",
     "Every command has --help with examples. --json, where a command has it, puts one JSON document on the standard",
@@ -51,9 +52,13 @@ function epilogue(): string {
     "Examples:",
     ...examples.map((example) => `  $ ${example}`),
     "",
-    "Exit codes:",
-    ...codes,
+    exitCodeHelp(),
   ].join("\n");
+}
+
+function exitCodeHelp(): string {
+  const codes = [...exitCodeTexts].map(([code, text]) => `  ${String(code).padEnd(4)} ${text}`);
+  return ["Exit codes:", ...codes].join("\n");
 }
 
 /**
@@ -88,8 +93,10 @@ function createProgram(context: Context): Command {
     .description("Train, evaluate, run and inspect SISA language models.")
     .version(manifest.version)
     .option("--debug", "show where an error comes from")
+    .helpCommand(false)
     .addHelpText("after", epilogue());
   for (const create of commands) program.addCommand(create(context));
+  program.addCommand(helpCommand(program, io));
   for (const each of [program, ...program.commands]) {
     each.exitOverride().configureOutput({
       writeOut: (text) => io.stdout.write(text),
@@ -99,10 +106,33 @@ function createProgram(context: Context): Command {
       getOutHelpWidth: () => io.stdout.columns ?? 100,
       getErrHelpWidth: () => io.stderr.columns ?? 100,
       // One line, like every other error.
-      outputError: (text, write) => write(`${text.trim().replaceAll(/\s*\n\s*/g, " ")}\n`),
+      outputError: (text, write) => {
+        const line = text.trim().replaceAll(/\s*\n\s*/g, " ");
+        const call = each === program ? "sisa --help" : `sisa ${each.name()} --help`;
+        const hint = line.includes("Did you mean") ? "" : line.endsWith(".") ? ` See ${call}` : `; see ${call}`;
+        write(`${line}${hint}\n`);
+      },
     });
   }
   return program;
+}
+
+/** `sisa help train` shows what `sisa train --help` does. */
+function helpCommand(program: Command, io: Io): Command {
+  return new Command("help")
+    .description("show a command with its options and examples, or the exit codes")
+    .argument("[topic]", "a command, or exit-codes")
+    .action((topic?: string) => {
+      if (topic === undefined) return program.outputHelp();
+      if (topic === "exit-codes") return printLine(io, exitCodeHelp());
+      const found = program.commands.find((one) => one.name() === topic);
+      if (found !== undefined) return found.outputHelp();
+      const names = [...program.commands.map((one) => one.name()), "exit-codes"];
+      const nearest = nearestPath(topic, names);
+      throw new ConfigError(
+        `help: expected one of ${names.join(", ")}, got "${topic}"${nearest ? `; did you mean "${nearest}"?` : ""}`,
+      );
+    });
 }
 
 function stackOf(error: unknown): string {

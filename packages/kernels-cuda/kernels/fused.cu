@@ -175,23 +175,22 @@ __device__ void lossRows(T* logits, const int* targets, float* losses, int vocab
   bool bad = target < 0 || target >= vocabulary;
   if (bad && threadIdx.x == 0) report(fault, node, target);
   float most = -INFINITY, total = 0;
+#pragma unroll 4
   for (int i = threadIdx.x * 8; i < vocabulary; i += blockDim.x * 8) {
     float x[8];
     Eight<T>::load(x, own + i);
     if (keeps) Eight<T>::store((T*)kept + i, x);
-    float largest = most;
 #pragma unroll
-    for (int j = 0; j < 8; j++) {
-      if (i + j >= vocabulary) x[j] = -INFINITY;
-      largest = fmaxf(largest, x[j]);
-    }
-    if (largest > most) total *= expf(most - largest), most = largest;
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-      if (i + j < vocabulary) total += expf(x[j] - most);
+    for (int j = 0; j < 8; j++) most = i + j < vocabulary ? fmaxf(most, x[j]) : most;
   }
   float all = blockMax(most, shared);
-  total = blockSum(most == -INFINITY ? 0.f : total * expf(most - all), shared);
+  for (int i = threadIdx.x * 8; i < vocabulary; i += blockDim.x * 8) {
+    float x[8];
+    Eight<T>::load(x, keeps ? (const T*)kept + i : own + i);
+#pragma unroll
+    for (int j = 0; j < 8; j++) total += i + j < vocabulary ? expf(x[j] - all) : 0.f;
+  }
+  total = blockSum(total, shared);
   float logTotal = logf(total) + all;
   if (threadIdx.x == 0) losses[row] = bad ? 0.f : logTotal - load<float>(own, sizeof(T) == 2 ? Bfloat16 : Float32, target);
   __syncthreads();

@@ -67,6 +67,22 @@ REDUCE(sum, Sum, i, int)
 REDUCE(max, Max, f, float)
 REDUCE(max, Max, d, double)
 
+// Sums rows of parts [count, columns]: 32 neighbouring columns a block, by 32 warps that take every 32nd row each.
+extern "C" __global__ void sumParts(const float* parts, void* out, int type, int count, int columns) {
+  __shared__ float sums[32][33];
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  int column = blockIdx.x * 32 + lane;
+  float sum = 0;
+  if (column < columns) {
+#pragma unroll 4
+    for (int row = warp; row < count; row += 32) sum += parts[(int64)row * columns + column];
+  }
+  sums[warp][lane] = sum;
+  __syncthreads();
+  float total = warpSum(sums[lane][warp]);
+  if (lane == 0 && blockIdx.x * 32 + warp < columns) store(out, type, (int64)blockIdx.x * 32 + warp, total);
+}
+
 // Place of the first largest element of each row; a row that begins with NaN gives 0, other NaN are never largest.
 #define ARGMAX(suffix, C)                                                                                \
   extern "C" __global__ void argmax_##suffix(const void* x, int type, int* out, int64 rows, int columns) { \

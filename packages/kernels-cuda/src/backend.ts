@@ -28,9 +28,11 @@ import {
 } from "@sisa/core";
 import { Device, openDriver } from "./device/device.ts";
 import type { DeviceInfo } from "./device/driver.ts";
+import { host } from "./device/native.ts";
 import { Block, type CudaTensor } from "./device-tensor.ts";
 import { CudaExecutable, type ExecutableHost } from "./executable.ts";
 import { fuse } from "./fusion/fuse.ts";
+import { hoistConstants } from "./fusion/hoist-constants.ts";
 import { loweringOf } from "./lowerings/index.ts";
 import { aliasOf, gatheringOf } from "./lowerings/movement.ts";
 import { bytesOfSpec, type FaultSite, makePlan, type Plan, Storage } from "./plan.ts";
@@ -39,6 +41,11 @@ import { bytesOfSpec, type FaultSite, makePlan, type Plan, Storage } from "./pla
 export interface CudaOptions {
   /** Which GPU, as CUDA numbers them; CUDA_VISIBLE_DEVICES is obeyed. Default 0. */
   readonly device?: number;
+  /**
+   * Wait after every kernel, so that the error of one that crashes names its operation. Slow. Default: true where the
+   * environment says CUDA_LAUNCH_BLOCKING=1.
+   */
+  readonly blocking?: boolean;
   /** Takes the kernels that every supported GPU runs, not those for one generation alone; to compare. Default false. */
   readonly portable?: boolean;
 }
@@ -55,11 +62,11 @@ export interface CudaBackend extends Backend {
  * @throws BackendUnavailableError where the driver, cuBLASLt or the device is missing; the message says what to install
  */
 export async function cuda(options: CudaOptions = {}): Promise<CudaBackend> {
-  const { device = 0, portable = false } = options;
+  const { device = 0, blocking = host.variable("CUDA_LAUNCH_BLOCKING") === "1", portable = false } = options;
   if (!Number.isInteger(device) || device < 0) {
     throw new GraphError(`cuda: device must be a whole number >= 0, got ${device}`);
   }
-  return new Backed(await Device.open(device), portable);
+  return new Backed(await Device.open(device, blocking), portable);
 }
 
 /** The GPUs that CUDA sees. @throws BackendUnavailableError */
@@ -114,9 +121,35 @@ class Backed implements CudaBackend, ExecutableHost {
     const givenConstants: { readonly [name: string]: TypedArray | undefined } = options.constants ?? {};
     const state = checkState(graph, givenState);
     const constantValues = checkConstants(graph, givenConstants, givenState);
-    const lowered = lower(graph);
+    const { once, main } = hoistConstants(lower(graph, givenConstants), Object.keys(givenConstants), isAlias);
+    const uploaded = new Map<string, CudaTensor>();
+    for (const [name, spec, data] of constantValues) {
+      if (once?.inputs[name] || main.inputs[name]) uploaded.set(name, this.tensor(spec, data) as CudaTensor);
+    }
+    const from = ({ inputs }: Graph) =>
+      Object.fromEntries([...uploaded].filter(([name]) => inputs[name] !== undefined));
+    const constants = { ...from(main) };
+    try {
+      if (once) {
+        const first = this.#executable(once, [], {});
+        for (const [name, tensor] of Object.entries(first.run(from(once))))
+          constants[name] = tensor.keep() as CudaTensor;
+        first.close();
+      }
+      return this.#executable<I, O>(main, state, constants);
+    } finally {
+      for (const [name, tensor] of uploaded) if (!main.inputs[name]) tensor.dispose();
+    }
+  }
+
+  /** @param constants inputs of the graph that the executable owns from now on */
+  #executable<I extends GraphInputs, O extends GraphOutputs>(
+    graph: Graph,
+    state: readonly (readonly [input: string, output: string])[],
+    constants: { readonly [name: string]: CudaTensor },
+  ): CudaExecutable<I, O> {
     const plan = makePlan(
-      lowered,
+      graph,
       state,
       { ruleOf: (node) => loweringOf(node)?.lower, aliasOf, gatheringOf },
       {
@@ -128,11 +161,8 @@ class Backed implements CudaBackend, ExecutableHost {
       },
     );
     const held = this.#holdMemory(plan);
-    const constants = Object.fromEntries(
-      constantValues.map(([name, spec, data]) => [name, this.tensor(spec, data) as CudaTensor]),
-    );
     const executable = new CudaExecutable<I, O>(this, {
-      graph: lowered,
+      graph,
       plan,
       state,
       constants,
@@ -264,9 +294,13 @@ class Backed implements CudaBackend, ExecutableHost {
   }
 }
 
+const isAlias = (node: Node) => aliasOf(node) !== undefined;
+
 /** The graph as it is planned: of operations that have a lowering, with constants folded, and several joined to one. */
-export function lower(graph: Graph): Graph {
-  return fuse(simplify(expandComposites(graph, (_op, node) => loweringOf(node) === undefined)));
+export function lower(graph: Graph, constants: { readonly [name: string]: unknown } = {}): Graph {
+  const expanded = simplify(expandComposites(graph, (_op, node) => loweringOf(node) === undefined));
+  // Where weights never change, putting them together costs nothing.
+  return Object.keys(constants).length > 0 ? fuse(expanded, { leastRows: 1 }) : fuse(expanded);
 }
 
 /** The elements of a constant as its dtype holds them. */

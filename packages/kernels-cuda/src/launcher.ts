@@ -59,7 +59,7 @@ export class Launcher {
       return;
     }
     this.#writeAddresses();
-    if (this.#lastKey === key && this.#steps.length > 1) {
+    if (this.#lastKey === key && this.#steps.length > 1 && !this.#device.blocking) {
       driver.call("cuGraphLaunch", this.#capture(key), stream);
     } else {
       this.#lastKey = key;
@@ -86,6 +86,7 @@ export class Launcher {
     this.#steps.forEach((step, index) => {
       try {
         this.#launch(step, index);
+        if (this.#device.blocking) this.#device.driver.call("cuStreamSynchronize", this.#device.stream);
       } catch (error) {
         const message = SisaError.isInstance(error) ? error.message : String(error);
         throw message.startsWith(`${step.op}: `) ? error : new DeviceError(`${step.op}: ${message}`, { cause: error });

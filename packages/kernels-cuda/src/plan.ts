@@ -116,17 +116,17 @@ export interface Alias {
   place(strides: Strides): { readonly first: number; readonly strides: Strides } | undefined;
 }
 
-/** An output whose parts are inputs: whoever makes one of those may write it where it belongs. */
-export interface Gathering {
-  /** Strides of the output. */
-  readonly strides: Strides;
-  readonly parts: readonly { readonly input: string; readonly first: number }[];
+/** An input that a dense output holds from some element on: whoever makes it may write it there. */
+export interface Part {
+  readonly input: string;
+  readonly first: number;
 }
 
 export interface PlanRules {
   ruleOf(node: Node): LoweringRule | undefined;
   aliasOf(node: Node): Alias | undefined;
-  gatheringOf(node: Node): Gathering | undefined;
+  /** The parts of an output that does nothing but hold them. */
+  gatheringOf(node: Node): readonly Part[] | undefined;
 }
 
 export function makePlan(
@@ -235,26 +235,29 @@ class Planner {
     }
   }
 
-  /** Lets the parts of what is put together be made in their places. */
+  /** Lets the parts of what is put together be made in their places: those that are put together once. */
   #claimParts(): void {
     const isInput = new Set(Object.values(this.#graph.inputTensors));
-    for (const node of this.#graph.nodes) {
-      const gathering = this.#rules.gatheringOf(node);
+    const gathered = this.#graph.nodes.flatMap((node) => {
+      const parts = this.#rules.gatheringOf(node) ?? [];
       const [whole] = Object.values(node.outputs);
-      if (!gathering || !whole || this.#claims.has(whole)) continue;
-      const { strides, parts } = gathering;
-      const rows = (strides[0] ?? 1) * (sizesOf(whole.shape)[0] ?? 1);
-      const storage = this.temporary(Math.max(bytesOfSpec(whole), rows * bytesOf(whole.dtype)));
+      return whole && !this.#claims.has(whole)
+        ? parts.map((part) => ({ ...part, whole, tensor: node.inputs[part.input] }))
+        : [];
+    });
+    const uses = new Map<AnyTensor, number>();
+    for (const { tensor } of gathered) {
+      if (tensor) uses.set(this.baseOf(tensor), (uses.get(this.baseOf(tensor)) ?? 0) + 1);
+    }
+    for (const { whole, tensor, first } of gathered) {
+      const { storage, strides } = this.#claims.get(whole) ?? wholeOf(this.temporary(bytesOfSpec(whole)), whole);
       this.#shared.add(storage);
       this.#claims.set(whole, { storage, offset: 0, strides });
-      for (const { input, first } of parts) {
-        const tensor = node.inputs[input];
-        const base = tensor && this.baseOf(tensor);
-        if (!base || isInput.has(base) || base.node.op === constantOp || this.#claims.has(base)) continue;
-        if (bytesOfSpec(base) !== bytesOfSpec(tensor)) continue;
-        const own = reshapeStrides(sizesOf(tensor.shape), strides, sizesOf(base.shape));
-        if (own) this.#claims.set(base, { storage, offset: first * bytesOf(whole.dtype), strides: own });
-      }
+      const base = tensor && this.baseOf(tensor);
+      if (!base || isInput.has(base) || base.node.op === constantOp || this.#claims.has(base)) continue;
+      if (uses.get(base) !== 1 || bytesOfSpec(base) !== bytesOfSpec(tensor)) continue;
+      const own = reshapeStrides(sizesOf(tensor.shape), strides, sizesOf(base.shape));
+      if (own) this.#claims.set(base, { storage, offset: first * bytesOf(whole.dtype), strides: own });
     }
   }
 

@@ -90,6 +90,7 @@ test("SISA attention runs on its own kernels, and no array of theirs has T x T e
     limits: {
       maxStorageBuffersPerShaderStage: 10,
       maxComputeWorkgroupStorageSize: 16384,
+      maxComputeInvocationsPerWorkgroup: 256,
       maxComputeWorkgroupsPerDimension: 65535,
     } as DeviceLimits,
   };

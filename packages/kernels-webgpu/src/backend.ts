@@ -52,6 +52,8 @@ export async function webgpu(options: WebgpuOptions = {}): Promise<WebgpuBackend
   return new Webgpu(await openDevice(options), options.lowerings);
 }
 
+const keptStaging = 4;
+
 class Webgpu implements WebgpuBackend, ExecutableHost {
   readonly name = "webgpu";
   readonly limits: Backend["limits"];
@@ -61,6 +63,8 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
   readonly #pool: BufferPool;
   readonly #lowerings: Lowerings | undefined;
   readonly #executables = new Set<{ close(): void }>();
+  /** Buffers of earlier reads, kept for the next of the same size. */
+  readonly #staging: GPUBuffer[] = [];
   #failure: DeviceError | undefined;
   #closed = false;
 
@@ -170,7 +174,7 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
     const bytes = Math.ceil((countOf(spec) * storageBytes(type)) / 4) * 4;
     const statuses = [...block.statuses];
     const size = statuses.reduce((total, status) => total + status.bytes, bytes);
-    const staging = this.device.createBuffer({ size: Math.max(size, 4), usage: usage.mapRead | usage.copyTarget });
+    const staging = this.#takeStaging(Math.max(size, 4));
     const encoder = this.device.createCommandEncoder();
     if (bytes > 0) encoder.copyBufferToBuffer(block.buffer, 0, staging, 0, bytes);
     let offset = bytes;
@@ -198,8 +202,16 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
       return fromDevice(spec, content);
     } finally {
       staging.unmap();
-      staging.destroy();
+      if (this.#closed || this.#staging.length >= keptStaging) staging.destroy();
+      else this.#staging.push(staging);
     }
+  }
+
+  /** A buffer that can be read here; that of an earlier read where one has the size. */
+  #takeStaging(size: number): GPUBuffer {
+    const index = this.#staging.findIndex((buffer) => buffer.size === size);
+    const [kept] = index < 0 ? [] : this.#staging.splice(index, 1);
+    return kept ?? this.device.createBuffer({ size, usage: usage.mapRead | usage.copyTarget });
   }
 
   #fail(error: DeviceError): void {
@@ -227,6 +239,7 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
     for (const executable of this.#executables) executable.close();
     for (const tensor of [...this.live]) tensor.dispose();
     this.#closed = true;
+    for (const buffer of this.#staging.splice(0)) buffer.destroy();
     this.#pool.close();
     this.#open.destroy();
   }

@@ -32,10 +32,18 @@ export interface FuseOptions {
   readonly loweringOf: (node: Node) => Lowering;
   /** Arrays that one kernel can read. */
   readonly maximumReads: number;
+  /** Whether a tensor is the next value of state, which may be written over the old one. */
+  readonly isState: (tensor: AnyTensor) => boolean;
 }
 
-/** Origins of the tensors that are kept in memory: outputs, results and operands of kernels, and what many read. */
-export function keptTensors(graph: Graph, { loweringOf, maximumReads }: FuseOptions): ReadonlySet<AnyTensor> {
+export interface Fusion {
+  /** Origins of the tensors that are kept in memory: outputs, results and operands of kernels, and what many read. */
+  readonly kept: ReadonlySet<AnyTensor>;
+  /** Kernels that compute an expression of their result before they store it: the expression's node to the kernel's. */
+  readonly finished: ReadonlyMap<Node, Node>;
+}
+
+export function fuse(graph: Graph, { loweringOf, maximumReads, isState }: FuseOptions): Fusion {
   const kept = new Set<AnyTensor>(Object.values(graph.outputTensors).map(originOf));
   const readers = new Map<AnyTensor, Node[]>();
   const groups = new Map<Node, Group>();
@@ -64,13 +72,33 @@ export function keptTensors(graph: Graph, { loweringOf, maximumReads }: FuseOpti
     return true;
   };
 
+  const finished = new Map<Node, Node>();
+  /** The expression that alone reads a kernel's result, element by element. */
+  const expressionOf = (origin: AnyTensor): Node | undefined => {
+    const targets = new Set((readers.get(origin) ?? []).flatMap((reader) => [...(homes.get(reader) ?? [])]));
+    const [target] = targets;
+    const result = target && (Object.values(target.outputs)[0] as AnyTensor);
+    if (targets.size !== 1 || !target || !result || finished.has(target) || isState(result)) return undefined;
+    if (result.dtype === "bool" || result.dtype === "int32") return undefined;
+    const size = countOf(origin);
+    const isElementwise = (node: Node): boolean => {
+      const output = Object.values(node.outputs)[0] as AnyTensor;
+      if (loweringOf(node).kind !== "pointwise" || countOf(output) !== size) return false;
+      return node === target || (readers.get(output) ?? []).every(isElementwise);
+    };
+    return (readers.get(origin) ?? []).every(isElementwise) ? target : undefined;
+  };
+
   for (const node of graph.nodes.toReversed()) {
     if (node.op === reshapeOp || node.op === constantOp) continue;
     const lowering = loweringOf(node);
     const results = Object.values(node.outputs);
     const [origin] = results;
     if (lowering.kind === "kernel" || origin === undefined) {
-      for (const result of results) kept.add(result);
+      const expression =
+        lowering.kind === "kernel" && lowering.finishes && origin && !kept.has(origin) && expressionOf(origin);
+      if (expression) finished.set(expression, node);
+      else for (const result of results) kept.add(result);
     } else {
       const targets = new Set((readers.get(origin) ?? []).flatMap((reader) => [...(homes.get(reader) ?? [])]));
       if (!kept.has(origin) && joins(origin, node, targets)) {
@@ -95,7 +123,7 @@ export function keptTensors(graph: Graph, { loweringOf, maximumReads }: FuseOpti
       readers.set(leaf, [...(readers.get(leaf) ?? []), node]);
     }
   }
-  return kept;
+  return { kept, finished };
 }
 
 function isCostly(lowering: Lowering): boolean {

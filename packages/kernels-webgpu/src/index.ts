@@ -7,6 +7,8 @@ export { type DeviceOptions, type Feature, knownFeatures } from "./device.ts";
 export { DeviceLostError, OutOfMemoryError } from "./errors.ts";
 export type { Lowerings } from "./lower.ts";
 export {
+  type Finish,
+  type Joint,
   type KernelContext,
   type KernelLowering,
   kernel,

@@ -24,11 +24,12 @@ import { count, Place } from "./codegen/index-space.ts";
 import { flatGroup, gridOf, type ShaderParts, type Slot, shader } from "./codegen/shader.ts";
 import type { Capabilities } from "./device.ts";
 import { allocatedData, countOf, type StorageType, storageBytes, storageType, toDevice } from "./element-type.ts";
-import { isLiteral, keptTensors, originOf } from "./fuse.ts";
-import type { KernelContext, KernelLowering, Lowering } from "./lowering.ts";
+import { type Fusion, fuse, isLiteral, originOf } from "./fuse.ts";
+import type { Finish, KernelContext, KernelLowering, Lowering } from "./lowering.ts";
 import { lowerings } from "./lowerings/index.ts";
 import type { Kernel, OutputPlace, Program, Role, Value } from "./program.ts";
 import { type Check, wordsPerCheck } from "./run-status.ts";
+import { type Schedule, schedule } from "./schedule.ts";
 
 /** Rules by the names of operations. */
 export type Lowerings = { readonly [op: string]: Lowering };
@@ -48,7 +49,7 @@ const threads = 256;
 export function lower(graph: Graph, options: LowerOptions): Program {
   const lowering = lookup(options);
   const expanded = splitConcats(simplify(expand(graph, lowering)), 6);
-  return new Lowerer(expanded, options, lowering).program();
+  return new Lowerer(schedule(expanded, lowering), options, lowering).program();
 }
 
 /** The lowering of a node; undefined for a composite that runs by its composition, and for what needs none. */
@@ -110,14 +111,20 @@ class Lowerer implements EmitterHost {
   readonly #values = new Map<AnyTensor, Value>();
   readonly #inputs = new Map<string, Value>();
   readonly #outputs = new Map<string, OutputPlace>();
-  readonly #kept: ReadonlySet<AnyTensor>;
+  readonly #groups: Schedule["groups"];
+  readonly #kept: Fusion["kept"];
+  readonly #finished: Fusion["finished"];
+  readonly #needed: ReadonlySet<AnyTensor>;
   /** For each tensor that is a state's next value: the input's origin, and its name. */
   readonly #nextOf = new Map<AnyTensor, { readonly input: AnyTensor; readonly name: string }>();
+  readonly #isGrouped: ReadonlySet<Node>;
+  readonly #isFinished: ReadonlySet<Node>;
   readonly #status: Value;
   #nextId = 0;
 
-  constructor(graph: Graph, options: LowerOptions, lookup: (node: Node) => Lowering | undefined) {
+  constructor({ graph, groups }: Schedule, options: LowerOptions, lookup: (node: Node) => Lowering | undefined) {
     this.#graph = graph;
+    this.#groups = groups;
     this.#options = options;
     this.#lookup = lookup;
     this.#status = this.#value("u32", 0, { kind: "status" });
@@ -129,14 +136,21 @@ class Lowerer implements EmitterHost {
     // Also of what never lies in memory: it would not be rounded to the width that it has.
     for (const node of graph.nodes)
       for (const { dtype } of Object.values(node.outputs)) this.#type(dtype, node.op.name);
-    this.#kept = keptTensors(graph, {
-      loweringOf: (node) => this.#loweringOf(node),
-      maximumReads: Math.min(options.device.limits.maxStorageBuffersPerShaderStage, 16) - 2,
-    });
     for (const [input, output] of options.state) {
       const [from, to] = [graph.inputTensors[input], graph.outputTensors[output]];
       if (from && to) this.#nextOf.set(originOf(to), { input: from, name: input });
     }
+    const { kept, finished } = fuse(graph, {
+      loweringOf: (node) => this.#loweringOf(node),
+      maximumReads: Math.min(options.device.limits.maxStorageBuffersPerShaderStage, 16) - 2,
+      isState: (tensor) => this.#nextOf.has(originOf(tensor)),
+    });
+    this.#kept = kept;
+    this.#finished = finished;
+    this.#isGrouped = new Set([...groups.values()].flat());
+    this.#isFinished = new Set(finished.values());
+    const read = graph.nodes.flatMap(({ inputs }) => Object.values(inputs));
+    this.#needed = new Set([...read, ...Object.values(graph.outputTensors)].map(originOf));
   }
 
   program(): Program {
@@ -203,12 +217,41 @@ class Lowerer implements EmitterHost {
     if (node.op === reshapeOp || node.op === constantOp) return;
     const lowering = this.#loweringOf(node);
     if (lowering.kind === "kernel") {
-      lowering.build(this.#context(node, lowering));
+      const group = this.#groups.get(node);
+      if (group) this.#buildGroup(group, lowering);
+      else if (!this.#isGrouped.has(node) && !this.#isFinished.has(node)) lowering.build(this.#context(node, lowering));
       return;
     }
     const tensor = Object.values(node.outputs)[0];
     const value = tensor && this.#values.get(tensor);
-    if (tensor && value) this.#computeElements(node.op.name, tensor, value);
+    const kernel = this.#finished.get(node);
+    if (tensor && value && kernel) this.#finish(kernel, tensor, value);
+    else if (tensor && value) this.#computeElements(node.op.name, tensor, value);
+  }
+
+  #buildGroup(group: readonly Node[], lowering: KernelLowering): void {
+    const own = group.filter((node) => !this.#isFinished.has(node));
+    const contexts = own.map((node) => this.#context(node, lowering));
+    const [only] = contexts;
+    if (contexts.length > 1) lowering.joint?.build(contexts);
+    else if (only) lowering.build(only);
+  }
+
+  /** A kernel whose result is only read by an expression, which it computes before it stores anything. */
+  #finish(kernel: Node, tensor: AnyTensor, target: Value): void {
+    const lowering = this.#loweringOf(kernel) as KernelLowering;
+    const result = Object.values(kernel.outputs)[0] as AnyTensor;
+    this.#values.delete(tensor);
+    const emitter = new Emitter(this, "v", new Map(), new Map([[result, "value"]]));
+    const element = emitter.read(tensor, Place.flat(emitter, sizesOf(tensor.shape), "place"));
+    this.#values.set(tensor, target);
+    const declaration = `fn finish(place: u32, value: f32) -> f32 {
+${emitter.lines.join("\n")}
+return ${element};
+}`;
+    this.#values.set(result, target);
+    lowering.build(this.#context(kernel, lowering, { declaration, slots: emitter.slots }));
+    this.#values.delete(result);
   }
 
   /** A kernel that computes every element of a tensor by its expression. */
@@ -292,7 +335,7 @@ out[i] = ${stored(target.type, result)};`;
     return gridOf(groups, this.#options.device.limits.maxComputeWorkgroupsPerDimension);
   }
 
-  #context(node: Node, lowering: KernelLowering): KernelContext {
+  #context(node: Node, lowering: KernelLowering, finish?: Finish): KernelContext {
     const { device } = this.#options;
     const overwritten = new Set<string>();
     for (const [output, input] of Object.entries(lowering.overwrites ?? {})) {
@@ -318,6 +361,8 @@ out[i] = ${stored(target.type, result)};`;
       has: (input) => node.inputs[input] !== undefined,
       input: (name) => slotOf(node.inputs[name], "read", name),
       output: (name = "value") => slotOf(node.outputs[name], "read_write", name),
+      needs: (output) => this.#needed.has(node.outputs[output] as AnyTensor),
+      finish,
       inPlace: (output) => overwritten.has(output),
       scratch: (type, elements) => this.#value(type, elements, { kind: "temporary" }),
       check: (check) => {

@@ -52,8 +52,31 @@ export interface KernelLowering {
   readonly supports?: (node: Node, device: Capabilities) => boolean;
   /** Outputs that it does not compute: where one of them is needed, the composition runs. */
   readonly omits?: readonly string[];
+  /** Whether it stores its result by `KernelContext.finish`, so that what is computed of it takes no pass of its own. */
+  readonly finishes?: boolean;
+  /**
+   * How nodes that have one key and do not need each other are built at once. Nodes without a key are built alone. Parts
+   * of a key that are objects, such as tensors, are compared by identity.
+   */
+  readonly joint?: Joint;
   /** Dispatches the kernels of one node. */
   build(context: KernelContext): void;
+}
+
+/** How nodes are built at once. */
+export interface Joint {
+  /** What nodes that are built at once have in common; undefined for a node that is built alone. */
+  key(node: Node): readonly unknown[] | undefined;
+  /** Dispatches the kernels of some nodes that have one key. */
+  build(contexts: readonly KernelContext[]): void;
+}
+
+/** What becomes of an element of the result before it is stored. */
+export interface Finish {
+  /** A function of WGSL, `finish(place: u32, value: f32) -> f32`. */
+  readonly declaration: string;
+  /** What it reads. */
+  readonly slots: { readonly [name: string]: Slot };
 }
 
 /** What a kernel is told of its node, and where it puts what it generates. */
@@ -72,6 +95,10 @@ export interface KernelContext {
   input(name: string): Slot;
   /** The memory of an output, to be bound; default `value`. */
   output(name?: string): Slot;
+  /** True where something reads this output. */
+  needs(output: string): boolean;
+  /** What to do with elements before they are stored; only for lowerings that say `finishes`. */
+  readonly finish: Finish | undefined;
   /** True where this output is written over the input that `overwrites` names. */
   inPlace(output: string): boolean;
   /** Memory for this node alone. */

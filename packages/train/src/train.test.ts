@@ -191,6 +191,15 @@ describe("checkpoints", () => {
     expect(await bytesOf(checkpoints, file)).toEqual(await bytesOf(whole, file));
   });
 
+  it("let a run go on with layers computed again, to the same bits", async () => {
+    const checkpoints = memoryStorage();
+    const stopped = await tinyRun({ checkpoints, saveEvery: -1, ...stopAt(3) });
+    expect(stopped).toMatchObject({ stopped: true });
+    const resumed = await tinyRun({ checkpoints, resume: true, rematerialize: "layers" });
+    expect(resumed.step).toBe(8);
+    expect(resumed.parameters).toEqual(straight.parameters);
+  });
+
   it("are not overwritten by a run that begins anew", async () => {
     const checkpoints = memoryStorage();
     await tinyRun({ checkpoints, steps: 2, saveEvery: -1 });

@@ -7,6 +7,7 @@ import {
   type GraphOutputs,
   initialize,
   reference,
+  roundTo,
 } from "@sisa/core";
 import { describe, expect, it } from "vitest";
 import { stateOf, tinyModel, tinyTrainer } from "../test/tiny.ts";
@@ -70,6 +71,23 @@ describe("Trainer", () => {
     );
     expect(await stateOf(resumed)).toEqual(await stateOf(straight));
     expect((await straight.evaluate()).heldOutLoss).toBeGreaterThan(0);
+  });
+
+  it("keeps parameters and moments in bfloat16 in precision paper, so that small updates are lost", async () => {
+    await using backend = reference();
+    const optimizer = { learningRate: 1e-3, warmupSteps: 1 };
+    const settings = { precision: "paper", optimizer, steps: 20, gradientAccumulation: 2 };
+    await using trainer = await tinyTrainer(backend, settings);
+    const before = await stateOf(trainer);
+    await trainer.advance(3);
+    const after = await stateOf(trainer);
+    for (const [name, values] of Object.entries(after)) {
+      if (name.endsWith("lambda_raw")) expect(values, name).not.toEqual(before[name]);
+      else expect(values, name).toEqual(values.map((x) => roundTo("bfloat16", x)));
+    }
+    // An update of 1e-3 is less than half of what lies between neighbours at -5.
+    expect(after["layers.0.alpha_proj.bias"]).toEqual(before["layers.0.alpha_proj.bias"]);
+    expect(after["layers.0.W_Q.weight"]).not.toEqual(before["layers.0.W_Q.weight"]);
   });
 
   it("gives one result however many steps are taken between two looks at the loss", async () => {

@@ -14,6 +14,7 @@ import {
   initialize,
   type LanguageModel,
   parameterSpecs,
+  roundTo,
   shadowName,
 } from "@sisa/core";
 import { type ResolvedSettings, scheduleOf } from "./config/settings.ts";
@@ -22,7 +23,7 @@ import { type HeldOutBatches, HeldOutEvaluator, type HeldOutLoss } from "./held-
 import type { StepRecord } from "./metrics/metrics.ts";
 import { NotFiniteProbe } from "./not-finite.ts";
 import { learningRateAt } from "./optimizer/schedule.ts";
-import { accumulateGraph, shadowGraph, shadowSpecs, stateName, updateGraph } from "./training-graphs.ts";
+import { accumulateGraph, isRounded, shadowGraph, shadowSpecs, stateName, updateGraph } from "./training-graphs.ts";
 
 type Tensors = Readonly<Record<string, DeviceTensor>>;
 type AnyExecutable = Executable<GraphInputs, GraphOutputs>;
@@ -142,7 +143,8 @@ export class Trainer implements AsyncDisposable {
     for (const [name, spec] of Object.entries(parameterSpecs(model))) {
       const value = values[name];
       if (value === undefined) throw new ConfigError(`parameters: expected a value for ${name}, got nothing`);
-      state[name] = backend.tensor(spec, value);
+      const first = isRounded(name, settings.precision) ? value.map((x) => roundTo("bfloat16", x)) : value;
+      state[name] = backend.tensor(spec, first);
       for (const make of [stateName.firstMoment, stateName.secondMoment]) state[make(name)] = backend.tensor(spec);
       const sum = stateName.gradient(name);
       if (sums.includes(sum)) state[sum] = backend.tensor(spec);

@@ -16,6 +16,7 @@ import {
   type GraphInputs,
   type GraphOutputs,
   globalNorm,
+  inBfloat16,
   inputTensor,
   type LanguageModel,
   bool as logical,
@@ -54,6 +55,14 @@ export interface StatefulGraph {
   readonly state: Readonly<Record<string, string>>;
 }
 
+/**
+ * Whether precision `paper` keeps a parameter, its gradient and its moments in bfloat16. The paper's code does so with
+ * all but lambda, which never moved otherwise.
+ */
+export function isRounded(parameter: string, precision: Precision): boolean {
+  return precision === "paper" && parameter !== stateName.loss && !parameter.endsWith("lambda_raw");
+}
+
 /** The loss and its gradients by every parameter, for `ids` and `targets` [B,T]. */
 export function gradientGraph(model: LanguageModel, precision: Precision = "float32"): Graph {
   const names = Object.keys(model.parameters);
@@ -89,11 +98,13 @@ export function accumulateGraph(
   if (microBatches > 1) inputs.first = first;
   for (const [name, term] of Object.entries(terms)) {
     if (term === undefined) continue;
-    outputs[name] = term;
+    const stored = isRounded(name.replace(stateName.gradient(""), ""), precision) ? inBfloat16 : (x: Tensor) => x;
+    const own = stored(term as Tensor);
+    outputs[name] = own;
     if (microBatches === 1) continue;
     const before = inputTensor(name, { dtype: term.dtype, shape: term.shape }) as Tensor;
     inputs[name] = before;
-    outputs[name] = where(first, term as Tensor, add(before, term as Tensor));
+    outputs[name] = where(first, own, stored(add(before, own)));
   }
   const state = microBatches === 1 ? [] : Object.keys(outputs);
   return {
@@ -164,10 +175,11 @@ export function updateGraph(
         },
         { beta1, beta2, epsilon, weightDecay: decay },
       );
-      outputs[name] = updated.parameter;
+      const stored = isRounded(name, settings.precision) ? inBfloat16 : (x: Tensor) => x;
+      outputs[name] = stored(updated.parameter);
       if (shadowed.includes(name)) outputs[shadowName(name)] = cast(updated.parameter, "bfloat16");
-      outputs[stateName.firstMoment(name)] = updated.firstMoment;
-      outputs[stateName.secondMoment(name)] = updated.secondMoment;
+      outputs[stateName.firstMoment(name)] = stored(updated.firstMoment);
+      outputs[stateName.secondMoment(name)] = stored(updated.secondMoment);
     }
     outputs[stateName.halted] = or(wasHalted, not(sound));
     const scalars = [loss, norm, cast(proceed, "float32") as Tensor].map((scalar) => reshape(scalar, [1]));

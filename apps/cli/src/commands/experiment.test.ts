@@ -122,7 +122,7 @@ describe("sisa experiment", () => {
     [{ ...experiment, workloads: { a: { data: tinyConfig.data } } }, "expected tokens or steps, got neither"],
     [{ ...experiment, workloads: { a: { data: tinyConfig.data, steps: 1, tasks: ["chess"] } } }, 'got "chess"'],
     [{ ...experiment, workloads: { a: { data: { txt: "a" }, steps: 1 } } }, '"data.txt" is not a field'],
-    [{ ...experiment, workloads: { a: { steps: 1, precision: "paper", backend: "cuda" } } }, "not built yet"],
+    [{ ...experiment, workloads: { a: { steps: 1, precision: "paper", backend: "reference" } } }, "float32 only"],
   ])("refuses %j", async (given, message) => {
     await writeFile(join(folder, "bad.json"), JSON.stringify(given));
     const { code, error } = await run(folder, ["experiment", "bad.json"]);

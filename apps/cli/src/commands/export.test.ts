@@ -1,5 +1,6 @@
 // What `sisa export` writes, used by a project of its own that has none of our packages.
 import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
 import { cp, mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
@@ -45,6 +46,13 @@ async function exampleProject(): Promise<string> {
   return project;
 }
 
+/** True where onnxruntime-node was installed with its library for CUDA. */
+function hasCudaProvider(): boolean {
+  const entry = createRequire(join(root, "apps/cli/package.json")).resolve("onnxruntime-node");
+  const libraries = join(dirname(entry), `../bin/napi-v6/${process.platform}/${process.arch}`);
+  return existsSync(join(libraries, "libonnxruntime_providers_cuda.so"));
+}
+
 /** A model folder that belongs to no run. */
 async function copyOfModel(place: string): Promise<string> {
   const { model, parameters, tokenizer } = await loadModel(join(place, "checkpoints/latest"));
@@ -70,6 +78,16 @@ describe("the example of docs/onnx.md", () => {
     expect(String(json?.text)).toHaveLength(40);
     expect(new Set(String(json?.text)).size).toBeGreaterThan(4);
     expect(stdout).toBe(`${json?.text}\n`);
+
+    // Where the CUDA provider was installed it is what runs; where it was not, the error says what to do.
+    const onCuda = execute(process.execPath, example, { cwd: project, env: { ...process.env, PROVIDERS: "cuda,cpu" } });
+    if (hasCudaProvider()) {
+      expect((await onCuda).stdout).toBe(stdout);
+    } else {
+      const { stderr } = await onCuda.catch((error: { stderr: string }) => error);
+      expect(stderr).toContain("ONNXRUNTIME_NODE_INSTALL=cuda12 npm install gets it");
+      expect(stderr).toContain("AppendExecutionProvider_Cuda");
+    }
   });
 });
 

@@ -509,6 +509,18 @@ describe("rematerialize", () => {
     expect(simplified.nodes.filter(({ tag }) => tag === "rematerialize").length).toBeGreaterThan(3 * layers);
   });
 
+  test("merging does not undo it where composites are expanded", () => {
+    const attended = trace({ x: f32(2, 3), w: f32(3, 3) }, ({ x, w }) => sum(tanh(matmul(softmax(x), w))));
+    const again = rematerialize(simplify(valueAndGrad(attended, { wrt: ["w"] })), {
+      policy: ({ op }) => op.name === "softmax",
+      boundary: "value",
+    });
+    const expanded = simplify(expandComposites(again, () => true));
+    const tags = expanded.nodes.flatMap(({ op, tag }) => (op.name === "exp" ? [tag] : []));
+    expect(tags).toEqual([undefined, "rematerialize"]);
+    expectSame(expanded, again);
+  });
+
   test("clones stand before their first reader and carry a tag", () => {
     const small = trace({ x: f32(2, 3), w: f32(3, 3) }, ({ x, w }) => sum(exp(tanh(matmul(x, w)))));
     const graph = simplify(valueAndGrad(small, { wrt: ["w"] }));

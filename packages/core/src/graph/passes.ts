@@ -10,7 +10,8 @@ import { applyOp, type NdArray, type Op, type OpOutputs } from "./op.ts";
 import type { AnyTensor, Node } from "./tensor.ts";
 
 /**
- * Replaces composites by their compositions, all the way down, where `shouldExpand` says so.
+ * Replaces composites by their compositions, all the way down, where `shouldExpand` says so. A composition carries the tag
+ * of the node that it replaces.
  * @throws GraphError where a composition does not give what its operation promises
  */
 export function expandComposites<I extends GraphInputs, O extends GraphOutputs>(
@@ -24,10 +25,24 @@ export function expandComposites<I extends GraphInputs, O extends GraphOutputs>(
       if (!wanted(node)) return rebuild(node, inputs);
       const outputs = node.op.compose?.(inputs, node.attributes);
       if (outputs === undefined) throw new GraphError(`${node.op.name}: is a composite without a composition`);
-      return outputs;
+      return node.tag === undefined ? outputs : tagged(outputs, inputs, node.tag);
     });
   }
   return current;
+}
+
+/** What was computed from `inputs`, by nodes that carry a tag. */
+function tagged(outputs: OpOutputs, inputs: { readonly [name: string]: AnyTensor }, tag: string): OpOutputs {
+  const given = new Set(Object.values(inputs));
+  const built = new Map<Node, OpOutputs>();
+  const retagged = (tensor: AnyTensor): AnyTensor => {
+    if (given.has(tensor)) return tensor;
+    const { node } = tensor;
+    const result = built.get(node) ?? applyOp(node.op, mapValues(node.inputs, retagged), node.attributes, tag);
+    built.set(node, result);
+    return result[tensor.output] ?? tensor;
+  };
+  return mapValues(outputs, retagged);
 }
 
 /** Tensors that some node overwrites, so that readers and owners of them must stay as they are. */

@@ -4,20 +4,24 @@ import type { DType } from "../dtype.ts";
 import { kindOf } from "../dtype.ts";
 import { cast, castOp } from "../ops/cast.ts";
 import { matmulOp } from "../ops/matmul.ts";
+import { padOp } from "../ops/pad.ts";
 import { reshapeOp } from "../ops/reshape.ts";
+import { ropeOp } from "../ops/rope.ts";
 import { Graph, type GraphInputs, type GraphOutputs, inputTensor, rebuild, rewrite } from "./graph.ts";
 import { applyOp, type OpInputs, type OpOutputs } from "./op.ts";
 import { pickOutputs } from "./passes.ts";
-import type { AnyTensor, Node } from "./tensor.ts";
+import type { AnyTensor, Node, Tensor } from "./tensor.ts";
 
 /**
  * `float32`: everything. `bfloat16`: products and what flows between them are bfloat16; norms, softmax, running sums,
- * decays, phases, lambda and losses are float32, and so are parameters and their gradients.
+ * decays, phases, lambda and losses are float32, and so are parameters and their gradients. `paper`: as `bfloat16`, with
+ * tables of positions rounded too; in training, parameters, gradients and moments are rounded as well, as in the code of
+ * the paper, so that small updates are lost.
  */
-export type Precision = "float32" | "bfloat16";
+export type Precision = "float32" | "bfloat16" | "paper";
 
 /** Names of all precisions. */
-export const precisions = ["float32", "bfloat16"] as const satisfies readonly Precision[];
+export const precisions = ["float32", "bfloat16", "paper"] as const satisfies readonly Precision[];
 
 /** Inputs that are narrowed, by operation. Products are as wide as what they multiply; their sums are float32. */
 const narrowed: { readonly [op: string]: readonly string[] } = {
@@ -59,7 +63,7 @@ export function applyPrecision<I extends GraphInputs, O extends GraphOutputs>(
 ): Graph<I, O> {
   if (precision === "float32") return graph;
   // With inputs of its own, since only then may what takes a node's place have another dtype.
-  const changed = rewrite(graph, (node, inputs) => narrowNode(node, inputs), { mapInput: (spec) => spec });
+  const changed = rewrite(graph, (node, inputs) => narrowNode(node, inputs, precision), { mapInput: (spec) => spec });
   const outputs = Object.fromEntries(
     Object.entries(changed.outputTensors).map(([name, tensor]) => {
       const dtype = graph.outputTensors[name]?.dtype ?? tensor.dtype;
@@ -74,7 +78,7 @@ export function applyPrecision<I extends GraphInputs, O extends GraphOutputs>(
 
 const narrow: DType = "bfloat16";
 
-function narrowNode(node: Node, inputs: { readonly [name: string]: AnyTensor }): OpOutputs {
+function narrowNode(node: Node, inputs: { readonly [name: string]: AnyTensor }, precision: Precision): OpOutputs {
   const { name } = node.op;
   if (asGiven.has(name)) return rebuild(node, inputs);
   if (joined.has(name)) {
@@ -85,10 +89,17 @@ function narrowNode(node: Node, inputs: { readonly [name: string]: AnyTensor }):
   const given: OpInputs = Object.fromEntries(
     Object.entries(inputs).map(([input, tensor]) => {
       if (!isFloat(tensor) || tensor.dtype === "float64") return [input, tensor];
+      const isTable = node.op === ropeOp && input !== "x";
+      if (isTable && precision === "paper") return [input, inBfloat16(tensor as Tensor)];
       return [input, narrowInputs.includes(input) ? (cast(tensor, narrow) as AnyTensor) : widened(tensor)];
     }),
   );
   return applyOp(node.op, given, node.attributes, node.tag);
+}
+
+/** The values that bfloat16 has, as float32. */
+export function inBfloat16(x: Tensor): Tensor {
+  return cast(cast(x, narrow), "float32") as Tensor;
 }
 
 function isFloat({ dtype }: AnyTensor): boolean {
@@ -128,7 +139,7 @@ export function takeShadows(
   const ofInput = new Map(names.map((name) => [graph.inputTensors[name], name] as const));
   const shadows = new Map<string, AnyTensor>();
   for (const node of graph.nodes) {
-    const name = copiedInput(node, ofInput);
+    const { name } = copiedInput(node, ofInput);
     if (name === undefined || shadows.has(name)) continue;
     const shape = graph.inputTensors[name]?.shape ?? [];
     shadows.set(name, inputTensor(shadowName(name), { dtype: narrow, shape } as AnyTensor));
@@ -136,14 +147,21 @@ export function takeShadows(
   const inputs = Object.fromEntries([...shadows].map(([name, tensor]) => [shadowName(name), tensor]));
   const open = new Graph({ ...graph.inputTensors, ...inputs }, graph.outputTensors, graph.nodes);
   const taken = rewrite(open, (node, mapped) => {
-    const name = copiedInput(node, ofInput);
-    const value = name === undefined ? undefined : shadows.get(name);
-    return value ? { value } : rebuild(node, mapped);
+    const { name, padded } = copiedInput(node, ofInput);
+    const shadow = name === undefined ? undefined : shadows.get(name);
+    if (shadow === undefined) return rebuild(node, mapped);
+    return padded ? applyOp(padOp, { x: shadow }, padded.attributes, padded.tag) : { value: shadow };
   });
   return { graph: pickOutputs(taken, Object.keys(taken.outputs)), shadowed: [...shadows.keys()] };
 }
 
-function copiedInput(node: Node, ofInput: ReadonlyMap<AnyTensor | undefined, string>): string | undefined {
-  if (node.op !== castOp || node.outputs.value?.dtype !== narrow) return undefined;
-  return ofInput.get(node.inputs.x);
+/** The input whose narrow copy a node makes, and what fills it up with zeros first, if anything does. */
+function copiedInput(
+  node: Node,
+  ofInput: ReadonlyMap<AnyTensor | undefined, string>,
+): { readonly name?: string | undefined; readonly padded?: Node | undefined } {
+  if (node.op !== castOp || node.outputs.value?.dtype !== narrow) return {};
+  const source = node.inputs.x;
+  const padded = source?.node.op === padOp ? source.node : undefined;
+  return { name: ofInput.get(padded ? padded.inputs.x : source), padded };
 }

@@ -220,7 +220,7 @@ function checkSplits(index: ShardIndex, fraction: number): void {
   const documents = train.documents + heldOut.documents;
   throw new DataError(
     `prepare: ${documents} different documents cannot be split with heldOutFraction ${fraction}; ` +
-      `add documents, or set heldOutFraction 0 to hold none out`,
+      `add documents, or hold none out: heldOutFraction 0, which is --held-out 0 of the command`,
   );
 }
 

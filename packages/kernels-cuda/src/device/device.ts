@@ -26,15 +26,18 @@ export class Device {
   readonly memory: DeviceMemory;
   readonly cublasLt: CublasLt;
   readonly stream: number;
+  /** Whether every kernel is waited for. */
+  readonly blocking: boolean;
   readonly #staging: StagingPool;
   readonly #target: ReturnType<typeof targetFor>;
   readonly #ordinal: number;
   readonly #modules = new Map<string, number>();
   readonly #functions = new Map<string, { readonly handle: number; sharedBytes: number }>();
 
-  private constructor(driver: Driver, info: DeviceInfo) {
+  private constructor(driver: Driver, info: DeviceInfo, blocking: boolean) {
     this.driver = driver;
     this.info = info;
+    this.blocking = blocking;
     this.#target = targetFor(info.capability);
     if (this.#target === undefined) {
       throw new BackendUnavailableError(
@@ -50,7 +53,7 @@ export class Device {
   }
 
   /** @throws BackendUnavailableError, which says what is missing */
-  static async open(index: number): Promise<Device> {
+  static async open(index: number, blocking = false): Promise<Device> {
     const driver = await openDriver();
     const devices = driver.devices();
     const info = devices[index];
@@ -60,7 +63,7 @@ export class Device {
         `cuda: no device ${index}; this machine has ${found || "none that CUDA sees"} (CUDA_VISIBLE_DEVICES hides devices)`,
       );
     }
-    return new Device(driver, info);
+    return new Device(driver, info, blocking);
   }
 
   /** One line for people: the device, its driver and its cuBLASLt. */
@@ -141,8 +144,12 @@ export class Device {
           else setTimeout(resolve, 1);
         });
       }
-    } finally {
       this.driver.call("cuEventDestroy", event);
+    } catch (error) {
+      const hint = "run again with cuda({ blocking: true }) or CUDA_LAUNCH_BLOCKING=1 to learn in which operation";
+      throw new DeviceError(`cuda: a kernel failed: ${error instanceof Error ? error.message : error}; ${hint}`, {
+        cause: error,
+      });
     }
   }
 

@@ -2,6 +2,7 @@
 
 import attention from "../images/attention.json" with { type: "json" };
 import attentionHopper from "../images/attention-hopper.json" with { type: "json" };
+import decode from "../images/decode.json" with { type: "json" };
 import elementwise from "../images/elementwise.json" with { type: "json" };
 import fused from "../images/fused.json" with { type: "json" };
 import movement from "../images/movement.json" with { type: "json" };
@@ -25,6 +26,7 @@ export type Target = "sm_80" | "sm_90a" | "ptx";
 export const kernelImages: { readonly [file: string]: KernelImage } = {
   attention,
   "attention-hopper": attentionHopper,
+  decode,
   elementwise,
   fused,
   movement,

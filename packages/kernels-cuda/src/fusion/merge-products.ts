@@ -5,8 +5,10 @@ import {
   type AnyTensor,
   add,
   addOp,
+  broadcastTo,
   castOp,
   concat,
+  constant,
   type Graph,
   inputOp,
   matmul,
@@ -72,7 +74,7 @@ class Merger {
       weights.forEach((weight, index) => {
         this.#weights.set(weight, { group: x, index });
       });
-      const all = once((lookup) => concat(weights.map(lookup) as Tensor[], { axis: 0 }));
+      const all = once((lookup) => together(weights.map(lookup), 0));
       let start = 0;
       for (const [, members] of groupBy(narrowFirst, isWide)) {
         const sizes = members.map(widthOf);
@@ -120,8 +122,7 @@ class Merger {
           this.#gradients.set(gradient, { group, index });
         });
         merged.push((lookup) => {
-          const beside = concat(gradients.map(lookup) as Tensor[], { axis: -1 });
-          return matmul(beside, concat(weights.map(lookup) as Tensor[], { axis: 0 }));
+          return matmul(together(gradients.map(lookup), -1), together(weights.map(lookup), 0));
         });
       }
       const { value } = node.outputs;
@@ -169,7 +170,7 @@ class Merger {
       const dtype = sorted[0]?.outputs.value?.dtype;
       if (!x) continue;
       const product = once((lookup) => {
-        const beside = concat(gradients.map(lookup) as Tensor[], { axis: -1 });
+        const beside = together(gradients.map(lookup), -1);
         const width = sizesOf(beside.shape).at(-1) ?? 0;
         const flat = reshape(beside, [rowsIn(beside), width]);
         return matmul(flat, lookup(x) as Tensor, { transposeA: true, dtype: dtype as "float32" });
@@ -177,6 +178,19 @@ class Merger {
       this.#replaceParts(sorted, product, 0);
     }
   }
+}
+
+/** Widths that products are not slow with. */
+const [evenWidth, slowUnless] = [64, 8];
+
+/** Tensors one after another along an axis, with zeros at the end where their width would make products slow. */
+function together(parts: readonly AnyTensor[], axis: 0 | -1): Tensor {
+  const [first] = parts as readonly Tensor[];
+  const width = parts.reduce((sum, { shape }) => sum + (sizesOf(shape).at(axis) ?? 0), 0);
+  if (!first || width % slowUnless === 0) return concat(parts as readonly Tensor[], { axis });
+  const missing = Math.ceil(width / evenWidth) * evenWidth - width;
+  const zeros = broadcastTo(constant(0, first.dtype), sizesOf(first.shape).with(axis, missing));
+  return concat([...(parts as readonly Tensor[]), zeros as Tensor], { axis });
 }
 
 /** x W^T for a weight that was made from inputs of the graph alone. */

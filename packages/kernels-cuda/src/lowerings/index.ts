@@ -4,6 +4,7 @@ import type { Node, OpName } from "@sisa/core";
 import { adamwManyOp, productAddOp, rmsNormBackwardAddOp } from "../fusion/operations.ts";
 import type { LoweringRule } from "../plan.ts";
 import * as attention from "./attention.ts";
+import * as decode from "./decode.ts";
 import * as elementwise from "./elementwise.ts";
 import * as fused from "./fused.ts";
 import { matmul, multiply } from "./matmul.ts";
@@ -20,13 +21,19 @@ export interface Lowering {
 
 const always = (lower: LoweringRule): Lowering => ({ lower });
 
+/** The first of two that does not decline. */
+const either = (first: Lowering, second: Lowering): Lowering => ({
+  lower: (context) => (first.declines?.(context.node) ? second : first).lower(context),
+  declines: (node) => first.declines?.(node) === true && second.declines?.(node) === true,
+});
+
 export const lowerings = {
   abs: always(elementwise.abs),
   adamw: optimizer.adamw,
   add: always(elementwise.add),
   and: always(elementwise.and),
   argmax: always(reduction.argmax),
-  attention: attention.attention,
+  attention: either(attention.attention, decode.cachedAttention),
   attentionBackward: attention.attentionBackward,
   blockCumulativeSum: always(reduction.blockCumulativeSum),
   broadcastTo: always(movement.broadcastTo),
@@ -41,7 +48,7 @@ export const lowerings = {
   crossEntropy: "compose",
   cumulativePhase: always(reduction.cumulativePhase),
   cumulativeSum: always(reduction.cumulativeSum),
-  decayAttention: attention.decayAttention,
+  decayAttention: either(attention.decayAttention, decode.cachedAttention),
   decayAttentionBackward: attention.decayAttentionBackward,
   // Sizes are bound, so that folding has made constants of them.
   dimSize: "constant",
@@ -91,7 +98,7 @@ export const lowerings = {
   forgettingAttention: "compose",
   forgettingAttentionBackward: "compose",
   ssdScanBackward: "compose",
-  ssmPrepare: ssm.ssmPrepare,
+  ssmPrepare: either(ssm.ssmPrepare, decode.continueStates),
   ssmPrepareBackward: ssm.ssmPrepareBackward,
   sub: always(elementwise.sub),
   sum: always(reduction.sum),

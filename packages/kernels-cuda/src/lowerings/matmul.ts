@@ -4,6 +4,7 @@ import { bytesOf } from "@sisa/core";
 import type { Product, ProductType } from "../device/cublas-lt.ts";
 import type { Context, LoweringRule, Value, View } from "../plan.ts";
 import { broadcastStrides, rowsOf } from "../views.ts";
+import { multiplyFewRows } from "./decode.ts";
 
 /** What cuBLASLt is told of addresses; storages start at multiples of the first. */
 export const alignments = [256, 128, 64, 32, 16, 8, 4, 2];
@@ -21,6 +22,7 @@ export const matmul: LoweringRule = (context) => {
 export function multiply(context: Context, addend?: Value): void {
   const [a, b] = [matrices(context, "a"), matrices(context, "b")];
   const { transposeA, transposeB } = context.attributes<MatmulAttributes>();
+  if (!transposeA && transposeB && multiplyFewRows(context, a, b, addend)) return;
   const value = context.output();
   const [m = 0, n = 0] = value.sizes.slice(-2);
   const k = a.sizes.at(transposeA ? -2 : -1) ?? 0;

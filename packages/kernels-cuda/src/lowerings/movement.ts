@@ -2,7 +2,7 @@
 
 import { bytesOf, type Dim, type Node, sizesOf } from "@sisa/core";
 import { elementType } from "../device/element-type.ts";
-import type { Alias, Context, Gathering, LoweringRule, Region, Value } from "../plan.ts";
+import type { Alias, Context, LoweringRule, Part, Region, Value } from "../plan.ts";
 import { broadcastStrides, denseStrides, reshapeStrides } from "../views.ts";
 import { copyElements } from "./copy.ts";
 import { blocksFor } from "./elementwise.ts";
@@ -65,28 +65,19 @@ export const concat: LoweringRule = (context) => {
   }
 };
 
-/** Rows of two bytes a number and more start where vectors can be read. */
-const rowBytes = 16;
-const rowElements = 64;
-
-/** Concatenation, whose parts may be made where they belong. Rows that vectors cannot read are set further apart. */
-export function gatheringOf(node: Node): Gathering | undefined {
+/** Concatenation, whose parts may be made where they belong. */
+export function gatheringOf(node: Node): readonly Part[] | undefined {
   const [whole] = Object.values(node.outputs);
   if (node.op.name !== "concat" || !whole) return undefined;
   const { axis } = node.attributes as { readonly axis: number };
-  const sizes = sizesOf(whole.shape);
-  const width = sizes.at(-1) ?? 1;
-  const isLast = axis === sizes.length - 1 && sizes.length > 1;
-  const aligned = (width * bytesOf(whole.dtype)) % rowBytes === 0;
-  const pitch = isLast && !aligned ? Math.ceil(width / rowElements) * rowElements : width;
-  const strides = denseStrides(sizes.with(-1, pitch));
+  const strides = denseStrides(sizesOf(whole.shape));
   let place = 0;
   const parts = Object.entries(node.inputs).map(([input, { shape }]) => {
     const first = place * (strides[axis] ?? 0);
     place += sizesOf(shape)[axis] ?? 0;
     return { input, first };
   });
-  return { strides, parts };
+  return parts;
 }
 
 /** [outer, length, inner] among rows that are longer on one side: what chunk and unchunk copy. */

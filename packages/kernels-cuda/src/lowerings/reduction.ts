@@ -99,7 +99,8 @@ function columnSums(
 
 /** Sums rows of float32 [count, columns] into a result of as many columns. */
 export function sumColumns(context: Context, parts: View, count: number, value: Value): void {
-  columnSums(context, "sum", parts, count, value, elementType.float32, "f");
+  const args = [parts, value, elementType[value.spec.dtype], count, value.count] as const;
+  context.kernel("sumParts", Math.ceil(value.count / 32), 1024, args);
 }
 
 /** The last axis with more than one element: neighbours in memory differ along it. */

@@ -1,6 +1,7 @@
 // The text that computes one element of a tensor at a place, through all operations that are not kept in memory.
 
 import { type AnyTensor, constantOp, kindOf, sizesOf } from "@sisa/core";
+import { originOf } from "../fuse.ts";
 import type { Lowering } from "../lowering.ts";
 import type { Value } from "../program.ts";
 import type { Place, Scope } from "./index-space.ts";
@@ -18,6 +19,7 @@ export class Emitter implements Scope {
   readonly #names = new Map<string, string>();
   readonly #prefix: string;
   readonly #aliases: ReadonlyMap<Value, string>;
+  readonly #given: ReadonlyMap<AnyTensor, string>;
   readonly #slots = new Map<Value, string>();
   /** Every place that each value was read at. */
   readonly reads = new Map<Value, Set<string>>();
@@ -25,11 +27,18 @@ export class Emitter implements Scope {
   /**
    * @param prefix  in front of all names that it makes
    * @param aliases names of values that are bound already
+   * @param given   names of tensors' elements, wherever they are read
    */
-  constructor(host: EmitterHost, prefix = "v", aliases: ReadonlyMap<Value, string> = new Map()) {
+  constructor(
+    host: EmitterHost,
+    prefix = "v",
+    aliases: ReadonlyMap<Value, string> = new Map(),
+    given: ReadonlyMap<AnyTensor, string> = new Map(),
+  ) {
     this.#host = host;
     this.#prefix = prefix;
     this.#aliases = aliases;
+    this.#given = given;
   }
 
   get slots(): { readonly [name: string]: Slot } {
@@ -48,6 +57,8 @@ export class Emitter implements Scope {
 
   /** The element of a tensor at a place: a name or a literal, of type f32, i32 or bool. */
   read(tensor: AnyTensor, place: Place): string {
+    const given = this.#given.get(originOf(tensor));
+    if (given !== undefined) return given;
     const value = this.#host.valueOf(tensor);
     if (value) return this.#load(value, place.flat);
     const { node } = tensor;

@@ -1,51 +1,70 @@
-// Gradients of softmax attention over a whole sequence, with and without the importance term of SISA: one kernel with a
-// query row for each thread, one with a key row. Scores are computed again from the log-sum-exp of the forward pass.
+// Gradients of softmax attention over a whole sequence, with and without the importance term of SISA: one kernel whose rows
+// are queries, one whose rows are keys. Scores are computed again from the log-sum-exp of the forward pass.
 
-import { decayBlock } from "@sisa/core";
+import { decayBlock, type Node } from "@sisa/core";
 import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
+import { fewRows } from "./attention-decode.ts";
 import {
   type AttentionSizes,
   attentionSizes,
-  dotWith,
   fitsAttention,
-  fours,
   gatherRowNumbers,
-  loadTile,
   matters,
-  ownRow,
-  placeOfRow,
+  placeOfTile,
   type RowNumbers,
-  rowsPerTile,
-  tileRows,
+  tileArrays,
+  totalOf,
 } from "./attention-parts.ts";
+import {
+  declare,
+  declareSums,
+  each,
+  fours,
+  gather,
+  ofRows,
+  products,
+  rowAt,
+  spread,
+  storeSums,
+  type TileShape,
+  threadsOf,
+  tileDeclarations,
+  tileRows,
+  tileShape,
+} from "./attention-tiles.ts";
 
 const bindings = 10;
+
+/** Fewer rows are left to the composition. */
+const fillsTiles = (node: Node) => attentionSizes(node).T > fewRows;
 
 export const attentionBackward = kernel(
   (context) => {
     const sizes = attentionSizes(context.node);
     const causal = context.attributes.causal as boolean;
     const numbers = gatherRowNumbers(context, sizes, true);
-    queryGradients(context, sizes, numbers, causal);
-    keyGradients(context, sizes, numbers, causal);
+    const shape = tileShape(context.device) as TileShape;
+    queryGradients(context, sizes, numbers, shape, causal);
+    keyGradients(context, sizes, numbers, shape, causal);
   },
   // Gradients by the scores would be T x T; only a bias asks for them.
-  { supports: (node, device) => fitsAttention(node, device, bindings), omits: ["scores"] },
+  { supports: (node, device) => fillsTiles(node) && fitsAttention(node, device, bindings), omits: ["scores"] },
 );
 
 export const decayAttentionBackward = kernel(
   (context) => {
     const sizes = attentionSizes(context.node);
     const numbers = gatherRowNumbers(context, sizes, true);
-    queryGradients(context, sizes, numbers, true);
-    keyGradients(context, sizes, numbers, true);
+    const shape = tileShape(context.device) as TileShape;
+    queryGradients(context, sizes, numbers, shape, true);
+    keyGradients(context, sizes, numbers, shape, true);
     decayGradients(context, sizes);
   },
   {
     supports: (node, device) => {
       const { T, C } = attentionSizes(node);
-      return T === C && fitsAttention(node, device, bindings);
+      return T === C && fillsTiles(node) && fitsAttention(node, device, bindings);
     },
   },
 );
@@ -61,223 +80,160 @@ function inputs(context: KernelContext, { S }: AttentionSizes, { value }: RowNum
   } satisfies Record<string, Slot>;
 }
 
-/** The sum of log decay of a block of keys. */
-function totalOf({ C, H }: AttentionSizes, { gKey }: RowNumbers, block: string): string {
-  return `numbers[${gKey}u + (batch * ${C}u + min(u32(${block}) * ${decayBlock}u + ${decayBlock - 1}u, ${C - 1}u)) * ${H}u + head]`;
-}
-
-/** Whether the importance term of this tile counts for any thread: a decision of the whole workgroup. */
-const agree = `if (lane == 0u) { atomicStore(&needed, 0u); }
-workgroupBarrier();
-if (counts) { atomicOr(&needed, 1u); }
-workgroupBarrier();
-let important = atomicLoad(&needed) == 1u;`;
-
-const norm = (own: string, width: number) => `var norm = 0.0f;
-for (var d = 0u; d < ${width / 4}u; d++) { norm += dot(${own}[d], ${own}[d]); }
-norm = sqrt(norm);`;
-
-function queryGradients(context: KernelContext, sizes: AttentionSizes, numbers: RowNumbers, causal: boolean): void {
-  const { B, T, C, H, D, E, S } = sizes;
+function queryGradients(
+  context: KernelContext,
+  sizes: AttentionSizes,
+  numbers: RowNumbers,
+  shape: TileShape,
+  causal: boolean,
+): void {
+  const { B, T, C, H, D, S } = sizes;
   const scale = context.attributes.scale as number;
-  const rows = rowsPerTile(D + E + S, context.device.limits);
-  const [dq, dc] = [context.output("q"), S > 0 ? context.output("cRotated") : undefined];
   const has = S > 0;
+  const [dq, dc] = [context.output("q"), has ? context.output("cRotated") : undefined];
+  const { q, k, v, c, b, gradient } = tileArrays(sizes);
+  const { columns } = shape;
+  const key = (n: number) => `first + threadColumn * 4u + ${n}u`;
+  const own = (place: number) =>
+    ofRows((row) => `numbers[${place}u + (batch * ${H}u + head) * ${T}u + min(${row}, ${T - 1}u)]`);
+
+  const importanceBefore = `${declareSums(shape, "sum_c", S)}
+let lambda = numbers[${numbers.lambda}u + head];
+let g = ${ofRows((place) => `numbers[${numbers.gQuery}u + ${rowAt(q, place)}]`)};
+let reach = lambda * numbers[${numbers.queryReach}u + (batch * ${H}u + head) * ${numbers.queryBlocks}u + tile];
+var between = 0.0f;
+var previous = tile;`;
+  const importance = `let block = first / ${decayBlock}u;
+let blockTotal = ${totalOf(sizes, numbers, "block")};
+if (block != previous && previous < tile) { between += ${totalOf(sizes, numbers, "previous")}; }
+previous = block;
+let keyReach = numbers[${numbers.keyReach}u + (batch * ${H}u + head) * ${numbers.keyBlocks}u + block];
+let important = block == tile || ${matters("reach", "keyReach", "between")};
+${declare("w")}
+if (important) {
+${products(shape, c, b, "w")}
+let far = exp(g + between);
+${each(
+  4,
+  (n) => `{
+let gOther = numbers[${numbers.gKey}u + ${rowAt(k, key(n))}];
+let weight = lambda * select(far * exp(min(blockTotal - gOther, 0.0f)), exp(min(g - gOther, vec4f())), block == tile);
+s${n} = fma(weight, w${n}, s${n});
+w${n} = weight;
+}`,
+)}
+}`;
+
   context.dispatch({
     label: ".queries",
     slots: { ...inputs(context, sizes, numbers), dq: fours(dq), ...(dc && { dc: fours(dc) }) },
-    workgroupSize: [tileRows],
-    declarations: `var<workgroup> tileK: array<vec4f, ${(rows * D) / 4}>;
-var<workgroup> tileV: array<vec4f, ${(rows * E) / 4}>;
-${
-  has
-    ? `var<workgroup> tileB: array<vec4f, ${(rows * S) / 4}>;
-var<workgroup> tileG: array<f32, ${rows}>;
-var<workgroup> tileRest: array<f32, ${rows}>;
-var<workgroup> needed: atomic<u32>;`
-    : ""
-}`,
-    body: `${placeOfRow(sizes, T)}
-if (batch >= ${B}u) { return; }
-${ownRow("own_q", "q", D)}
-${ownRow("own_gradient", "gradient", E)}
-var sum_q: array<vec4f, ${D / 4}>;
-let place = (batch * ${H}u + head) * ${T}u + min(t, ${T - 1}u);
-let logSumExp = numbers[${numbers.logSumExp}u + place];
-let delta = numbers[${numbers.delta}u + place];
-let last = ${causal ? `min(${C}u, (tile + 1u) * ${tileRows}u)` : `${C}u`};
-${
-  has
-    ? `${ownRow("own_c", "c", S)}
-var sum_c: array<vec4f, ${S / 4}>;
-let lambda = numbers[${numbers.lambda}u + head];
-let g = numbers[${numbers.gQuery}u + row];
-${norm("own_c", S)}
-var between = 0.0f;
-var previous = tile;`
-    : ""
+    workgroupSize: [threadsOf(shape)],
+    declarations: tileDeclarations(shape),
+    body: `${placeOfTile(sizes, T)}
+let logSumExp = ${own(numbers.logSumExp)};
+let delta = ${own(numbers.delta)};
+let position = vec4u(ownRow) + vec4u(0u, 1u, 2u, 3u);
+let last = ${causal ? `min(${C}u, firstOwn + ${tileRows}u)` : `${C}u`};
+${declareSums(shape, "sum_q", D)}
+${has ? importanceBefore : ""}
+for (var step = i32((last - 1u) / ${columns}u); step >= 0; step--) {
+let first = u32(step) * ${columns}u;
+${declare("s")}
+${products(shape, q, k, "s")}
+${each(4, (n) => `s${n} *= ${scale}f;`)}
+${has ? importance : ""}
+${declare("d")}
+${products(shape, gradient, v, "d")}
+${each(4, (n) => {
+  const isThere = `vec4<bool>(${key(n)} < ${C}u)`;
+  const sees = causal ? `${isThere} & (vec4u(${key(n)}) <= position)` : isThere;
+  return `d${n} = select(vec4f(), exp(s${n} - logSumExp) * (d${n} - delta), ${sees});`;
+})}
+${spread((n) => `d${n}`)}
+${gather(shape, k, "sum_q")}
+${has ? `if (important) {\n${spread((n) => `d${n} * w${n}`)}\n${gather(shape, b, "sum_c")}\n}` : ""}
 }
-for (var step = i32((last - 1u) / ${rows}u); step >= 0; step--) {
-let first = u32(step) * ${rows}u;
-workgroupBarrier();
-${
-  has
-    ? `let block = first / ${decayBlock}u;
-if (block != previous && previous < tile) { between += ${totalOf(sizes, numbers, "previous")}; }
-previous = block;
-let reach = numbers[${numbers.keyReach}u + (batch * ${H}u + head) * ${numbers.keyBlocks}u + block];
-let counts = inside && (block == tile || ${matters("lambda", "norm", "reach", "g + between")});
-${agree}
-if (important) {
-${loadTile("tileB", "b", rows, S, C, H)}
-if (lane < ${rows}u) {
-let gOther = numbers[${numbers.gKey}u + (batch * ${C}u + min(first + lane, ${C - 1}u)) * ${H}u + head];
-tileG[lane] = gOther;
-tileRest[lane] = exp(min(${totalOf(sizes, numbers, "block")} - gOther, 0.0f));
-}
-}
-let far = exp(g + between);`
-    : ""
-}
-${loadTile("tileK", "k", rows, D, C, H)}
-${loadTile("tileV", "v", rows, E, C, H)}
-workgroupBarrier();
-for (var j = 0u; j < ${rows}u; j++) {
-let key = first + j;
-if (!inside || key >= ${C}u${causal ? " || key > t" : ""}) { continue; }
-var product = 0.0f;
-${dotWith("own_q", "tileK", D)}
-var score = product * ${scale}f;
-${
-  has
-    ? `var weight = 0.0f;
-if (important) {
-${dotWith("own_c", "tileB", S)}
-weight = lambda * select(far * tileRest[j], exp(min(g - tileG[j], 0.0f)), block == tile);
-score = fma(weight, product, score);
-}`
-    : ""
-}
-${dotWith("own_gradient", "tileV", E)}
-let slope = exp(score - logSumExp) * (product - delta);
-for (var d = 0u; d < ${D / 4}u; d++) { sum_q[d] = fma(vec4f(slope), tileK[j * ${D / 4}u + d], sum_q[d]); }
-${
-  has
-    ? `if (important) {
-for (var d = 0u; d < ${S / 4}u; d++) { sum_c[d] = fma(vec4f(slope * weight), tileB[j * ${S / 4}u + d], sum_c[d]); }
-}`
-    : ""
-}
-}
-}
-if (inside) {
-for (var d = 0u; d < ${D / 4}u; d++) { dq[row * ${D / 4}u + d] = vec4<${dq.value.type}>(sum_q[d] * ${scale}f); }
-${has ? `for (var d = 0u; d < ${S / 4}u; d++) { dc[row * ${S / 4}u + d] = vec4<${dc?.value.type}>(sum_c[d]); }` : ""}
-}`,
+${storeSums(shape, { ...q, array: "dq" }, dq.value.type, "sum_q", `${scale}f`)}
+${dc ? storeSums(shape, { ...c, array: "dc" }, dc.value.type, "sum_c", "1.0f") : ""}`,
     workgroups: gridOf(B * H * Math.ceil(T / tileRows), context.device.limits.maxComputeWorkgroupsPerDimension),
   });
 }
 
-function keyGradients(context: KernelContext, sizes: AttentionSizes, numbers: RowNumbers, causal: boolean): void {
+function keyGradients(
+  context: KernelContext,
+  sizes: AttentionSizes,
+  numbers: RowNumbers,
+  shape: TileShape,
+  causal: boolean,
+): void {
   const { B, T, C, H, D, E, S } = sizes;
   const scale = context.attributes.scale as number;
-  const rows = rowsPerTile(D + E + S, context.device.limits);
   const has = S > 0;
   const [dk, dv, db] = [context.output("k"), context.output("v"), has ? context.output("bRotated") : undefined];
+  const { q, k, v, c, b, gradient } = tileArrays(sizes);
+  const query = (n: number) => `first + threadColumn * 4u + ${n}u`;
+  const ofQuery = (place: number, n: number) =>
+    `numbers[${place}u + (batch * ${H}u + head) * ${T}u + min(${query(n)}, ${T - 1}u)]`;
+
+  const importanceBefore = `${declareSums(shape, "sum_b", S)}
+let lambda = numbers[${numbers.lambda}u + head];
+let g = ${ofRows((place) => `numbers[${numbers.gKey}u + ${rowAt(k, place)}]`)};
+let rest = exp(min(${totalOf(sizes, numbers, "tile")} - g, vec4f()));
+let reach = lambda * numbers[${numbers.keyReach}u + (batch * ${H}u + head) * ${numbers.keyBlocks}u + tile];
+var between = 0.0f;
+var previous = tile;`;
+  const importance = `let block = first / ${decayBlock}u;
+if (block != previous && previous > tile) { between += ${totalOf(sizes, numbers, "previous")}; }
+previous = block;
+let queryReach = numbers[${numbers.queryReach}u + (batch * ${H}u + head) * ${numbers.queryBlocks}u + block];
+let important = block == tile || ${matters("reach", "queryReach", "between")};
+${declare("w")}
+if (important) {
+${products(shape, b, c, "w")}
+let far = rest * exp(between);
+${each(
+  4,
+  (n) => `{
+let gOther = numbers[${numbers.gQuery}u + ${rowAt(q, query(n))}];
+let weight = lambda * select(far * exp(min(gOther, 0.0f)), exp(min(gOther - g, vec4f())), block == tile);
+s${n} = fma(weight, w${n}, s${n});
+w${n} = weight;
+}`,
+)}
+}`;
+
   context.dispatch({
     label: ".keys",
     slots: { ...inputs(context, sizes, numbers), dk: fours(dk), dv: fours(dv), ...(db && { db: fours(db) }) },
-    workgroupSize: [tileRows],
-    declarations: `var<workgroup> tileQ: array<vec4f, ${(rows * D) / 4}>;
-var<workgroup> tileGradient: array<vec4f, ${(rows * E) / 4}>;
-var<workgroup> tileSums: array<vec2f, ${rows}>;
-${
-  has
-    ? `var<workgroup> tileC: array<vec4f, ${(rows * S) / 4}>;
-var<workgroup> tileG: array<vec2f, ${rows}>;
-var<workgroup> needed: atomic<u32>;`
-    : ""
-}`,
-    body: `${placeOfRow(sizes, C)}
-if (batch >= ${B}u) { return; }
-${ownRow("own_k", "k", D)}
-${ownRow("own_v", "v", E)}
-var sum_k: array<vec4f, ${D / 4}>;
-var sum_v: array<vec4f, ${E / 4}>;
-${
-  has
-    ? `${ownRow("own_b", "b", S)}
-var sum_b: array<vec4f, ${S / 4}>;
-let lambda = numbers[${numbers.lambda}u + head];
-let g = numbers[${numbers.gKey}u + row];
-let rest = exp(min(${totalOf(sizes, numbers, "tile")} - g, 0.0f));
-${norm("own_b", S)}
-var between = 0.0f;
-var previous = tile;`
-    : ""
+    workgroupSize: [threadsOf(shape)],
+    declarations: tileDeclarations(shape),
+    body: `${placeOfTile(sizes, C)}
+let position = vec4u(ownRow) + vec4u(0u, 1u, 2u, 3u);
+${declareSums(shape, "sum_k", D)}
+${declareSums(shape, "sum_v", E)}
+${has ? importanceBefore : ""}
+for (var first = ${causal ? "firstOwn" : "0u"}; first < ${T}u; first += ${shape.columns}u) {
+${declare("s")}
+${products(shape, k, q, "s")}
+${each(4, (n) => `s${n} *= ${scale}f;`)}
+${has ? importance : ""}
+${declare("d")}
+${products(shape, v, gradient, "d")}
+${each(4, (n) => {
+  const isThere = `vec4<bool>(${query(n)} < ${T}u)`;
+  const sees = causal ? `${isThere} & (vec4u(${query(n)}) >= position)` : isThere;
+  return `s${n} = select(vec4f(), exp(s${n} - ${ofQuery(numbers.logSumExp, n)}), ${sees});
+d${n} = s${n} * (d${n} - ${ofQuery(numbers.delta, n)});`;
+})}
+${spread((n) => `s${n}`)}
+${gather(shape, gradient, "sum_v")}
+${spread((n) => `d${n}`)}
+${gather(shape, q, "sum_k")}
+${has ? `if (important) {\n${spread((n) => `d${n} * w${n}`)}\n${gather(shape, c, "sum_b")}\n}` : ""}
 }
-for (var first = ${causal ? `tile * ${tileRows}u` : "0u"}; first < ${T}u; first += ${rows}u) {
-workgroupBarrier();
-${
-  has
-    ? `let block = first / ${decayBlock}u;
-if (block != previous && previous > tile) { between += ${totalOf(sizes, numbers, "previous")}; }
-previous = block;
-let reach = numbers[${numbers.queryReach}u + (batch * ${H}u + head) * ${numbers.queryBlocks}u + block];
-let counts = inside && (block == tile || ${matters("lambda", "norm * rest", "reach", "between")});
-${agree}
-if (important) {
-${loadTile("tileC", "c", rows, S, T, H)}
-if (lane < ${rows}u) {
-let gOther = numbers[${numbers.gQuery}u + (batch * ${T}u + min(first + lane, ${T - 1}u)) * ${H}u + head];
-tileG[lane] = vec2f(gOther, exp(min(gOther, 0.0f)));
-}
-}
-let far = rest * exp(between);`
-    : ""
-}
-${loadTile("tileQ", "q", rows, D, T, H)}
-${loadTile("tileGradient", "gradient", rows, E, T, H)}
-if (lane < ${rows}u) {
-let place = (batch * ${H}u + head) * ${T}u + min(first + lane, ${T - 1}u);
-tileSums[lane] = vec2f(numbers[${numbers.logSumExp}u + place], numbers[${numbers.delta}u + place]);
-}
-workgroupBarrier();
-for (var j = 0u; j < ${rows}u; j++) {
-let query = first + j;
-if (!inside || query >= ${T}u${causal ? " || query < t" : ""}) { continue; }
-var product = 0.0f;
-${dotWith("own_k", "tileQ", D)}
-var score = product * ${scale}f;
-${
-  has
-    ? `var weight = 0.0f;
-if (important) {
-${dotWith("own_b", "tileC", S)}
-weight = lambda * select(far * tileG[j].y, exp(min(tileG[j].x - g, 0.0f)), block == tile);
-score = fma(weight, product, score);
-}`
-    : ""
-}
-let p = exp(score - tileSums[j].x);
-${dotWith("own_v", "tileGradient", E)}
-let slope = p * (product - tileSums[j].y);
-for (var e = 0u; e < ${E / 4}u; e++) { sum_v[e] = fma(vec4f(p), tileGradient[j * ${E / 4}u + e], sum_v[e]); }
-for (var d = 0u; d < ${D / 4}u; d++) { sum_k[d] = fma(vec4f(slope), tileQ[j * ${D / 4}u + d], sum_k[d]); }
-${
-  has
-    ? `if (important) {
-for (var d = 0u; d < ${S / 4}u; d++) { sum_b[d] = fma(vec4f(slope * weight), tileC[j * ${S / 4}u + d], sum_b[d]); }
-}`
-    : ""
-}
-}
-}
-if (inside) {
-for (var d = 0u; d < ${D / 4}u; d++) { dk[row * ${D / 4}u + d] = vec4<${dk.value.type}>(sum_k[d] * ${scale}f); }
-for (var e = 0u; e < ${E / 4}u; e++) { dv[row * ${E / 4}u + e] = vec4<${dv.value.type}>(sum_v[e]); }
-${has ? `for (var d = 0u; d < ${S / 4}u; d++) { db[row * ${S / 4}u + d] = vec4<${db?.value.type}>(sum_b[d]); }` : ""}
-}`,
+${storeSums(shape, { ...k, array: "dk" }, dk.value.type, "sum_k", `${scale}f`)}
+${storeSums(shape, { ...v, array: "dv" }, dv.value.type, "sum_v", "1.0f")}
+${db ? storeSums(shape, { ...b, array: "db" }, db.value.type, "sum_b", "1.0f") : ""}`,
     workgroups: gridOf(B * H * Math.ceil(C / tileRows), context.device.limits.maxComputeWorkgroupsPerDimension),
   });
 }

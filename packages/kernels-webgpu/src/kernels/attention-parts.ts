@@ -1,7 +1,5 @@
-// What the attention kernels share: sizes, the small numbers of every row in one array, and scores.
-//
-// A thread has one row, of queries or of keys; the rows of the other side pass by in tiles of workgroup memory, so no
-// array has T x T elements. The decay between two rows is never formed from a positive exponent:
+// What the attention kernels share: sizes, and the small numbers of every row in one array. The decay between two rows is
+// never formed from a positive exponent:
 //
 //     same block of 64 positions    exp(min(g_i - g_j, 0))
 //     an earlier block J            exp(g_i + totals of the blocks between) * exp(total_J - g_j)
@@ -13,12 +11,10 @@ import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
 import type { Capabilities } from "../device.ts";
 import type { KernelContext } from "../lowering.ts";
 import type { Value } from "../program.ts";
+import { fours, type Rows, tileRows, tileShape } from "./attention-tiles.ts";
 
-/** Rows of a workgroup, one for each thread; a block of decay sums. */
-export const tileRows = decayBlock;
-
-/** Scores that change by at most this are left as they are. */
-const negligible = 2 ** -24;
+/** Importance terms up to this change no score, and a score down to this is that of no pair. */
+export const negligible = { term: 2 ** -24, score: -3e38 } as const;
 
 export interface AttentionSizes {
   readonly B: number;
@@ -37,22 +33,16 @@ export function attentionSizes({ inputs }: Node): AttentionSizes {
   return { B, T, H, D, C: of("k")[1] ?? 0, E: of("v")[3] ?? 0, S: of("cRotated")[3] ?? 0 };
 }
 
-/** Rows of a tile in workgroup memory: as many as fit, and divide a block. */
-export function rowsPerTile(floatsPerRow: number, limits: Capabilities["limits"]): number {
-  const fit = Math.floor(limits.maxComputeWorkgroupStorageSize / (4 * (floatsPerRow + 4)));
-  return [32, 16, 8, 4].find((rows) => rows <= fit) ?? 0;
-}
-
 /** Widths that are read four at a time, tiles that fit, and as many arrays as a kernel may bind. */
-export function fitsAttention(node: Node, { limits }: Capabilities, bindings: number): boolean {
+export function fitsAttention(node: Node, device: Capabilities, bindings: number): boolean {
   const { B, T, C, H, D, E, S } = attentionSizes(node);
   const widths = [D, E, ...(S > 0 ? [S] : [])];
   return (
     node.inputs.bias === undefined &&
     B * T * C * H > 0 &&
     widths.every((width) => width % 4 === 0 && width >= 4 && width <= 128) &&
-    rowsPerTile(D + E + S, limits) > 0 &&
-    limits.maxStorageBuffersPerShaderStage >= bindings
+    tileShape(device) !== undefined &&
+    device.limits.maxStorageBuffersPerShaderStage >= bindings
   );
 }
 
@@ -198,48 +188,39 @@ numbers[${place}u + (batch * ${H}u + head) * ${T}u + t] = total;`,
   });
 }
 
-/** An array whose rows are read four elements at a time. */
-export function fours(slot: Slot): Slot {
-  return { ...slot, type: `vec4<${slot.value.type}>` };
-}
-
-/** Lines that find out which rows a workgroup has: `tile`, `head`, `batch`, and the thread's own `t` of `length`. */
-export function placeOfRow({ H }: AttentionSizes, length: number, width = tileRows): string {
-  const tiles = Math.ceil(length / width);
+/** Lines that find out which rows a workgroup has, and a thread: `tile`, `head`, `batch`, `firstOwn`, and `ownRow`. */
+export function placeOfTile({ B, H }: AttentionSizes, length: number): string {
+  const tiles = Math.ceil(length / tileRows);
   return `let index = ${flatGroup};
 let tile = index % ${tiles}u;
 let head = (index / ${tiles}u) % ${H}u;
 let batch = index / ${tiles * H}u;
-let t = tile * ${width}u + lane;
-let inside = t < ${length}u;
-let row = (batch * ${length}u + min(t, ${length - 1}u)) * ${H}u + head;`;
+if (batch >= ${B}u) { return; }
+let threadRow = lane % ${tileRows / 4}u;
+let threadColumn = lane / ${tileRows / 4}u;
+let firstOwn = tile * ${tileRows}u;
+let ownRow = firstOwn + threadRow * 4u;`;
 }
 
-/** Lines that read a thread's own row into `name`, an array of vec4f; `name`Row must be bound. */
-export function ownRow(name: string, array: string, width: number): string {
-  return `var ${name}: array<vec4f, ${width / 4}>;
-for (var d = 0u; d < ${width / 4}u; d++) { ${name}[d] = vec4f(${array}[row * ${width / 4}u + d]); }`;
+/** The arrays of attention by the names that kernels have for them. */
+export function tileArrays({ T, C, H, D, E, S }: AttentionSizes) {
+  const rows = (array: string, length: number, width: number): Rows => ({ array, length, heads: H, width });
+  return {
+    q: rows("q", T, D),
+    k: rows("k", C, D),
+    v: rows("v", C, E),
+    c: rows("c", T, S),
+    b: rows("b", C, S),
+    gradient: rows("gradient", T, E),
+  };
 }
 
-/** Lines that copy `rows` rows from `first` on of an array [batch, length, H, width] into workgroup memory. */
-export function loadTile(tile: string, array: string, rows: number, width: number, length: number, H: number): string {
-  const quads = width / 4;
-  return `for (var n = lane; n < ${rows * quads}u; n += ${tileRows}u) {
-let other = min(first + n / ${quads}u, ${length - 1}u);
-${tile}[n] = vec4f(${array}[((batch * ${length}u + other) * ${H}u + head) * ${quads}u + n % ${quads}u]);
-}`;
+/** The sum of log decay of a block of keys. */
+export function totalOf({ C, H }: AttentionSizes, { gKey }: RowNumbers, block: string): string {
+  return `numbers[${gKey}u + (batch * ${C}u + min(u32(${block}) * ${decayBlock}u + ${decayBlock - 1}u, ${C - 1}u)) * ${H}u + head]`;
 }
 
-/** The sum of products of a thread's own row with row `j` of a tile. */
-export function dotWith(own: string, tile: string, width: number): string {
-  return `{
-var part = vec4f();
-for (var d = 0u; d < ${width / 4}u; d++) { part = fma(${own}[d], ${tile}[j * ${width / 4}u + d], part); }
-product = part.x + part.y + part.z + part.w;
-}`;
-}
-
-/** True in WGSL where the importance terms of a tile pair may change a score. */
-export function matters(lambda: string, queryReach: string, keyReach: string, between: string): string {
-  return `(${lambda} * ${queryReach} * ${keyReach} * exp(${between}) > ${negligible})`;
+/** True in WGSL where the importance terms of a tile pair may change a score. `reach` has lambda in it. */
+export function matters(reach: string, otherReach: string, between: string): string {
+  return `${reach} * ${otherReach} * exp(${between}) > ${negligible.term}`;
 }

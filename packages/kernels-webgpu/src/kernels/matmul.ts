@@ -3,7 +3,9 @@
 import { sizesOf } from "@sisa/core";
 import { count, Place } from "../codegen/index-space.ts";
 import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
-import { type KernelContext, kernel } from "../lowering.ts";
+import type { Capabilities } from "../device.ts";
+import { originOf } from "../fuse.ts";
+import { type Finish, type KernelContext, kernel } from "../lowering.ts";
 import type { Value } from "../program.ts";
 
 /** What is multiplied: [batch, m, k] x [batch, k, n], where leading axes of a and b may be broadcast. */
@@ -20,14 +22,45 @@ export interface Product {
   readonly leading: readonly number[];
   readonly leadingA: readonly number[];
   readonly leadingB: readonly number[];
+  readonly finish?: Finish | undefined;
+  /** Elements of each array that come before; multiples of four. Default 0. */
+  readonly offsets?: { readonly a?: number; readonly b?: number; readonly out?: number };
+  /** Added to what is there. */
+  readonly accumulate?: boolean;
 }
 
-export const matmul = kernel((context) => {
+export const matmul = kernel((context) => multiply(context, productOf(context)), {
+  finishes: true,
+  // Weights that a few rows are multiplied by, such as those of queries, keys and values in decoding.
+  joint: {
+    key({ inputs: { a, b }, attributes: { transposeA, transposeB } }) {
+      const [sizesA, sizesB] = [sizesOf(a?.shape ?? []), sizesOf(b?.shape ?? [])];
+      const rows = transposeA ? sizesA.at(-1) : count(sizesA.slice(0, -1));
+      if ((rows ?? 0) > fewRows || sizesB.length !== 2 || (transposeA && sizesA.length !== 2) || !a) return undefined;
+      return [originOf(a), transposeA, transposeB];
+    },
+    build(contexts) {
+      const all = contexts.map((context) => ({ context, product: mergeBatch(productOf(context)) }));
+      const isFew = ({ product }: (typeof all)[number]) => isForFewRows(product);
+      for (const { context, product } of all.filter((one) => !isFew(one))) multiply(context, product);
+      const few = all.filter(isFew);
+      const [first] = few;
+      if (!first) return;
+      const most = Math.floor((first.context.device.limits.maxStorageBuffersPerShaderStage - 1) / 2);
+      for (let from = 0; from < few.length; from += most) {
+        const products = few.slice(from, from + most).map(({ product }) => product);
+        multiplyFewRows(first.context, products);
+      }
+    },
+  },
+});
+
+function productOf(context: KernelContext): Product {
   const { a, b } = context.node.inputs;
   const [shapeA, shapeB] = [sizesOf(a?.shape ?? []), sizesOf(b?.shape ?? [])];
   const shape = sizesOf(context.node.outputs.value?.shape ?? []);
   const { transposeA, transposeB } = context.attributes as { transposeA: boolean; transposeB: boolean };
-  multiply(context, {
+  return {
     a: context.input("a"),
     b: context.input("b"),
     out: context.output(),
@@ -39,8 +72,14 @@ export const matmul = kernel((context) => {
     leading: shape.slice(0, -2),
     leadingA: shapeA.slice(0, -2),
     leadingB: shapeB.slice(0, -2),
-  });
-});
+    finish: context.finish,
+  };
+}
+
+/** Rows up to which a product is bound by reading b. */
+const fewRows = 4;
+
+const isForFewRows = ({ m, n, k, leading }: Product) => m <= fewRows && n >= 8 && m * n * k * count(leading) > 0;
 
 /** Chooses a variant by shape and device, and dispatches it. */
 export function multiply(context: KernelContext, given: Product): void {
@@ -51,15 +90,17 @@ export function multiply(context: KernelContext, given: Product): void {
   if (k === 0) {
     context.dispatch({
       label: ".zero",
-      slots: { out: product.out },
+      slots: { ...product.finish?.slots, out: product.out },
       workgroupSize: [256],
-      body: `let i = ${flatGroup} * 256u + lane;\nif (i < ${batch * m * n}u) { out[i] = ${product.out.value.type}(0); }`,
+      declarations: product.finish?.declaration ?? "",
+      body: `let i = ${flatGroup} * 256u + lane;
+if (i < ${batch * m * n}u) { out[i] = ${product.out.value.type}(${finished(product.finish, "i", "0.0f")}); }`,
       workgroups: gridOf(Math.ceil((batch * m * n) / 256), limitOf(context)),
     });
     return;
   }
-  if (m <= 4 && n >= 8) multiplyFewRows(context, product);
-  else multiplyTiles(context, product, tileFor(product, batch));
+  if (isForFewRows(product)) multiplyFewRows(context, [product]);
+  else multiplyTiles(context, product);
 }
 
 const limitOf = ({ device }: KernelContext) => device.limits.maxComputeWorkgroupsPerDimension;
@@ -84,73 +125,111 @@ interface Tile {
 const smallTile: Tile = { rows: 32, columns: 32, depth: 16, threadRows: 4, threadColumns: 4 };
 const mediumTile: Tile = { rows: 64, columns: 64, depth: 16, threadRows: 4, threadColumns: 4 };
 const largeTile: Tile = { rows: 128, columns: 128, depth: 16, threadRows: 8, threadColumns: 8 };
+const tiles = [largeTile, mediumTile, smallTile] as const;
 
-/** The largest tile that still gives every core of a GPU work, and is not mostly padding. */
-function tileFor({ m, n }: Product, batch: number): Tile {
-  const groups = ({ rows, columns }: Tile) => Math.ceil(m / rows) * Math.ceil(n / columns) * batch;
-  for (const tile of [largeTile, mediumTile]) {
-    if (groups(tile) >= 128 && m >= tile.rows && n >= tile.columns) return tile;
+/** Workgroups that keep every core of a large GPU at work. */
+const enough = 192;
+
+/** The largest tile that gives every core work, with sums cut into parts where they are long, and is not mostly padding. */
+function tileFor({ m, n, k }: Product, batch: number, device: Capabilities): { tile: Tile; splits: number } {
+  const down = ({ rows }: Tile) => Math.ceil(m / rows);
+  const across = ({ columns }: Tile) => Math.ceil(n / columns);
+  for (const full of tiles) {
+    const tile = storageOf(full) <= device.limits.maxComputeWorkgroupStorageSize ? full : { ...full, depth: 8 };
+    const groups = down(tile) * across(tile) * batch;
+    const padded = down(tile) * tile.rows * across(tile) * tile.columns;
+    const splits = splitsFor(groups, k);
+    const fits = groups * splits >= enough && padded <= 1.5 * m * n;
+    if (fits || tile.rows === smallTile.rows) return { tile, splits };
   }
-  return m >= 64 && n >= 64 && groups(mediumTile) >= 32 ? mediumTile : smallTile;
+  throw new Error("matmul: no tile");
 }
 
-/** Splits of k for products with few tiles and long sums, as gradients of weights are. */
+/** Parts that sums over k are cut into: products with few tiles and long sums are what gradients of weights are. */
 function splitsFor(groups: number, k: number): number {
-  if (groups >= 64 || k < 512) return 1;
-  return Math.min(Math.ceil(128 / groups), Math.floor(k / 256));
+  return groups >= enough ? 1 : Math.max(1, Math.min(Math.ceil(enough / groups), Math.floor(k / 256)));
 }
 
-function multiplyTiles(context: KernelContext, product: Product, tile: Tile): void {
+/** Bytes of workgroup memory, with the padding of operands that have k innermost. */
+function storageOf({ rows, columns, depth }: Tile): number {
+  return 4 * depth * (rows + columns + 8);
+}
+
+function multiplyTiles(context: KernelContext, product: Product): void {
   const { m, n, k, leading, out } = product;
   const batch = count(leading);
+  const { tile, splits } = tileFor(product, batch, context.device);
   const { rows, columns, depth } = tile;
   const [tilesDown, tilesAcross] = [Math.ceil(m / rows), Math.ceil(n / columns)];
   const groups = tilesDown * tilesAcross * batch;
-  const splits = splitsFor(groups, k);
   const part = Math.ceil(k / splits / depth) * depth;
   const partial = splits > 1 ? context.scratch("f32", splits * batch * m * n) : undefined;
   const target: Slot = partial ? { value: partial, access: "read_write" } : out;
+  const finish = partial ? undefined : product.finish;
+  const [a, b] = [operandOf(product, "A", tile), operandOf(product, "B", tile)];
   context.dispatch({
     label: `.${rows}x${columns}${splits > 1 ? `.split${splits}` : ""}`,
     slots: {
-      a: inFours(product.a, operandOf(product, "A").four),
-      b: inFours(product.b, operandOf(product, "B").four),
+      a: inFours(product.a, a.four),
+      b: inFours(product.b, b.four),
+      ...finish?.slots,
       out: inFours(target, n % 4 === 0),
     },
     workgroupSize: [threadsOf(tile)],
     // Both with k outside, so that a thread reads its rows and columns four at a time.
-    declarations: `var<workgroup> tileA: array<vec4f, ${(rows * depth) / 4}>;
-var<workgroup> tileB: array<vec4f, ${(columns * depth) / 4}>;`,
-    body: tileBody(product, tile, target.value, { tilesDown, tilesAcross, groups, splits, part }),
+    declarations: `var<workgroup> tileA: array<vec4f, ${depth * a.stride}>;
+var<workgroup> tileB: array<vec4f, ${depth * b.stride}>;
+${finish?.declaration ?? ""}`,
+    body: tileBody(product, tile, target.value, { tilesDown, tilesAcross, groups, splits, part }, finish),
     workgroups: gridOf(groups * splits, limitOf(context)),
   });
-  if (partial) addParts(context, partial, out, batch * m * n, splits);
+  if (partial) addParts(context, partial, product, batch * m * n, splits);
 }
 
 /** Adds up what the splits computed, in a fixed order. */
-function addParts(context: KernelContext, partial: Value, out: Slot, elements: number, splits: number): void {
+function addParts(context: KernelContext, partial: Value, product: Product, elements: number, splits: number): void {
+  const { out, finish } = product;
   context.dispatch({
     label: ".sum",
-    slots: { partial: { value: partial, access: "read" }, out },
+    slots: { partial: { value: partial, access: "read" }, ...finish?.slots, out },
     workgroupSize: [256],
+    declarations: finish?.declaration ?? "",
     body: `let i = ${flatGroup} * 256u + lane;
 if (i >= ${elements}u) { return; }
 var total = 0.0f;
 for (var split = 0u; split < ${splits}u; split++) { total += partial[split * ${elements}u + i]; }
-out[i] = ${out.value.type}(total);`,
+out[${outStart(product)}i] ${assign(product)} ${out.value.type}(${finished(finish, "i", "total")});`,
     workgroups: gridOf(Math.ceil(elements / 256), limitOf(context)),
   });
 }
+
+const outStart = ({ offsets }: Product) => (offsets?.out ? `${offsets.out}u + ` : "");
+const assign = ({ accumulate }: Product) => (accumulate ? "+=" : "=");
+const finished = (finish: Finish | undefined, place: string, value: string) =>
+  finish ? `finish(${place}, ${value})` : value;
 
 function threadsOf({ rows, columns, threadRows, threadColumns }: Tile): number {
   return (rows / threadRows) * (columns / threadColumns);
 }
 
-/** How an operand lies: `deep` with k innermost; `four` where it can be read four elements at a time. */
-function operandOf({ m, n, k, transposeA, transposeB }: Product, name: "A" | "B") {
+interface Operand {
+  readonly array: "a" | "b";
+  /** With k innermost. */
+  readonly deep: boolean;
+  /** Can be read four elements at a time. */
+  readonly four: boolean;
+  /** Rows or columns of the tile, and of the matrix. */
+  readonly size: number;
+  readonly bound: number;
+  /** Vectors of four from one step of k to the next in workgroup memory; padded where writes would meet in few banks. */
+  readonly stride: number;
+}
+
+function operandOf({ m, n, k, transposeA, transposeB }: Product, name: "A" | "B", { rows, columns }: Tile): Operand {
   const deep = name === "A" ? !transposeA : transposeB;
-  const innermost = deep ? k : name === "A" ? m : n;
-  return { deep, four: innermost % 4 === 0 };
+  const [size, bound] = name === "A" ? [rows, m] : [columns, n];
+  const four = (deep ? k : bound) % 4 === 0;
+  return { array: name === "A" ? "a" : "b", deep, four, size, bound, stride: size / 4 + (deep ? 1 : 0) };
 }
 
 function inFours(slot: Slot, four: boolean): Slot {
@@ -165,47 +244,81 @@ interface Cut {
   readonly part: number;
 }
 
-function tileBody(product: Product, tile: Tile, target: Value, cut: Cut): string {
+const lines = (count: number, line: (index: number) => string) =>
+  Array.from({ length: count }, (_, index) => line(index)).join("\n");
+
+/**
+ * How a workgroup brings one operand's tile from memory: into registers while the tile before is still being worked on,
+ * and from there into workgroup memory.
+ */
+function loader(operand: Operand, { depth }: Tile, threads: number, { k }: Product, first: string, start: string) {
+  const { array, deep, four, size, bound, stride } = operand;
+  const width = four ? 4 : 1;
+  const loads = (size * depth) / (width * threads);
+  const type = four ? "vec4f" : "f32";
+  const held = (load: number) => `next_${array}${load}`;
+  const [x, y] = [(load: number) => `x_${array}${load}`, (load: number) => `y_${array}${load}`];
+  const places = lines(loads, (load) => {
+    const index = `(lane + ${load * threads}u)`;
+    const inner = (deep ? depth : size) / width;
+    const [outside, inside] = [`${index} / ${inner}u`, `${index} % ${inner}u * ${width}u`];
+    const place = `${first} + ${x(load)}`;
+    const clamped = bound % size === 0 ? place : `min(${place}, ${bound - (deep ? 1 : width)}u)`;
+    return `let ${x(load)} = ${deep ? outside : inside};
+let ${y(load)} = ${deep ? inside : outside};
+let at_${array}${load} = ${start} + ${deep ? `(${clamped}) * ${k}u` : clamped};
+var ${held(load)} = ${type}();`;
+  });
+  const fetch = (from: string) =>
+    lines(loads, (load) => {
+      const step = `${from} + ${y(load)}`;
+      const ragged = k % depth !== 0;
+      const inside = ragged ? `min(${step}, ${k - (deep ? width : 1)}u)` : step;
+      const place = `at_${array}${load} + ${deep ? inside : `(${inside}) * ${bound}u`}`;
+      const element = `${type}(${array}[${four ? `(${place}) / 4u` : place}])`;
+      return `${held(load)} = ${ragged ? `select(${type}(), ${element}, ${step} < last)` : element};`;
+    });
+  const store = lines(loads, (load) => {
+    const slot = (step: number) => `tile${array.toUpperCase()}[(${y(load)} + ${step}u) * ${stride}u + ${x(load)} / 4u]`;
+    if (!four) return `${slot(0)}[${x(load)} % 4u] = ${held(load)};`;
+    return deep
+      ? lines(4, (step) => `${slot(step)}[${x(load)} % 4u] = ${held(load)}[${step}];`)
+      : `${slot(0)} = ${held(load)};`;
+  });
+  return { places, fetch, store };
+}
+
+function tileBody(product: Product, tile: Tile, target: Value, cut: Cut, finish: Finish | undefined): string {
   const { m, n, k } = product;
   const { rows, columns, depth, threadRows, threadColumns } = tile;
   const threads = threadsOf(tile);
   const across = columns / threadColumns;
-  const { lines, startA, startB } = batchStarts(product);
-  const quads = threadColumns / 4;
-  const each = (limit: number, body: (i: number) => string) =>
-    Array.from({ length: limit }, (_, i) => body(i)).join("\n");
+  const { lines: starts, startA, startB } = batchStarts(product);
+  const [a, b] = [operandOf(product, "A", tile), operandOf(product, "B", tile)];
+  const [loadA, loadB] = [
+    loader(a, tile, threads, product, "firstRow", startA),
+    loader(b, tile, threads, product, "firstColumn", startB),
+  ];
+  // A thread's rows and columns lie in groups of four that are far apart, so that neighbours read neighbouring words.
+  const [quadsDown, quadsAcross] = [threadRows / 4, threadColumns / 4];
+  const row = (index: number) => `threadRow * 4u + ${Math.floor(index / 4) * (rows / quadsDown) + (index % 4)}u`;
+  const column = (quad: number) => `threadColumn * 4u + ${quad * (columns / quadsAcross)}u`;
 
-  const load = (name: "A" | "B") => {
-    const [size, bound, array] = name === "A" ? [rows, m, "a"] : [columns, n, "b"];
-    const [base, start] = name === "A" ? ["firstRow", startA] : ["firstColumn", startB];
-    const { deep, four } = operandOf(product, name);
-    const index = `index${four ? " * 4u" : ""}`;
-    const [outer, inner] = deep
-      ? [`(${index}) / ${depth}u`, `(${index}) % ${depth}u`]
-      : [`(${index}) % ${size}u`, `(${index}) / ${size}u`];
-    const place = `${start} + ${deep ? `o * ${k}u + d` : `d * ${bound}u + o`}`;
-    const inside = `o < ${bound}u && d < last`;
-    const slot = (step: number) => `tile${name}[(y + ${step}u) * ${size / 4}u + x / 4u]`;
-    const end = lastOf(product, name);
-    const store = !four
-      ? `${slot(0)}[x % 4u] = select(0.0f, f32(${array}[min(${place}, ${end}u)]), ${inside});`
-      : `let four = select(vec4f(), vec4f(${array}[min((${place}) / 4u, ${(end + 1) / 4 - 1}u)]), ${inside});
-${deep ? each(4, (step) => `${slot(step)}[x % 4u] = four[${step}];`) : `${slot(0)} = four;`}`;
-    return `for (var index = lane; index < ${(size * depth) / (four ? 4 : 1)}u; index += ${threads}u) {
-let x = ${outer};
-let y = ${inner};
-let o = ${base} + x;
-let d = depth + y;
-${store}
-}`;
+  const isOut = target === product.out.value;
+  const assignment = isOut ? assign(product) : "=";
+  const storeQuad = (values: string, at: string) => {
+    const part = (index: number) => finished(finish, `place + ${at} + ${index}u`, `${values}[${index}]`);
+    const whole = finish ? `vec4f(${[0, 1, 2, 3].map(part).join(", ")})` : values;
+    if (n % 4 === 0) {
+      const store = `out[(place + ${at}) / 4u] ${assignment} vec4<${target.type}>(${whole});`;
+      return n % columns === 0 ? store : `if (${at} < ${n}u) { ${store} }`;
+    }
+    return lines(
+      4,
+      (index) =>
+        `if (${at} + ${index}u < ${n}u) { out[place + ${at} + ${index}u] ${assignment} ${target.type}(${part(index)}); }`,
+    );
   };
-
-  const storeQuad = (quad: string, column: string) =>
-    n % 4 === 0
-      ? `if (row < ${m}u && ${column} < ${n}u) { out[(place + ${column}) / 4u] = vec4<${target.type}>(${quad}); }`
-      : `for (var part = 0u; part < 4u; part++) {
-if (row < ${m}u && ${column} + part < ${n}u) { out[place + ${column} + part] = ${target.type}(${quad}[part]); }
-}`;
 
   return `let block = ${flatGroup};
 if (block >= ${cut.groups * cut.splits}u) { return; }
@@ -215,43 +328,55 @@ let tile = block % ${cut.tilesDown * cut.tilesAcross}u;
 let firstRow = (tile / ${cut.tilesAcross}u) * ${rows}u;
 let firstColumn = (tile % ${cut.tilesAcross}u) * ${columns}u;
 let last = min(${k}u, (split + 1u) * ${cut.part}u);
-${lines.join("\n")}
+${starts.join("\n")}
 let threadRow = lane / ${across}u;
 let threadColumn = lane % ${across}u;
-${each(threadRows, (row) => each(quads, (quad) => `var c${row}_${quad} = vec4f();`))}
-for (var depth = split * ${cut.part}u; depth < last; depth += ${depth}u) {
-${load("A")}
-${load("B")}
+${loadA.places}
+${loadB.places}
+${lines(threadRows, (r) => lines(quadsAcross, (quad) => `var c${r}_${quad} = vec4f();`))}
+var depth = split * ${cut.part}u;
+if (depth < last) {
+${loadA.fetch("depth")}
+${loadB.fetch("depth")}
+}
+for (; depth < last; depth += ${depth}u) {
+${loadA.store}
+${loadB.store}
 workgroupBarrier();
+if (depth + ${depth}u < last) {
+${loadA.fetch(`depth + ${depth}u`)}
+${loadB.fetch(`depth + ${depth}u`)}
+}
 for (var step = 0u; step < ${depth}u; step++) {
-${each(quads, (quad) => `let b${quad} = tileB[step * ${columns / 4}u + threadColumn * ${quads}u + ${quad}u];`)}
-${each(threadRows / 4, (quad) => `let a${quad} = tileA[step * ${rows / 4}u + threadRow * ${threadRows / 4}u + ${quad}u];`)}
-${each(threadRows, (row) =>
-  each(quads, (quad) => {
-    const c = `c${row}_${quad}`;
-    return `${c} = fma(vec4f(a${Math.floor(row / 4)}[${row % 4}]), b${quad}, ${c});`;
+${lines(quadsAcross, (quad) => `let b${quad} = tileB[step * ${b.stride}u + threadColumn + ${(quad * columns) / quadsAcross / 4}u];`)}
+${lines(quadsDown, (quad) => `let a${quad} = tileA[step * ${a.stride}u + threadRow + ${(quad * rows) / quadsDown / 4}u];`)}
+${lines(threadRows, (r) =>
+  lines(quadsAcross, (quad) => {
+    const c = `c${r}_${quad}`;
+    return `${c} = fma(vec4f(a${Math.floor(r / 4)}[${r % 4}]), b${quad}, ${c});`;
   }),
 )}
 }
 workgroupBarrier();
 }
-${each(
-  threadRows,
-  (row) => `{
-let row = firstRow + threadRow * ${threadRows}u + ${row}u;
-let place = ((split * ${count(product.leading)}u + batch) * ${m}u + row) * ${n}u;
-${each(quads, (quad) => storeQuad(`c${row}_${quad}`, `firstColumn + threadColumn * ${threadColumns}u + ${quad * 4}u`))}
-}`,
-)}`;
+${lines(threadRows, (r) => {
+  const store = `let place = ${isOut ? outStart(product) : ""}((split * ${count(product.leading)}u + batch) * ${m}u + row) * ${n}u;
+${lines(quadsAcross, (quad) => storeQuad(`c${r}_${quad}`, `(firstColumn + ${column(quad)})`))}`;
+  return `{
+let row = firstRow + ${row(r)};
+${
+  m % rows === 0
+    ? store
+    : `if (row < ${m}u) {
+${store}
+}`
 }
-
-/** The last element of an operand: what lies outside of a tile reads it instead. */
-function lastOf({ m, n, k, leadingA, leadingB }: Product, name: "A" | "B"): number {
-  return Math.max(count(name === "A" ? leadingA : leadingB) * (name === "A" ? m : n) * k, 1) - 1;
+}`;
+})}`;
 }
 
 /** Where the matrices of `batch` begin in a and b. */
-function batchStarts({ leading, leadingA, leadingB, m, n, k }: Product) {
+function batchStarts({ leading, leadingA, leadingB, m, n, k, offsets }: Product) {
   const lines: string[] = [];
   const names = new Map<string, string>();
   const scope = {
@@ -265,59 +390,100 @@ function batchStarts({ leading, leadingA, leadingB, m, n, k }: Product) {
     },
   };
   const place = Place.flat(scope, leading, "batch");
-  const startOf = (sizes: readonly number[], matrix: number) =>
-    count(sizes) === 1 ? "0u" : scope.define(`${place.broadcastFrom(sizes).flat} * ${matrix}u`);
-  const [startA, startB] = [startOf(leadingA, m * k), startOf(leadingB, k * n)];
+  const startOf = (sizes: readonly number[], matrix: number, offset = 0) => {
+    if (count(sizes) === 1) return `${offset}u`;
+    return scope.define(`${offset > 0 ? `${offset}u + ` : ""}${place.broadcastFrom(sizes).flat} * ${matrix}u`);
+  };
+  const [startA, startB] = [startOf(leadingA, m * k, offsets?.a), startOf(leadingB, k * n, offsets?.b)];
   return { lines, startA, startB };
 }
 
 /**
  * Up to four rows, as in decoding: bound by reading b once. Where b lies with k innermost, the threads of a group share
- * the sum of one column; else neighbouring threads take neighbouring columns and share k among groups of them.
+ * the sum of one column; else neighbouring threads take neighbouring columns and share k among groups of them. Several
+ * products of one a are computed by groups beside each other.
  */
-function multiplyFewRows(context: KernelContext, product: Product): void {
-  const { m, n, k, transposeA, transposeB, leading, out } = product;
+function multiplyFewRows(context: KernelContext, products: readonly Product[]): void {
+  const [first] = products;
+  if (!first) return;
+  const { m, k, transposeA, transposeB, leading } = first;
   const batch = count(leading);
-  const { lines, startA, startB } = batchStarts(product);
   const lanes = transposeB ? 32 : 8;
   const columns = transposeB ? 4 : 32;
   const threads = lanes * columns;
-  const groups = Math.ceil(n / columns);
-  const [column, worker] = transposeB
+  const [ownColumn, worker] = transposeB
     ? [`lane / ${lanes}u`, `lane % ${lanes}u`]
     : [`lane % ${columns}u`, `lane / ${columns}u`];
   const rows = Array.from({ length: m }, (_, row) => row);
-  const placeA = (row: number) => (transposeA ? `d * ${m}u + ${row}u` : `${row * k}u + d`);
+  // Both with k innermost: four elements at a time.
+  const four = transposeB && k % 4 === 0 && (!transposeA || m === 1);
+  const type = four ? "vec4f" : "f32";
+  const steps = four ? k / 4 : k;
+  const groupsOf = ({ n }: Product) => Math.ceil(n / columns);
+  const starts = products.map((_, index) => products.slice(0, index).reduce((total, one) => total + groupsOf(one), 0));
+  const groups = products.reduce((total, one) => total + groupsOf(one), 0);
+  const choose = (body: (product: Product, index: number) => string) =>
+    products.length === 1
+      ? body(first, 0)
+      : products
+          .map((product, index) => {
+            const end = (starts[index] ?? 0) + groupsOf(product);
+            return `${index > 0 ? "else " : ""}if (block < ${end}u) {\n${body(product, index)}\n}`;
+          })
+          .join("\n");
+  const slots: Record<string, Slot> = { a: inFours(first.a, four) };
+  const name = (array: string, index: number) => (products.length === 1 ? array : `${array}${index}`);
+  products.forEach(({ b, out, finish }, index) => {
+    slots[name("b", index)] = inFours(b, four);
+    Object.assign(slots, finish?.slots);
+    slots[name("out", index)] = out;
+  });
+  const columnOf = (index: number) => `(block - ${starts[index]}u) * ${columns}u + ownColumn`;
+
   context.dispatch({
-    label: ".rows",
-    slots: { a: product.a, b: product.b, out },
+    label: products.length === 1 ? ".rows" : `.rows.${products.length}`,
+    slots,
     workgroupSize: [threads],
-    declarations: `var<workgroup> parts: array<f32, ${threads * m}>;`,
+    declarations: `var<workgroup> parts: array<f32, ${threads * m}>;
+${products.length === 1 ? (first.finish?.declaration ?? "") : ""}`,
     body: `let index = ${flatGroup};
 let batch = index / ${groups}u;
-let column = (index % ${groups}u) * ${columns}u + ${column};
+let block = index % ${groups}u;
+let ownColumn = ${ownColumn};
 let worker = ${worker};
-let inside = column < ${n}u && batch < ${batch}u;
-${lines.join("\n")}
-${rows.map((row) => `var c${row} = 0.0f;`).join("\n")}
-if (inside) {
-for (var d = worker; d < ${k}u; d += ${lanes}u) {
-let value = f32(b[${startB} + ${transposeB ? `column * ${k}u + d` : `d * ${n}u + column`}]);
-${rows.map((row) => `c${row} = fma(f32(a[${startA} + ${placeA(row)}]), value, c${row});`).join("\n")}
+${rows.map((row) => `var c${row} = ${type}();`).join("\n")}
+${choose((product, index) => {
+  const { lines: places, startA, startB } = batchStarts(product);
+  const scaled = (start: string) => (four && start !== "0u" ? `${start} / 4u` : start);
+  const placeA = (row: number) => (transposeA && !four ? `d * ${m}u + ${row}u` : `${row * steps}u + d`);
+  return `let column = ${columnOf(index)};
+if (column < ${product.n}u && batch < ${batch}u) {
+${places.join("\n")}
+for (var d = worker; d < ${steps}u; d += ${lanes}u) {
+let value = ${type}(${name("b", index)}[${scaled(startB)} + ${transposeB ? `column * ${steps}u + d` : `d * ${product.n}u + column`}]);
+${rows.map((row) => `c${row} = fma(${type}(a[${scaled(startA)} + ${placeA(row)}]), value, c${row});`).join("\n")}
 }
-}
-${rows.map((row) => `parts[${row * threads}u + lane] = c${row};`).join("\n")}
+}`;
+})}
+${rows.map((row) => `parts[${row * threads}u + lane] = ${four ? `c${row}.x + c${row}.y + c${row}.z + c${row}.w` : `c${row}`};`).join("\n")}
 workgroupBarrier();
-if (worker == 0u && inside) {
-${rows
-  .map(
-    (row) => `{
-var total = 0.0f;
-for (var other = 0u; other < ${lanes}u; other++) { total += parts[${row * threads}u + lane + other * ${transposeB ? 1 : columns}u]; }
-out[(batch * ${m}u + ${row}u) * ${n}u + column] = ${out.value.type}(total);
-}`,
-  )
-  .join("\n")}
+for (var half = ${lanes / 2}u; half > 0u; half = half >> 1u) {
+if (worker < half) {
+${rows.map((row) => `parts[${row * threads}u + lane] += parts[${row * threads}u + lane + half * ${transposeB ? 1 : columns}u];`).join("\n")}
+}
+workgroupBarrier();
+}
+if (worker == 0u && batch < ${batch}u) {
+${choose((product, index) => {
+  const { n, out, finish } = product;
+  const store = (row: number) => {
+    const place = `(batch * ${m}u + ${row}u) * ${n}u + column`;
+    return `${name("out", index)}[${outStart(product)}${place}] ${assign(product)} ${out.value.type}(${finished(finish, place, `parts[${row * threads}u + lane]`)});`;
+  };
+  return `${products.length === 1 ? "" : `let column = ${columnOf(index)};\n`}if (column < ${n}u) {
+${rows.map(store).join("\n")}
+}`;
+})}
 }`,
     workgroups: gridOf(groups * batch, limitOf(context)),
   });

@@ -2,6 +2,7 @@
 
 import { count } from "../codegen/index-space.ts";
 import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
+import { originOf } from "../fuse.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
 
 const threads = 256;
@@ -13,12 +14,14 @@ function each(
   slots: { readonly [name: string]: Slot },
   body: string,
   label = "",
+  declarations = "",
 ): void {
   if (elements === 0) return;
   context.dispatch({
     label,
     slots,
     workgroupSize: [threads],
+    declarations,
     body: `let i = ${flatGroup} * ${threads}u + lane;\nif (i >= ${elements}u) { return; }\n${body}`,
     workgroups: gridOf(Math.ceil(elements / threads), context.device.limits.maxComputeWorkgroupsPerDimension),
   });
@@ -52,9 +55,12 @@ ${row === 0 ? "" : `out[i] = table[u32(id) * ${row}u + i % ${row}u];`}`,
   );
 });
 
+/** Places that a workgroup looks at together while it orders them. */
+const together = 256;
+
 /**
- * Rows are added in the order of their ids, so that the result is the same every time: ids are sorted by counting, and
- * each row of the result walks through those that are its own.
+ * Rows are added in the order of their places, so that the result is the same every time: places with one id are linked,
+ * by one workgroup that goes through them once, and each row of the result walks along its own.
  */
 export const scatterAdd = kernel((context) => {
   const [rows = 0, ...rest] = context.sizes(context.node.outputs.value);
@@ -63,13 +69,14 @@ export const scatterAdd = kernel((context) => {
   const ids = context.input("ids");
   const { slot: status, fail } = idCheck(context, rows);
   const out = context.output();
-  // For each place: the one before it with the same id, or `places`. For each row: its last place.
-  const order = context.scratch("u32", Math.max(places, 1));
-  const heads = context.scratch("u32", Math.max(rows, 1));
+  // For each place the next one with the same id, or `places`. For each row its first and its last place so far.
+  const order: Slot = { value: context.scratch("u32", Math.max(places, 1)), access: "read_write" };
+  const heads: Slot = { value: context.scratch("u32", Math.max(rows, 1)), access: "read_write" };
+  const tails: Slot = { value: context.scratch("u32", Math.max(rows, 1)), access: "read_write" };
   each(
     context,
     Math.max(rows, places),
-    { ids, heads: { value: heads, access: "read_write" }, order: { value: order, access: "read_write" }, status },
+    { ids, heads, order, status },
     `if (i < ${rows}u) { heads[i] = ${places}u; }
 if (i < ${places}u) {
 order[i] = ${places}u;
@@ -79,28 +86,44 @@ if (id < 0 || id >= ${rows}) { ${fail("id")} }
     ".start",
   );
   if (places > 0 && rows > 0 && row > 0) {
-    // The next place with the same id, found by looking ahead: `heads` gets the first of each row.
-    each(
-      context,
-      places,
-      { ids, heads: { value: heads, access: "read_write" }, order: { value: order, access: "read_write" } },
-      `let id = ids[i];
-if (id < 0 || id >= ${rows}) { return; }
-var first = true;
-for (var j = i; j > 0u; j--) {
-if (ids[j - 1u] == id) { first = false; order[j - 1u] = i; break; }
+    context.dispatch({
+      label: ".order",
+      slots: { ids, heads, order, tails },
+      workgroupSize: [together],
+      declarations: `var<workgroup> block: array<i32, ${together}>;`,
+      body: `for (var first = 0u; first < ${places}u; first += ${together}u) {
+let i = first + lane;
+let own = ids[min(i, ${places - 1}u)];
+let id = select(-1, own, i < ${places}u && own >= 0 && own < ${rows});
+block[lane] = id;
+workgroupBarrier();
+var next = lane + 1u;
+while (next < ${together}u && block[next] != id) { next++; }
+var before = lane;
+while (before > 0u && block[before - 1u] != id) { before--; }
+let isLast = next == ${together}u;
+if (id >= 0) {
+if (!isLast) { order[i] = first + next; }
+if (before == 0u) {
+if (heads[id] == ${places}u) { heads[id] = i; } else { order[tails[id]] = i; }
 }
-if (first) { heads[id] = i; }`,
-      ".order",
-    );
+}
+storageBarrier();
+workgroupBarrier();
+if (id >= 0 && isLast) { tails[id] = i; }
+storageBarrier();
+workgroupBarrier();
+}`,
+      workgroups: [1, 1, 1],
+    });
   }
   each(
     context,
     rows * row,
     {
       updates: context.input("updates"),
-      heads: { value: heads, access: "read" },
-      order: { value: order, access: "read" },
+      heads: { ...heads, access: "read" },
+      order: { ...order, access: "read" },
       out,
     },
     `var total = 0.0f;
@@ -114,34 +137,72 @@ out[i] = ${out.value.type}(total);`,
 });
 
 /** Copies all rows but those written, unless the cache is overwritten where it lies. */
-export const cacheWrite = kernel(
-  (context) => {
-    const [batch = 0, capacity = 0, ...rest] = context.sizes(context.node.inputs.cache);
-    const row = count(rest);
-    const rows = context.sizes(context.node.inputs.update)[1] ?? 0;
-    const { slot: status, fail } = context.check({
-      message: (start) => `cacheWrite: expected rows within 0 to ${capacity - 1}, got ${start} to ${start + rows - 1}`,
-    });
-    const update = context.input("update");
-    const start = context.input("start");
-    const out = context.output();
-    if (context.inPlace("value")) {
-      each(
-        context,
-        batch * rows * row,
-        { update, start, status, out },
-        `let b = i / ${rows * row}u;
+export const cacheWrite = kernel((context) => (context.inPlace("value") ? writeRows([context]) : writeCopy(context)), {
+  overwrites: { value: "cache" },
+  // The caches of one layer.
+  joint: {
+    key: ({ inputs: { start } }) => start && [originOf(start)],
+    build(contexts) {
+      for (const context of contexts) if (!context.inPlace("value")) writeCopy(context);
+      const own = contexts.filter((context) => context.inPlace("value"));
+      const most = Math.floor(((own[0]?.device.limits.maxStorageBuffersPerShaderStage ?? 0) - 2) / 2);
+      for (let from = 0; from < own.length; from += most) writeRows(own.slice(from, from + most));
+    },
+  },
+});
+
+function cacheSizes(context: KernelContext) {
+  const [batch = 0, capacity = 0, ...rest] = context.sizes(context.node.inputs.cache);
+  const rows = context.sizes(context.node.inputs.update)[1] ?? 0;
+  return { batch, capacity, row: count(rest), rows };
+}
+
+function startCheck(context: KernelContext) {
+  const { capacity, rows } = cacheSizes(context);
+  return context.check({
+    message: (start) => `cacheWrite: expected rows within 0 to ${capacity - 1}, got ${start} to ${start + rows - 1}`,
+  });
+}
+
+/** Writes the new rows of several caches whose rows begin at the same places. */
+function writeRows(contexts: readonly KernelContext[]): void {
+  const [first] = contexts;
+  if (!first) return;
+  const slots: Record<string, Slot> = { start: first.input("start") };
+  const elements = contexts.map((context) => {
+    const { batch, rows, row } = cacheSizes(context);
+    return batch * rows * row;
+  });
+  const writes = contexts.map((context, index) => {
+    const { capacity, rows, row } = cacheSizes(context);
+    const { slot, fail } = startCheck(context);
+    slots.status = slot;
+    slots[`update${index}`] = context.input("update");
+    slots[`out${index}`] = context.output();
+    return `if (i < ${elements[index]}u) {
+let b = i / ${rows * row}u;
 let begin = start[b];
-if (begin < 0 || begin > ${capacity - rows}) { ${fail("begin")} return; }
-out[(b * ${capacity}u + u32(begin)) * ${row}u + i % ${rows * row}u] = update[i];`,
-      );
-      return;
-    }
-    each(
-      context,
-      batch * Math.max(capacity * row, 1),
-      { cache: context.input("cache"), update, start, status, out },
-      `let b = i / ${Math.max(capacity * row, 1)}u;
+if (begin < 0 || begin > ${capacity - rows}) { ${fail("begin")} }
+else { out${index}[(b * ${capacity}u + u32(begin)) * ${row}u + i % ${rows * row}u] = update${index}[i]; }
+}`;
+  });
+  const written = writes.filter((_, index) => elements[index]);
+  each(first, Math.max(...elements), slots, written.join("\n"), contexts.length > 1 ? `.${contexts.length}` : "");
+}
+
+function writeCopy(context: KernelContext): void {
+  const { batch, capacity, row, rows } = cacheSizes(context);
+  const { slot: status, fail } = startCheck(context);
+  const { start, update, cache } = {
+    start: context.input("start"),
+    update: context.input("update"),
+    cache: context.input("cache"),
+  };
+  each(
+    context,
+    batch * Math.max(capacity * row, 1),
+    { cache, update, start, status, out: context.output() },
+    `let b = i / ${Math.max(capacity * row, 1)}u;
 let begin = start[b];
 if (begin < 0 || begin > ${capacity - rows}) { ${fail("begin")} return; }
 ${
@@ -152,28 +213,54 @@ let first = u32(begin) * ${row}u;
 if (within >= first && within < first + ${rows * row}u) { out[i] = update[b * ${rows * row}u + within - first]; }
 else { out[i] = cache[i]; }`
 }`,
-    );
-  },
-  { overwrites: { value: "cache" } },
-);
+  );
+}
 
 /** value[b] = x[b, row[b]] */
-export const takeRow = kernel((context) => {
-  const [batch = 0, rows = 0, ...rest] = context.sizes(context.node.inputs.x);
-  const size = count(rest);
-  const { slot: status, fail } = idCheck(context, rows);
-  const out = context.output();
-  each(
-    context,
-    batch * Math.max(size, 1),
-    { x: context.input("x"), row: context.input("row"), status, out },
-    `let b = i / ${Math.max(size, 1)}u;
+export const takeRow = kernel(
+  (context) => {
+    const [batch = 0, rows = 0, ...rest] = context.sizes(context.node.inputs.x);
+    const size = count(rest);
+    const { slot: status, fail } = idCheck(context, rows);
+    const out = context.output();
+    const { finish } = context;
+    const stored = (value: string) => `out[i] = ${out.value.type}(${finish ? `finish(i, f32(${value}))` : value});`;
+    each(
+      context,
+      batch * Math.max(size, 1),
+      { x: context.input("x"), row: context.input("row"), status, ...finish?.slots, out },
+      `let b = i / ${Math.max(size, 1)}u;
 let here = row[b];
 if (here < 0 || here >= ${rows}) {
 ${fail("here")}
-${size === 0 ? "" : `out[i] = ${out.value.type}(0);`}
+${size === 0 ? "" : stored(`${out.value.type}(0)`)}
 return;
 }
-${size === 0 ? "" : `out[i] = x[(b * ${rows}u + u32(here)) * ${size}u + i % ${size}u];`}`,
+${size === 0 ? "" : stored(`x[(b * ${rows}u + u32(here)) * ${size}u + i % ${size}u]`)}`,
+      "",
+      finish?.declaration,
+    );
+  },
+  { finishes: true },
+);
+
+/** Gradients of silu(gate) * up by both, in one pass. */
+export const swigluBackward = kernel((context) => {
+  const [gate, up] = [context.output("gate"), context.output("up")];
+  each(
+    context,
+    count(context.sizes(context.node.inputs.gate)),
+    {
+      gate: context.input("gate"),
+      up: context.input("up"),
+      gradient: context.input("gradient"),
+      gateSlope: gate,
+      upSlope: up,
+    },
+    `let x = f32(gate[i]);
+let slope = f32(gradient[i]);
+let s = sigmoid(x);
+gateSlope[i] = ${gate.value.type}(slope * f32(up[i]) * fma(x * s, 1.0f - s, s));
+upSlope[i] = ${up.value.type}(slope * x * s);`,
   );
 });

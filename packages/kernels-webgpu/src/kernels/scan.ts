@@ -1,5 +1,6 @@
 // Running sums over one axis: a thread for each row that is independent of the others.
 
+import { decayBlock, sizesOf } from "@sisa/core";
 import { count } from "../codegen/index-space.ts";
 import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
@@ -50,16 +51,17 @@ export const cumulativeSum = kernel((context) => {
   const { axis, exclusive, reverse } = context.attributes as { axis: number; exclusive: boolean; reverse: boolean };
   const shape = context.sizes(context.node.inputs.x);
   const out = context.output();
-  walk(context, {
+  const value = (total: string) => `${out.value.type}(${total})`;
+  scanInParts(context, {
     outer: count(shape.slice(0, axis)),
     length: shape[axis] ?? 1,
     inner: count(shape.slice(axis + 1)),
     reverse,
+    type: "f32",
     slots: { ...read(context, "x"), out },
-    before: "var total = 0.0f;",
-    step: `let next = total + f32(x[at]);
-out[at] = ${out.value.type}(${exclusive ? "total" : "next"});
-total = next;`,
+    term: "f32(x[at])",
+    before: "0.0f",
+    store: (old, next) => `out[at] = ${value(exclusive ? old : next)};`,
   });
 });
 
@@ -103,23 +105,32 @@ out[at] = ${out.value.type}(total);
 const parts = 16;
 const columns = 16;
 
-/**
- * Angles as whole numbers of 2^-32 turns: their sums wrap around at a full turn by themselves, lose nothing however long
- * they are, and are the same in any order, so that threads share the work.
- */
-export const cumulativePhase = kernel((context) => {
-  const { outer, length, inner } = timeSizes(context, "x");
+interface PartScan {
+  readonly outer: number;
+  readonly length: number;
+  readonly inner: number;
+  readonly reverse: boolean;
+  readonly type: "f32" | "u32";
+  readonly slots: { readonly [name: string]: Slot };
+  /** What is added up, with the place `at`. */
+  readonly term: string;
+  /** The sum in front of all terms. */
+  readonly before: string;
+  readonly store: (old: string, next: string) => string;
+}
+
+/** Running sums of x [outer, length, inner]: each thread adds up a part, then walks it with what the parts before have. */
+function scanInParts(context: KernelContext, scan: PartScan): void {
+  const { outer, length, inner, reverse, type, slots, term, before, store } = scan;
   if (outer * length * inner === 0) return;
-  const out = context.output();
   const across = Math.ceil(inner / columns);
   const part = Math.ceil(length / parts);
-  const place = `(outer * ${length}u + t) * ${inner}u + inner`;
-  const before = context.has("before") ? `turns_of(f32(before[outer * ${inner}u + inner]))` : "0u";
+  const at = `let at = (outer * ${length}u + ${reverse ? `${length - 1}u - t` : "t"}) * ${inner}u + inner;`;
   context.dispatch({
     label: "",
-    slots: { ...read(context, "x", "before"), out },
+    slots,
     workgroupSize: [parts * columns],
-    declarations: `var<workgroup> sums: array<u32, ${parts * columns}>;`,
+    declarations: `var<workgroup> sums: array<${type}, ${parts * columns}>;`,
     body: `let block = ${flatGroup};
 let outer = block / ${across}u;
 let inner = (block % ${across}u) * ${columns}u + lane % ${columns}u;
@@ -127,21 +138,103 @@ let part = lane / ${columns}u;
 let first = part * ${part}u;
 let end = min(first + ${part}u, ${length}u);
 let inside = inner < ${inner}u && outer < ${outer}u;
-var sum = 0u;
-if (inside) { for (var t = first; t < end; t++) { sum += turns_of(f32(x[${place}])); } }
+var sum = ${type}();
+if (inside) {
+for (var t = first; t < end; t++) {
+${at}
+sum += ${term};
+}
+}
 sums[lane] = sum;
 workgroupBarrier();
 if (!inside) { return; }
-var phase = ${before};
-for (var earlier = lane % ${columns}u; earlier < lane; earlier += ${columns}u) { phase += sums[earlier]; }
+var total = ${before};
+for (var earlier = lane % ${columns}u; earlier < lane; earlier += ${columns}u) { total += sums[earlier]; }
 for (var t = first; t < end; t++) {
-let at = ${place};
-phase += turns_of(f32(x[at]));
-out[at] = ${out.value.type}(f32(phase) * 1.4629180792671596e-9);
+${at}
+let next = total + ${term};
+${store("total", "next")}
+total = next;
 }`,
     workgroups: gridOf(outer * across, context.device.limits.maxComputeWorkgroupsPerDimension),
   });
+}
+
+/** 2^-32 turns in radians. */
+const turn = "1.4629180792671596e-9";
+
+/**
+ * Angles as whole numbers of 2^-32 turns: their sums wrap around at a full turn by themselves, lose nothing however long
+ * they are, and are the same in any order.
+ */
+export const cumulativePhase = kernel((context) => {
+  const { outer, length, inner } = timeSizes(context, "x");
+  const out = context.output();
+  scanInParts(context, {
+    ...{ outer, length, inner, reverse: false, type: "u32" },
+    slots: { ...read(context, "x", "before"), out },
+    term: "turns_of(f32(x[at]))",
+    before: context.has("before") ? `turns_of(f32(before[outer * ${inner}u + inner]))` : "0u",
+    store: (_, next) => `out[at] = ${out.value.type}(f32(${next}) * ${turn});`,
+  });
 });
+
+/** Tokens up to which all that SISA prepares is done by one kernel, a thread for each rotated pair. */
+const fewTokens = 4;
+
+export const ssmPrepare = kernel(
+  (context) => {
+    const [B = 0, T = 0, H = 0, S = 0] = context.sizes(context.node.inputs.c);
+    const pairs = S / 2;
+    const [cRotated, bRotated, g, phi] = (["cRotated", "bRotated", "g", "phi"] as const).map((name) =>
+      context.output(name),
+    ) as [Slot, Slot, Slot, Slot];
+    const continued = context.has("start");
+    const rotate = (from: string, to: string, { value }: Slot) => `{
+let x = f32(${from}[at * 2u]);
+let y = f32(${from}[at * 2u + 1u]);
+${to}[at * 2u] = ${value.type}(x * cosine - y * sine);
+${to}[at * 2u + 1u] = ${value.type}(x * sine + y * cosine);
+}`;
+    context.dispatch({
+      label: ".few",
+      slots: {
+        ...read(context, "c", "b", "logDecay", "phase", "gBefore", "phaseBefore", "start"),
+        ...{ cRotated, bRotated, g, phi },
+      },
+      workgroupSize: [64],
+      body: `let i = ${flatGroup} * 64u + lane;
+if (i >= ${B * H * pairs}u) { return; }
+let pair = i % ${pairs}u;
+let head = (i / ${pairs}u) % ${H}u;
+let batch = i / ${H * pairs}u;
+let origin = ${continued ? "u32(max(start[batch], 0))" : "0u"};
+var angle = ${continued ? "turns_of(f32(phaseBefore[i]))" : "0u"};
+var total = ${continued ? `f32(gBefore[i / ${pairs}u])` : "0.0f"};
+for (var t = 0u; t < ${T}u; t++) {
+let row = (batch * ${T}u + t) * ${H}u + head;
+let at = row * ${pairs}u + pair;
+angle += turns_of(f32(phase[at]));
+let radians = f32(angle) * ${turn};
+phi[at] = ${phi.value.type}(radians);
+let cosine = exact_cos(radians);
+let sine = exact_sin(radians);
+${rotate("c", "cRotated", cRotated)}
+${rotate("b", "bRotated", bRotated)}
+if ((origin + t) % ${decayBlock}u == 0u) { total = 0.0f; }
+total += f32(logDecay[row]);
+if (pair == 0u) { g[row] = ${g.value.type}(total); }
+}`,
+      workgroups: gridOf(Math.ceil((B * H * pairs) / 64), context.device.limits.maxComputeWorkgroupsPerDimension),
+    });
+  },
+  {
+    supports({ inputs: { c, start } }, { limits }) {
+      const [, T = 0, , S = 0] = sizesOf(c?.shape ?? []);
+      return T > 0 && T <= fewTokens && S > 0 && limits.maxStorageBuffersPerShaderStage >= (start ? 11 : 8);
+    },
+  },
+);
 
 /** h_t = a_t h_{t-1} + b_t */
 export const linearScan = kernel((context) => {

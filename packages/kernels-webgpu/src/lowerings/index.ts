@@ -4,17 +4,20 @@
 import type { OpName } from "@sisa/core";
 import { attention, decayAttention } from "../kernels/attention.ts";
 import { attentionBackward, decayAttentionBackward } from "../kernels/attention-backward.ts";
+import { linearCrossEntropy } from "../kernels/cross-entropy.ts";
 import { matmul } from "../kernels/matmul.ts";
+import { rmsNorm, rmsNormBackward } from "../kernels/norm.ts";
+import { adamw, globalNorm } from "../kernels/optimizer.ts";
 import { argmax, max, sum } from "../kernels/reduce.ts";
-import { cacheWrite, gather, scatterAdd, takeRow } from "../kernels/rows.ts";
-import { blockCumulativeSum, cumulativePhase, cumulativeSum, linearScan } from "../kernels/scan.ts";
+import { cacheWrite, gather, scatterAdd, swigluBackward, takeRow } from "../kernels/rows.ts";
+import { blockCumulativeSum, cumulativePhase, cumulativeSum, linearScan, ssmPrepare } from "../kernels/scan.ts";
 import type { Lowering } from "../lowering.ts";
 import * as elementwise from "./elementwise.ts";
 import * as places from "./places.ts";
 
 export const lowerings = {
   abs: elementwise.abs,
-  adamw: "compose",
+  adamw,
   add: elementwise.add,
   and: elementwise.and,
   argmax,
@@ -41,12 +44,12 @@ export const lowerings = {
   floor: elementwise.floor,
   floorDiv: elementwise.floorDiv,
   gather,
-  globalNorm: "compose",
+  globalNorm,
   iota: places.iota,
   finite: elementwise.finite,
   less: elementwise.less,
   lessEqual: elementwise.lessEqual,
-  linearCrossEntropy: "compose",
+  linearCrossEntropy,
   linearScan,
   log: elementwise.log,
   log1p: elementwise.log1p,
@@ -62,8 +65,8 @@ export const lowerings = {
   or: elementwise.or,
   pad: places.pad,
   reshape: "place",
-  rmsNorm: "compose",
-  rmsNormBackward: "compose",
+  rmsNorm,
+  rmsNormBackward,
   rope: "compose",
   scatterAdd,
   sigmoid: elementwise.sigmoid,
@@ -76,7 +79,7 @@ export const lowerings = {
   softmax: "compose",
   softplus: elementwise.softplus,
   sqrt: elementwise.sqrt,
-  ssmPrepare: "compose",
+  ssmPrepare,
   ssmPrepareBackward: "compose",
   ssdScan: "compose",
   forgettingAttention: "compose",
@@ -85,7 +88,7 @@ export const lowerings = {
   sub: elementwise.sub,
   sum,
   swiglu: "compose",
-  swigluBackward: "compose",
+  swigluBackward,
   takeRow,
   tanh: elementwise.tanh,
   transpose: places.transpose,

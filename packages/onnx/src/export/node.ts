@@ -12,6 +12,7 @@ import {
   type ModelToExport,
 } from "./export-onnx.ts";
 
+/** Which weights are written, what they are measured on, and into which folder. */
 export interface NodeExportOptions extends Omit<ExportOptions, "to"> {
   /** Folder that is written to, made where there is none; or anything with `write`. Default: the files are returned. */
   readonly to?: string | URL | ExportTarget | undefined;

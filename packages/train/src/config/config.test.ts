@@ -157,8 +157,8 @@ describe("modelConfigOf", () => {
 
   it.each([
     [{ preset: "sisa", size: "1m", statewidth: 16 }, 'did you mean "model.stateWidth"?'],
-    [{ preset: "sisa", size: "7b" }, 'expected a size of 1m, 5m, 50m, 152m, 369m, got "7b"'],
-    [{ preset: "sisa" }, 'got "undefined"'],
+    [{ preset: "sisa", size: "7b" }, 'model.size: expected one of 1m, 5m, 50m, 152m, 369m, got "7b"'],
+    [{ preset: "sisa" }, "model.size: expected one of 1m, 5m, 50m, 152m, 369m, got nothing"],
     [{ width: 64 }, "model.mixers: expected a value, got nothing"],
     [{ ...preset("sisa", "1m"), heads: 3 }, "heads must divide width, got heads 3 and width 128"],
     [{ ...preset("sisa", "1m"), stateWidth: 7 }, "stateWidth must be even"],

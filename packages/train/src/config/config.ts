@@ -7,7 +7,10 @@ import {
   type ModelConfig,
   type PresetOverrides,
   type PresetSize,
+  precisions,
   preset,
+  presetFamilies,
+  presetSizes,
 } from "@sisa/core";
 import { boolean, choice, custom, type Given, integer, jsonOrWord, number, type Parsed, text } from "./field.ts";
 import { loopFields, refuseConflicts, sequenceLengthField } from "./settings.ts";
@@ -53,11 +56,11 @@ export const configFields = {
   },
   ...loopFields,
   backend: text({ default: "onnxruntime", description: "What runs the model; `sisa doctor` lists what is there." }),
-  precision: choice(["float32", "bfloat16", "paper"], {
+  precision: choice(precisions, {
     default: "float32",
     description:
-      "float32; bfloat16, products and activations, with float32 parameters, norms and sums (backend cuda); paper is not " +
-      "built yet.",
+      "float32; bfloat16, products and activations, with float32 parameters, norms and sums; paper, in which parameters " +
+      "and moments are rounded to bfloat16 too, as in the paper's code. The last two need backend cuda.",
   }),
   output: text({ default: "runs", description: "Folder for checkpoints, metrics and the report." }),
   resume: custom<boolean | string>(
@@ -95,14 +98,9 @@ export function parseTrainingConfig(value: unknown): TrainingConfig {
   if (data.vocabularySize !== undefined && data.synthetic === undefined) {
     throw new ConfigError("data.vocabularySize is for data.synthetic; text and shards have that of their tokenizer");
   }
-  if (config.precision !== "float32" && config.backend !== "cuda") {
+  if (config.precision !== "float32" && config.backend.split(":")[0] !== "cuda") {
     throw new ConfigError(
       `precision ${config.precision} and backend ${config.backend} contradict each other: it computes in float32 only`,
-    );
-  }
-  if (config.precision === "paper") {
-    throw new ConfigError(
-      "precision paper: parameters and moments in bfloat16 are not built yet; use bfloat16 or float32",
     );
   }
   if (data.shards !== undefined && data.tokenizer !== configFields.data.tokenizer.default) {
@@ -162,6 +160,11 @@ export function modelConfigOf(choice: ModelConfig | PresetChoice, vocabularySize
     throw new ConfigError(`"model.${name}" is not a field of the configuration${hint}`);
   }
   if (isPreset) {
+    for (const [name, known] of Object.entries({ preset: presetFamilies, size: presetSizes })) {
+      const given: unknown = (choice as Partial<PresetChoice>)[name as "preset" | "size"];
+      if ((known as readonly unknown[]).includes(given)) continue;
+      throw new ConfigError(`model.${name}: expected one of ${known.join(", ")}, got ${shown(given)}`);
+    }
     const { preset: family, size, ...overrides } = choice as PresetChoice;
     return preset(family, size, { vocabularySize, ...overrides });
   }

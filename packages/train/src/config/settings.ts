@@ -71,7 +71,8 @@ export const loopFields = {
   precision: choice(precisions, {
     default: "float32",
     description:
-      "Widths: float32, or bfloat16 products and activations with float32 parameters, norms and sums (backend cuda).",
+      "Widths: float32; bfloat16 products and activations with float32 parameters, norms and sums; or paper, which rounds " +
+      "parameters and moments to bfloat16 too. The last two need backend cuda.",
   }),
   rematerialize: choice(rematerializations, {
     default: "none",

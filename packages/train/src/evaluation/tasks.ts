@@ -2,6 +2,7 @@
 // lm-evaluation-harness's.
 import { ConfigError } from "@sisa/core";
 import type { Tokenizer } from "@sisa/hub";
+import { nearestPath } from "../config/table.ts";
 import type { TextDocument } from "../data/text-documents.ts";
 import type { TokenSource } from "../data/training-data.ts";
 import type { ItemFile } from "./json-lines.ts";
@@ -154,5 +155,7 @@ export function findTask(name: string): TaskDescription {
     const task = Object.hasOwn(tasks, known) ? tasks[known] : undefined;
     if (task !== undefined) return task;
   }
-  throw new ConfigError(`tasks: expected ${taskNames.join(", ")}, got "${name}"`);
+  const nearest = nearestPath(name, taskNames);
+  const hint = nearest === undefined ? "" : `; did you mean "${nearest}"?`;
+  throw new ConfigError(`tasks: expected ${taskNames.join(", ")}, got "${name}"${hint}`);
 }

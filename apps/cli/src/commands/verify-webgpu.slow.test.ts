@@ -1,0 +1,26 @@
+// The golden files on WebGPU, over SwiftShader.
+
+import { useSwiftshader } from "@sisa/browser-testing/node";
+import { beforeAll, expect, it } from "vitest";
+import { run } from "../testing.ts";
+
+const fixtures = new URL("../../../../fixtures/", import.meta.url).pathname;
+
+beforeAll(useSwiftshader);
+
+it.each([
+  ["sisa-tiny-a", "exact"],
+  ["sisa-tiny-clamped", "sdpa"],
+  ["transformer-tiny", "exact"],
+  ["mamba2-tiny", "exact"],
+  ["jamba-tiny", "exact"],
+  ["falcon-h1-tiny", "exact"],
+  ["mamba3-tiny-softplus", "exact"],
+])("passes %s on webgpu in form %s", async (name, form) => {
+  const { code, json } = await run(fixtures, ["verify", `${name}.safetensors`, "--backend", "webgpu", "--form", form]);
+  expect(json).toMatchObject({ passed: true, backend: "webgpu", form });
+  expect(json?.logits).toBeLessThan(1e-5);
+  expect(json?.loss).toBeLessThan(1e-5);
+  expect(json?.gradient).toBeLessThan(1e-3);
+  expect(code).toBe(0);
+});

@@ -1,0 +1,204 @@
+// Models on this backend beside the reference: cached decoding, devices with low limits, a device that is gone.
+
+import { useSwiftshader } from "@sisa/browser-testing/node";
+import {
+  add,
+  Decoder,
+  f32,
+  i32,
+  initialize,
+  languageModel,
+  type ModelConfig,
+  matmul,
+  mul,
+  parameterSpecs,
+  reference,
+  trace,
+  UnsupportedOpError,
+  valueAndGrad,
+} from "@sisa/core";
+import { beforeAll, expect, test } from "vitest";
+import { create } from "webgpu";
+import { type WebgpuBackend, webgpu } from "./backend.ts";
+import { DeviceLostError, OutOfMemoryError } from "./errors.ts";
+
+beforeAll(useSwiftshader);
+
+const config: ModelConfig = {
+  vocabularySize: 37,
+  width: 32,
+  heads: 2,
+  feedForwardWidth: 40,
+  stateWidth: 8,
+  form: "exact",
+  maximumLength: 160,
+  ropeBase: 10000,
+  normEpsilon: 1e-6,
+  mixers: ["sisa", "attention"],
+};
+const model = languageModel(config);
+/** Larger than a trainer starts with, so that heads attend to something. */
+const parameters = Object.fromEntries(
+  Object.entries(initialize(model, 1)).map(([name, values]) => [name, values.map((value) => value * 8)]),
+);
+
+const flags = ["enable-dawn-features=allow_unsafe_apis"];
+
+/** The adapter of this machine, whose device is passed through a function. */
+function changed(change: (device: GPUDevice) => void) {
+  // Held by what is returned, and so as long as the device: Dawn ends with the last reference to it.
+  const gpu = create(flags);
+  return {
+    gpu,
+    async requestAdapter(options?: GPURequestAdapterOptions) {
+      const adapter = await gpu.requestAdapter(options);
+      const request = adapter?.requestDevice.bind(adapter);
+      if (!adapter || !request) return adapter;
+      adapter.requestDevice = async (descriptor) => {
+        const device = await request(descriptor);
+        change(device);
+        return device;
+      };
+      return adapter;
+    },
+  };
+}
+
+const lowered = (limits: Record<string, number>) =>
+  changed((device) => {
+    const own = Object.fromEntries(
+      Object.entries(Object.getOwnPropertyDescriptors(Object.getPrototypeOf(device.limits))).flatMap(
+        ([name, { get }]) => (get && name.startsWith("max") ? [[name, Reflect.apply(get, device.limits, [])]] : []),
+      ),
+    );
+    Object.defineProperty(device, "limits", { value: { ...own, ...limits } });
+  });
+
+async function lossAndGradients(backend: Awaited<ReturnType<typeof reference>> | WebgpuBackend) {
+  const [batch, length] = [2, 12];
+  const graph = valueAndGrad(model.lossGraph(), { wrt: Object.keys(parameters) }).bind({ B: batch, T: length });
+  const program = await backend.compile(graph);
+  const ids = (shift: number) => Int32Array.from({ length: batch * length }, (_, i) => (i * 11 + shift) % 37);
+  const specs = parameterSpecs(model);
+  const outputs = program.run({
+    ids: backend.tensor(i32(batch, length), ids(0)),
+    targets: backend.tensor(i32(batch, length), ids(5)),
+    ...Object.fromEntries(
+      Object.entries(parameters).map(([name, data]) => [name, backend.tensor(specs[name] ?? f32(), data)]),
+    ),
+  } as never) as Record<string, { read(): Promise<ArrayLike<number>> }>;
+  const results: Record<string, Float32Array> = {};
+  for (const [name, tensor] of Object.entries(outputs)) results[name] = Float32Array.from(await tensor.read());
+  return results;
+}
+
+/** Largest difference of two arrays by the largest element of the second. */
+function difference(a: ArrayLike<number> | undefined, b: ArrayLike<number>): number {
+  const values = Array.from(b);
+  const largest = Math.max(...values.map(Math.abs));
+  return Math.max(...values.map((value, index) => Math.abs((a?.[index] ?? Number.NaN) - value))) / (largest || 1);
+}
+
+test("cached decoding gives the logits of a pass over all tokens", async () => {
+  await using own = await webgpu();
+  const tokens = Array.from({ length: 16 }, (_, index) => (index * 7 + 3) % 37);
+  await using decoder = await Decoder.create({ model, parameters, backend: own, capacity: 16 });
+  await using full = await Decoder.create({ model, parameters, backend: reference(), capacity: 16 });
+  // A prompt in one run, then token by token.
+  const prompt = tokens.slice(0, 11);
+  expect(difference(await decoder.append([prompt], [0]), await full.append([prompt], [0]))).toBeLessThan(1e-4);
+  for (let position = 11; position < 15; position++) {
+    const next = [tokens[position] ?? 0];
+    const logits = await decoder.append([next], [position]);
+    expect(difference(logits, await full.append([tokens.slice(0, position + 1)], [0]))).toBeLessThan(1e-4);
+  }
+});
+
+test("a device with low limits gives the same loss and gradients", async () => {
+  await using usual = reference();
+  await using small = await webgpu({
+    gpu: lowered({
+      maxComputeWorkgroupsPerDimension: 5,
+      maxStorageBuffersPerShaderStage: 10,
+      maxComputeWorkgroupStorageSize: 16384,
+      maxStorageBufferBindingSize: 32768,
+    }),
+  });
+  expect(small.limits.maximumTensorBytes).toBe(32768);
+  const [expected, own] = [await lossAndGradients(usual), await lossAndGradients(small)];
+  for (const [name, values] of Object.entries(expected)) {
+    expect([name, difference(own[name], values) < 2e-4]).toEqual([name, true]);
+  }
+  expect(() => small.tensor(f32(8193))).toThrow(expect.objectContaining({ code: OutOfMemoryError.code }));
+});
+
+test("a device that is gone is named when something is run or read, and a new one works", async () => {
+  let device: GPUDevice | undefined;
+  const gone = await webgpu({
+    gpu: changed((made) => {
+      device = made;
+    }),
+  });
+  const double = trace({ x: f32(3) }, ({ x }) => add(x, x));
+  const run = async (backend: WebgpuBackend) => {
+    const program = await backend.compile(double);
+    return await program.run({ x: backend.tensor(f32(3), Float32Array.of(1, 2, 3)) }).value.read();
+  };
+  expect([...(await run(gone))]).toEqual([2, 4, 6]);
+  const kept = gone.tensor(f32(3));
+  device?.destroy();
+  await device?.lost;
+  const isLost = (error: unknown) => DeviceLostError.isInstance(error) && String(error).includes("webgpu()");
+  await expect(run(gone)).rejects.toSatisfy(isLost);
+  await expect(kept.read()).rejects.toSatisfy(isLost);
+  await gone.close();
+  await using next = await webgpu();
+  expect([...(await run(next))]).toEqual([2, 4, 6]);
+});
+
+test("memory that the device does not have is a typed error at the next read, and the backend goes on", async () => {
+  // The device says so itself: no test may take all of a machine's memory.
+  await using backend = await webgpu({
+    gpu: changed((device) => {
+      const create = device.createBuffer.bind(device);
+      const pop = device.popErrorScope.bind(device);
+      let full = false;
+      device.createBuffer = (descriptor) => {
+        full = descriptor.size > 2 ** 20;
+        return create(full ? { ...descriptor, size: 256 } : descriptor);
+      };
+      device.popErrorScope = async () => {
+        const wasFull = full;
+        full = false;
+        const error = await pop();
+        return wasFull ? ({ message: "out of device memory" } as GPUError) : error;
+      };
+    }),
+  });
+  const small = backend.tensor(f32(2), Float32Array.of(1, 2));
+  backend.tensor(f32(2 ** 20)).dispose();
+  await expect(small.read()).rejects.toSatisfy((error) => OutOfMemoryError.isInstance(error));
+  expect([...(await small.read())]).toEqual([1, 2]);
+});
+
+const probe = await useSwiftshader().then(() => webgpu());
+const hasHalves = probe.features.has("shader-f16");
+await probe.close();
+
+test(`products of float16: ${hasHalves ? "run" : "not run here, since this adapter has no shader-f16; refused by name"}`, async () => {
+  await using backend = await webgpu();
+  const half = (...shape: readonly number[]) => ({ dtype: "float16" as const, shape: f32(...shape).shape });
+  const graph = trace({ a: half(8, 16), b: half(16, 8) }, ({ a, b }) => mul(matmul(a, b), 2));
+  if (!hasHalves) {
+    const isNamed = (error: unknown) => UnsupportedOpError.isInstance(error) && String(error).includes("shader-f16");
+    await expect(backend.compile(graph)).rejects.toSatisfy(isNamed);
+    return;
+  }
+  const one = 0x3c00;
+  const program = await backend.compile(graph);
+  const ones = (count: number) => new Uint16Array(count).fill(one);
+  const a = backend.tensor(graph.inputs.a, ones(128));
+  const { value } = program.run({ a, b: backend.tensor(graph.inputs.b, ones(128)) });
+  // 32 as a half.
+  expect(new Set(await value.read())).toEqual(new Set([0x5000]));
+});

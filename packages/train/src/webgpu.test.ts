@@ -1,0 +1,17 @@
+// Training on WebGPU in Node, over SwiftShader: ten steps of the official PyTorch code, taken again.
+
+import { useSwiftshader } from "@sisa/browser-testing/node";
+import { webgpu } from "@sisa/kernels-webgpu";
+import { beforeAll, expect, it } from "vitest";
+import { goldenRun } from "../test/golden.ts";
+
+beforeAll(useSwiftshader);
+
+it.each(["sisa-train-10-steps", "transformer-train-10-steps"])("ten steps of %s", async (name) => {
+  await using backend = await webgpu();
+  const differences = await goldenRun(name, backend);
+  expect(differences.steps).toBe(10);
+  expect(differences.loss).toBeLessThan(1e-5);
+  expect(differences.gradNorm).toBeLessThan(1e-4);
+  expect(differences.parameter).toBeLessThan(1e-4);
+});
