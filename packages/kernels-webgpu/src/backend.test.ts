@@ -15,11 +15,14 @@ import {
   UnsupportedOpError,
   valueAndGrad,
 } from "@sisa/core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { type WebgpuBackend, webgpu } from "./backend.ts";
 import type { DeviceLimits } from "./device.ts";
 import { OutOfMemoryError } from "./errors.ts";
 import { lower } from "./lower.ts";
+
+// A software GPU compiles for seconds, and for minutes where other work has the processor.
+vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
 
 await useSwiftshader();
 

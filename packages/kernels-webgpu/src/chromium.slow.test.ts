@@ -1,7 +1,10 @@
 // Some cases of the conformance suite in headless Chromium, whose WebGPU is the browser's own: kernels of every kind.
 
 import { launchChromium, modulePage, openPage, serve } from "@sisa/browser-testing/node";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
+
+// A software GPU compiles for seconds, and for minutes where other work has the processor.
+vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
 
 /** Operations whose kernels differ most from each other. */
 const operations = ["matmul", "rmsNorm", "linearCrossEntropy", "cacheWrite", "softplus"];

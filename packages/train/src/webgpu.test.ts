@@ -2,8 +2,11 @@
 
 import { useSwiftshader } from "@sisa/browser-testing/node";
 import { webgpu } from "@sisa/kernels-webgpu";
-import { beforeAll, expect, it } from "vitest";
+import { beforeAll, expect, it, vi } from "vitest";
 import { goldenRun } from "../test/golden.ts";
+
+// A software GPU compiles for seconds, and for minutes where other work has the processor.
+vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
 
 beforeAll(useSwiftshader);
 
