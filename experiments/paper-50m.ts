@@ -55,9 +55,9 @@ export default defineExperiment({
   workloads: isReduced
     ? { float32: {} }
     : {
-        // Parameters and moments in float32, products and activations in bfloat16; then everything in float32. The paper's
-        // own mode, parameters and moments in bfloat16 as well, is `precision: "paper"` once training has it.
+        // Parameters and moments in float32, products and activations in bfloat16.
         bfloat16: { precision: "bfloat16" },
-        float32: {},
+        // As the paper's code: parameters, gradients and moments in bfloat16 too, and stock attention.
+        paper: { precision: "paper", model: { form: "sdpa" } },
       },
 });

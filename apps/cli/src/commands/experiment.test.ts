@@ -1,6 +1,8 @@
 import { cp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
+import cpuSmoke from "../../../../experiments/cpu-smoke.ts";
+import paper50m from "../../../../experiments/paper-50m.ts";
 import { planExperiment } from "../experiment/plan.ts";
 import { run, temporaryFolder, tinyConfig, tinyText } from "../testing.ts";
 
@@ -162,5 +164,26 @@ describe("planExperiment", () => {
     });
     // 100 tokens in steps of 2 x 16.
     expect(runs[2]?.config.steps).toBe(4);
+  });
+});
+
+describe("the experiments that ship", () => {
+  it("compare five families with three seeds on the CPU", () => {
+    const { runs } = planExperiment(cpuSmoke, "cpu-smoke");
+    expect(runs).toHaveLength(2 * 5 * 3);
+    expect(runs.map(({ config }) => config.steps)).toEqual([...Array(15).fill(196), ...Array(15).fill(782)]);
+  });
+
+  it("train the paper's families to step 1000 in both precisions", () => {
+    const { runs } = planExperiment(paper50m, "paper-50m");
+    const families = ["transformer", "sisa", "mamba2", "mamba3"];
+    expect(runs.map(({ id }) => id)).toEqual(
+      ["bfloat16", "paper"].flatMap((workload) => families.map((family) => `${workload}/${family}-50m-seed0`)),
+    );
+    for (const { config, tasks } of runs) {
+      expect(config).toMatchObject({ steps: 1000, batchTokens: 524_288, evaluateEvery: 250, backend: "cuda" });
+      expect(tasks).toEqual(["niah", "lambada"]);
+    }
+    expect(runs.at(-1)?.config).toMatchObject({ precision: "paper", model: { form: "sdpa" } });
   });
 });
