@@ -78,8 +78,8 @@ test("a page that computes on WebGPU holds the backend and what it needs of core
     platform: "browser",
     conditions: ["@sisa/source"],
   });
-  // 91.6 kB when this was written, 23 of them core's; 31.5 kB compressed. The bound leaves room for a few kernels, not for
-  // the layers and models of core.
-  expect(text.length).toBeLessThan(100_000);
+  // 116 kB with the kernels for subgroups and decoding, 24 of them core's; 39.9 kB compressed. The bound leaves room for
+  // fixes, not for the layers and models of core.
+  expect(text.length).toBeLessThan(120_000);
   expect(text).not.toMatch(/embed\.weight|layers\./);
 });
