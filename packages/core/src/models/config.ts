@@ -76,7 +76,7 @@ export function feedForwardOfLayer(config: ModelConfig, layer: number): FeedForw
 }
 
 /** Sizes above these fit no memory, and would take down a program that tries. */
-const most = { size: 2 ** 31 - 1, layers: 10_000, positions: 2 ** 24 };
+const most = { size: 2_147_483_647, layers: 10_000, positions: 16_777_216 };
 
 /** @throws ConfigError unless it is a number of layers that a model can have */
 export function checkLayerCount(layers: number): void {
