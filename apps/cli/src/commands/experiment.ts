@@ -27,7 +27,7 @@ interface Options {
 export function experimentCommand({ io, words }: Context): Command {
   return command("experiment", "train and measure several models alike, and compare them", [
     "sisa experiment experiments/cpu-smoke.ts",
-    "sisa experiment experiments/cpu-smoke.ts --only 'mqar/sisa'",
+    "sisa experiment experiments/cpu-smoke.ts --only recall/sisa",
     "sisa experiment experiments/cpu-smoke.ts --run text/sisa-1m-seed0",
   ])
     .argument("<file>", "families, sizes, seeds and workloads, in .json or .ts")
