@@ -195,8 +195,22 @@ export function apply<Name extends string, I extends OpInputs, A extends Attribu
   return applyOp(op, inputs, attributes) as O;
 }
 
+/** The tag of nodes that are given none. */
+let commonTag: string | undefined;
+
+/** Builds with a tag for all nodes that are given none of their own. */
+export function withTag<T>(tag: string | undefined, build: () => T): T {
+  const before = commonTag;
+  commonTag = tag;
+  try {
+    return build();
+  } finally {
+    commonTag = before;
+  }
+}
+
 /** `apply` without types, for passes that rebuild nodes. */
-export function applyOp(op: Op, inputs: OpInputs, attributes: Attributes, tag?: string): OpOutputs {
+export function applyOp(op: Op, inputs: OpInputs, attributes: Attributes, tag = commonTag): OpOutputs {
   const given: Record<string, AnyTensor> = {};
   for (const [name, tensor] of Object.entries(inputs)) if (tensor !== undefined) given[name] = tensor;
   return new Node(op, given, attributes, inferOutputs(op, given, attributes), tag).outputs;

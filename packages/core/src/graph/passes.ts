@@ -6,7 +6,7 @@ import { GraphError } from "../errors.ts";
 import { constant, constantOp } from "../ops/constant.ts";
 import { evaluateNode } from "../reference/evaluate.ts";
 import { Graph, type GraphInputs, type GraphOutputs, rebuild, rewrite } from "./graph.ts";
-import { applyOp, type NdArray, type Op, type OpOutputs } from "./op.ts";
+import { applyOp, type NdArray, type Op, type OpOutputs, withTag } from "./op.ts";
 import type { AnyTensor, Node } from "./tensor.ts";
 
 /**
@@ -23,26 +23,12 @@ export function expandComposites<I extends GraphInputs, O extends GraphOutputs>(
   while (current.nodes.some(wanted)) {
     current = rewrite(current, (node, inputs) => {
       if (!wanted(node)) return rebuild(node, inputs);
-      const outputs = node.op.compose?.(inputs, node.attributes);
+      const outputs = withTag(node.tag, () => node.op.compose?.(inputs, node.attributes));
       if (outputs === undefined) throw new GraphError(`${node.op.name}: is a composite without a composition`);
-      return node.tag === undefined ? outputs : tagged(outputs, inputs, node.tag);
+      return outputs;
     });
   }
   return current;
-}
-
-/** What was computed from `inputs`, by nodes that carry a tag. */
-function tagged(outputs: OpOutputs, inputs: { readonly [name: string]: AnyTensor }, tag: string): OpOutputs {
-  const given = new Set(Object.values(inputs));
-  const built = new Map<Node, OpOutputs>();
-  const retagged = (tensor: AnyTensor): AnyTensor => {
-    if (given.has(tensor)) return tensor;
-    const { node } = tensor;
-    const result = built.get(node) ?? applyOp(node.op, mapValues(node.inputs, retagged), node.attributes, tag);
-    built.set(node, result);
-    return result[tensor.output] ?? tensor;
-  };
-  return mapValues(outputs, retagged);
 }
 
 /** Tensors that some node overwrites, so that readers and owners of them must stay as they are. */
