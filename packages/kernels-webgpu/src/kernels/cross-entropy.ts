@@ -47,7 +47,9 @@ export const linearCrossEntropy = kernel(
         workgroupSize: [threads],
         declarations: `var<workgroup> peaks: array<f32, ${threads}>;
 var<workgroup> totals: array<f32, ${threads}>;`,
-        body: `let row = min(${flatGroup}, ${m - 1}u);
+        // A grid can have more groups than rows, and a row must not be overwritten twice.
+        body: `let row = ${flatGroup};
+if (row >= ${m}u) { return; }
 let begin = row * ${V}u;
 let target_ = targets[${first}u + row];
 if (target_ < 0 || target_ >= ${V}) { ${fail("target_")} }
