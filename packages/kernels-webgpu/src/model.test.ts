@@ -40,9 +40,15 @@ const config: ModelConfig = {
   mixers: ["sisa"],
 };
 const model = languageModel(config);
-/** Larger than a trainer starts with, so that heads attend to something. */
+/**
+ * Larger than a trainer starts with, so that heads attend to something; but for decays, which would leave nothing of a
+ * gradient of theirs.
+ */
 const parameters = Object.fromEntries(
-  Object.entries(initialize(model, 1)).map(([name, values]) => [name, values.map((value) => value * 8)]),
+  Object.entries(initialize(model, 1)).map(([name, values]) => [
+    name,
+    name.includes("alpha_proj") ? values : values.map((value) => value * 8),
+  ]),
 );
 
 const flags = ["enable-dawn-features=allow_unsafe_apis"];

@@ -78,7 +78,7 @@ describe("a conversation", () => {
     await screenshot(page, "chat-phone-writing");
     await page.click("#stop");
     await untilStatus(page, "Stopped");
-    await expect.poll(() => server.engine.counts.admitted).toBe(0);
+    await expect.poll(() => server.engine.counts.admitted, { timeout: 30_000 }).toBe(0);
     const [, [, partial] = []] = await entriesOf(page);
     expect(partial).not.toBe("");
     await set(page, "tokens", 5);
