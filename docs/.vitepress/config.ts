@@ -15,7 +15,7 @@ export default defineConfig({
   outDir: "./dist",
   cacheDir: "./node_modules/.cache/vitepress",
   // A link that leads nowhere ends the build with an error; these are written for the repository itself.
-  ignoreDeadLinks: [/^(\.\.\/)+(apps|packages|fixtures|experiments|bench)\//, /^\.\/onnx-example/],
+  ignoreDeadLinks: [/^(\.\/)?(\.\.\/)+(apps|packages|fixtures|experiments|bench)\//, /^\.\/onnx-example/],
   // The index of the search is one chunk; it is only loaded by who searches.
   vite: { build: { chunkSizeWarningLimit: 10_000 } },
   themeConfig: {
