@@ -4,7 +4,6 @@
 import { decayBlock, type Node } from "@sisa/core";
 import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
-import { fewRows } from "./attention-decode.ts";
 import {
   type AttentionSizes,
   attentionSizes,
@@ -36,8 +35,8 @@ import {
 
 const bindings = 10;
 
-/** Fewer rows are left to the composition. */
-const fillsTiles = (node: Node) => attentionSizes(node).T > fewRows;
+/** Scores of one tile of queries are left to the composition, which takes no large kernels. */
+const fillsTiles = (node: Node) => attentionSizes(node).T > tileRows;
 
 export const attentionBackward = kernel(
   (context) => {

@@ -8,7 +8,7 @@ import { attentionSizes, negligible } from "./attention-parts.ts";
 import { fours } from "./attention-tiles.ts";
 
 /** Queries of a row up to which tiles of them would be mostly empty. */
-export const fewRows = 16;
+const fewRows = 16;
 
 const optional = ["queryStart", "keyLength"] as const;
 

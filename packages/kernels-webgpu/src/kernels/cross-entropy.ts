@@ -77,7 +77,8 @@ let chosen = u32(clamp(target_, 0, ${V - 1}));
 if (lane == 0u) { losses[${first}u + row] = logSumExp - logits[begin + chosen]; }
 ${
   withGradients
-    ? `workgroupBarrier();
+    ? `storageBarrier();
+workgroupBarrier();
 for (var i = lane; i < ${V}u; i += ${threads}u) {
 logits[begin + i] = (exact_exp(logits[begin + i] - logSumExp) - select(0.0f, 1.0f, i == chosen)) * ${1 / N}f;
 }`
