@@ -136,7 +136,8 @@ test("the site builds without a warning, and no link in it leads nowhere", async
   // The index that the search field reads.
   expect(built.some((file) => file.includes("localSearchIndex"))).toBe(true);
   expect(brokenAnchors(dist, built)).toEqual([]);
-});
+  // Bundling the pages of the reference takes minutes.
+}, 900_000);
 
 /** Links of our own pages to a heading that is not there. VitePress looks at the pages alone. */
 function brokenAnchors(dist: string, built: readonly string[]): string[] {

@@ -62,8 +62,8 @@ async function bothTrain(page: Page, timeout?: number): Promise<void> {
   await until(page, trained, timeout);
 }
 
-/** A driver that is a program takes seconds to compile each kernel of attention. */
-const compilingMs = 300_000;
+/** A driver that is a program compiles the kernels of two models for minutes. */
+const compilingMs = 900_000;
 
 async function button(page: Page, text: string): Promise<void> {
   await page.locator(`::-p-xpath(//button[normalize-space()="${text}"][not(@disabled)])`).click();

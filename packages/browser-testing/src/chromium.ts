@@ -15,7 +15,7 @@ export interface LaunchOptions {
 /** Time for Chromium to start and to stop, and for one command to be answered, in milliseconds. */
 const startTimeoutMs = 60_000;
 const stopTimeoutMs = 10_000;
-const commandTimeoutMs = 120_000;
+const commandTimeoutMs = 900_000;
 
 /** Nothing is fetched but what a page asks for; a sandbox is not to be had as root. */
 const closedNetwork = [

@@ -57,5 +57,6 @@ describe("ten steps in Chromium are those of Node", () => {
 
   it("on WebGPU", async () => {
     await compare('import { webgpu } from "@sisa/kernels-webgpu";', "webgpu()", { isolated: false });
-  });
+    // A driver that is a program compiles kernels for minutes.
+  }, 900_000);
 });
