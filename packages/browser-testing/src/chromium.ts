@@ -17,6 +17,9 @@ const startTimeoutMs = 60_000;
 const stopTimeoutMs = 10_000;
 const commandTimeoutMs = 900_000;
 
+/** How long a page is waited for: less than a test may take, and enough for a machine with other work. */
+const waitTimeoutMs = 110_000;
+
 /** Nothing is fetched but what a page asks for; a sandbox is not to be had as root. */
 const closedNetwork = [
   "--no-sandbox",
@@ -89,6 +92,7 @@ export interface OpenPage {
 export async function openPage(browser: Browser, url: string, viewport?: Viewport): Promise<OpenPage> {
   const page = await browser.newPage();
   await page.setViewport(viewport ?? { width: 1280, height: 800 });
+  page.setDefaultTimeout(waitTimeoutMs);
   const errors: string[] = [];
   page.on("pageerror", (error) => errors.push(error instanceof Error ? (error.stack ?? error.message) : String(error)));
   page.on("console", (message) => {
