@@ -65,6 +65,8 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
   readonly #executables = new Set<{ close(): void }>();
   /** Buffers of earlier reads, kept for the next of the same size. */
   readonly #staging: GPUBuffer[] = [];
+  /** Settled once the device has answered for every buffer made so far. */
+  #allocated: Promise<void> = Promise.resolve();
   #failure: DeviceError | undefined;
   #closed = false;
 
@@ -143,10 +145,13 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
   take(bytes: number, what: string): GPUBuffer {
     this.device.pushErrorScope("out-of-memory");
     const buffer = this.#pool.take(bytes, what);
-    void this.device.popErrorScope().then(
-      (error) => error && this.#fail(new OutOfMemoryError(`webgpu: no memory for ${what}: ${error.message}`)),
+    const checked = this.device.popErrorScope().then(
+      (error) => {
+        if (error) this.#fail(new OutOfMemoryError(`webgpu: no memory for ${what}: ${error.message}`));
+      },
       () => undefined,
     );
+    this.#allocated = this.#allocated.then(() => checked);
     return buffer;
   }
 
@@ -183,6 +188,7 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
       offset += status.bytes;
     }
     this.device.queue.submit([encoder.finish()]);
+    const allocated = this.#allocated;
     try {
       await staging.mapAsync(mapRead);
     } catch (error) {
@@ -190,6 +196,7 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
         this.#open.lost() ?? this.#takeFailure() ?? new DeviceError(`webgpu: ${messageOf(error)}`, { cause: error })
       );
     }
+    await allocated;
     const failure = this.#takeFailure();
     if (failure) throw failure;
     const content = staging.getMappedRange();
