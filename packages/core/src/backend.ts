@@ -15,9 +15,9 @@ export interface BackendLimits {
 
 /** How the inputs of a graph are held between runs of its executable. */
 export interface CompileOptions<I extends GraphInputs, O extends GraphOutputs> {
-  /** Pairs input -> output: after `run`, the handle passed for this input denotes that output's value. */
+  /** Pairs input -> output: after `run`, the handle passed for this input denotes that output's value. Default none. */
   readonly state?: { readonly [N in keyof I]?: keyof O & string };
-  /** Values of inputs that never change, such as weights at inference. They are not passed to `run`. */
+  /** Values of inputs that never change, such as weights at inference, which are not passed to `run`. Default none. */
   readonly constants?: { readonly [N in keyof I]?: TypedArray };
 }
 
@@ -25,16 +25,30 @@ export interface CompileOptions<I extends GraphInputs, O extends GraphOutputs> {
 export interface Backend extends AsyncDisposable {
   /** As in errors and in the table of operations: "onnxruntime", "webgpu", "cuda", "reference". */
   readonly name: string;
-  /** Sizes that must be bound, and the largest tensor. */
+  /** What it can take. */
   readonly limits: BackendLimits;
-  /** @throws UnsupportedOpError, GraphError */
+  /**
+   * A program for the graph; it holds its constants on the device until it is closed.
+   * @throws UnsupportedOpError for an operation or dtype that the backend has no rule for; GraphError for state or
+   *   constants that do not fit the graph, and for unbound dims where `limits.symbolicDims` is false; DisposedError once
+   *   the backend is closed
+   */
   compile<I extends GraphInputs, O extends GraphOutputs>(
     graph: Graph<I, O>,
     options?: CompileOptions<I, O>,
   ): Promise<Executable<I, O>>;
-  /** A tensor on the device, zero where no data is given. The spec must be bound. */
+  /**
+   * A tensor on the device, allocated once.
+   * @param spec must be bound
+   * @param data row major, as `TypedArray` tells; default zeros
+   * @throws GraphError where the spec is not bound or the data does not fit it; DisposedError once the backend is closed
+   */
   tensor(spec: TensorSpec, data?: TypedArray): DeviceTensor;
-  /** Replaces a tensor's contents; takes effect after the runs enqueued before it. */
+  /**
+   * Replaces a tensor's contents; takes effect after the runs enqueued before it.
+   * @throws GraphError where the data does not fit, or the tensor is an output or another backend's; DisposedError where it
+   *   was disposed of
+   */
   write(tensor: DeviceTensor, data: TypedArray): void;
   /** Bytes of the tensors and executables that are alive. */
   memory(): {
@@ -50,6 +64,8 @@ export interface Executable<I extends GraphInputs, O extends GraphOutputs> {
   /**
    * Enqueues one run and returns at once. Inputs given as `constants` are left out.
    * Outputs that are not state hold until the next `run` of this executable, unless kept.
+   * @throws GraphError where an input is missing, unknown, of another dtype or shape, or state that is not a tensor of its
+   *   own; DisposedError where one was disposed of, or the executable or backend is closed
    */
   run(inputs: { readonly [N in keyof I]?: DeviceTensor }): { readonly [N in keyof O]: DeviceTensor };
   /** Frees the program, its constants and the outputs that were not kept. */
@@ -60,9 +76,12 @@ export interface Executable<I extends GraphInputs, O extends GraphOutputs> {
 export interface DeviceTensor {
   /** Bound dtype and shape. */
   readonly spec: TensorSpec;
-  /** A copy of the contents once all work enqueued so far is done. @throws DeviceError, DisposedError */
+  /**
+   * A copy of the contents, row major, once all work enqueued so far is done.
+   * @throws DeviceError where a run that it waits for failed; DisposedError where it was disposed of or replaced
+   */
   read(): Promise<TypedArray>;
-  /** A handle of its own that outlives the executable's next run; dispose it when done. */
+  /** A handle of its own that outlives the executable's next run; dispose it when done. @throws DisposedError */
   keep(): DeviceTensor;
   /** Gives the memory back; reading or passing the handle afterwards is a DisposedError. */
   dispose(): void;

@@ -50,7 +50,7 @@ export class Dim {
 
   /**
    * A size from a whole number, a symbol, or a size.
-   * @throws GraphError
+   * @throws GraphError for a number that is not whole, or text that is no symbol
    */
   static of(value: DimLike): Dim {
     if (Dim.is(value)) return value;
@@ -102,17 +102,17 @@ export class Dim {
     return names;
   }
 
-  /** Sum of two sizes. */
+  /** Sum of two sizes. @throws GraphError where a coefficient grows too large to be exact */
   plus(other: DimLike): Dim {
     return Dim.#from([...this.terms, ...Dim.of(other).terms]);
   }
 
-  /** Difference of two sizes. */
+  /** Difference of two sizes. @throws GraphError where a coefficient grows too large to be exact */
   minus(other: DimLike): Dim {
     return this.plus(Dim.of(other).times(-1));
   }
 
-  /** Product of two sizes. */
+  /** Product of two sizes. @throws GraphError where a coefficient grows too large to be exact */
   times(other: DimLike): Dim {
     const products: Term[] = [];
     for (const a of this.terms) {
@@ -168,7 +168,10 @@ export class Dim {
     return this.text === Dim.of(other).text;
   }
 
-  /** This size with symbols replaced; symbols that are not named stay. */
+  /**
+   * This size with symbols replaced; symbols that are not named stay.
+   * @throws GraphError where a symbol is bound to what is no size
+   */
   bind(symbols: Readonly<Record<string, DimLike>>): Dim {
     let sum = Dim.of(0);
     for (const term of this.terms) {
@@ -237,19 +240,19 @@ function print(terms: readonly Term[]): string {
     .join("");
 }
 
-/** A size for arithmetic: `dim("P").plus("T")`. */
+/** A size for arithmetic: `dim("P").plus("T")`. @throws GraphError for a number that is not whole, or text that is no symbol */
 export function dim(value: DimLike): Dim {
   return Dim.of(value);
 }
 
-/** @throws ShapeError where a size is negative */
+/** Sizes of a shape. @throws ShapeError where one is known to be negative; GraphError where one is no size */
 export function shapeOf(dims: readonly DimLike[]): Shape {
   const shape = dims.map((value) => Dim.of(value));
   checkSizes(shape);
   return shape;
 }
 
-/** @throws ShapeError where a size is known to be negative */
+/** Refuses impossible shapes. @throws ShapeError where a size is known to be negative */
 export function checkSizes(shape: Shape): void {
   if (shape.some(({ value }) => value !== undefined && value < 0)) {
     throw new ShapeError(`sizes must be >= 0, got ${shapeText(shape)}`);
@@ -266,7 +269,7 @@ export function sameShape(a: Shape, b: Shape): boolean {
   return a.length === b.length && a.every((size, axis) => size.equals(b[axis] ?? -1));
 }
 
-/** Number of elements, as a size. */
+/** Number of elements, as a size; 1 for a scalar. */
 export function elementsOf(shape: Shape): Dim {
   return shape.reduce((product, size) => product.times(size), Dim.of(1));
 }
@@ -285,7 +288,7 @@ export function sizeOf(size: Dim): number {
   return value;
 }
 
-/** The sizes of a bound shape. */
+/** The sizes of a bound shape. @throws GraphError where a symbol is left or a size is negative */
 export function sizesOf(shape: Shape): number[] {
   return shape.map(sizeOf);
 }

@@ -3,7 +3,7 @@
 import { sameShape } from "../dim.ts";
 import { GraphError } from "../errors.ts";
 import { type KindOfSpec, specText, type TensorSpec } from "../spec.ts";
-import { applyOp, bindAttributes, definePrimitive, type OpInputs, type OpOutputs } from "./op.ts";
+import { apply, applyOp, bindAttributes, definePrimitive, type OpInputs, type OpOutputs } from "./op.ts";
 import { printGraph } from "./print.ts";
 import { type AnyTensor, isTensor, type Node, type Tensor } from "./tensor.ts";
 import { verify } from "./verify.ts";
@@ -117,17 +117,16 @@ function reachable(
   return [...ordered, ...[...seen].sort((a, b) => a.id - b.id)];
 }
 
-/** A new input of a graph under construction. */
+/** A new input of a graph under construction, [...] of the spec's shape. @throws ShapeError for a negative size */
 export function inputTensor(name: string, spec: TensorSpec): AnyTensor {
-  const { value } = applyOp(inputOp, {}, { name, spec });
-  if (value === undefined) throw new GraphError(`input "${name}" has no value`);
-  return value;
+  return apply(inputOp, {}, { name, spec }).value;
 }
 
 /**
  * Runs a function once on symbolic tensors and records what it does.
  * A single tensor as result becomes the output `value`.
- * @throws ShapeError, DTypeError at the line that is wrong
+ * @throws ShapeError, DTypeError at the line that is wrong; GraphError where the function returns no tensor, or one of
+ *   another trace
  */
 export function trace<const I extends GraphInputs, R extends Result>(
   inputs: I,
@@ -156,6 +155,7 @@ export type Rewrite = (node: Node, inputs: { readonly [name: string]: AnyTensor 
 /**
  * Rebuilds a graph node by node. The rule gets each node with its inputs already rebuilt and returns its outputs,
  * by name; it may return any tensors of equal dtype and shape.
+ * @throws GraphError where an output that is needed is left out, or is of another dtype or shape
  */
 export function rewrite<I extends GraphInputs, O extends GraphOutputs>(
   graph: Graph<I, O>,

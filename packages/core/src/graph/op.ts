@@ -69,7 +69,7 @@ export interface PrimitiveDefinition<Name extends string, I extends OpInputs, A 
   readonly elementwise?: boolean;
   /** True where the result depends on the shapes of the inputs alone, so that it is known once those are bound. */
   readonly shapeOnly?: boolean;
-  /** dtype and shape of the outputs. @throws ShapeError, DTypeError */
+  /** dtype and shape of the outputs. @throws ShapeError, DTypeError for inputs that it cannot take */
   infer(inputs: I, attributes: A): OutputSpecs<O>;
   /** The meaning of the operation. Fills `outputs`, which arrive allocated and zero. Sizes are bound. */
   reference(
@@ -111,7 +111,7 @@ export interface Op<Name extends string = string> {
   readonly source?: string;
   /** An input that backends may overwrite with the output. */
   readonly inPlace?: string;
-  /** dtype and shape of a primitive's outputs. @throws ShapeError, DTypeError */
+  /** dtype and shape of a primitive's outputs. @throws ShapeError, DTypeError for inputs that it cannot take */
   infer?(inputs: OpInputs, attributes: Attributes): OutputSpecs<OpOutputs>;
   /** What a primitive means: fills `outputs`, which arrive allocated and zero. */
   reference?(
@@ -185,7 +185,7 @@ function seal<Name extends string, I extends OpInputs, A extends Attributes, O e
 
 /**
  * Applies an operation to tensors: checks them and adds a node.
- * @throws ShapeError, DTypeError with the operation's name in front
+ * @throws GraphError, ShapeError, DTypeError with the operation's name in front
  */
 export function apply<Name extends string, I extends OpInputs, A extends Attributes, O extends OpOutputs>(
   op: DefinedOp<Name, I, A, O>,
@@ -209,7 +209,11 @@ export function withTag<T>(tag: string | undefined, build: () => T): T {
   }
 }
 
-/** `apply` without types, for passes that rebuild nodes. */
+/**
+ * `apply` without types, for passes that rebuild nodes.
+ * @param tag default that of `withTag` around the call, else none
+ * @throws GraphError, ShapeError, DTypeError with the operation's name in front
+ */
 export function applyOp(op: Op, inputs: OpInputs, attributes: Attributes, tag = commonTag): OpOutputs {
   const given: Record<string, AnyTensor> = {};
   for (const [name, tensor] of Object.entries(inputs)) if (tensor !== undefined) given[name] = tensor;
@@ -251,7 +255,7 @@ function checkInputs(op: Op, inputs: OpInputs): void {
   for (const name of Object.keys(inputs)) if (!known.has(name)) throw new GraphError(`has no input "${name}"`);
 }
 
-/** @throws DTypeError unless the tensor is of the kind */
+/** Checks an input of an operation. @throws DTypeError unless the tensor is of one of the kinds */
 export function expectKind(name: string, tensor: TensorSpec, ...expected: readonly Kind[]): void {
   const kind = kindOf(tensor.dtype);
   if (!expected.includes(kind)) {
@@ -259,7 +263,7 @@ export function expectKind(name: string, tensor: TensorSpec, ...expected: readon
   }
 }
 
-/** @throws DTypeError unless both have one dtype */
+/** Checks two inputs of an operation, and returns their dtype. @throws DTypeError unless both have one */
 export function expectSameDType(a: TensorSpec, b: TensorSpec): DType {
   if (a.dtype !== b.dtype) {
     throw new DTypeError(`dtypes differ, got ${specText(a)} and ${specText(b)}; cast one of them`);
@@ -305,7 +309,7 @@ export function expectShape(
 /**
  * Negative axes count from the end.
  * @param op named in the error where no rule of an operation is running, which would add it
- * @throws ShapeError
+ * @throws ShapeError for an axis that there is not
  */
 export function normalAxis(axis: number, rank: number, op?: string): number {
   const normal = axis < 0 ? axis + rank : axis;
@@ -316,7 +320,7 @@ export function normalAxis(axis: number, rank: number, op?: string): number {
   return normal;
 }
 
-/** Attributes with every size replaced by its binding. */
+/** Attributes with every size replaced by its binding; symbols that are not named stay. */
 export function bindAttributes(attributes: Attributes, symbols: Readonly<Record<string, number | Dim>>): Attributes {
   const bindValue = (value: unknown): unknown => {
     if (Dim.is(value)) return value.bind(symbols);

@@ -97,7 +97,7 @@ function narrowNode(node: Node, inputs: { readonly [name: string]: AnyTensor }, 
   return applyOp(node.op, given, node.attributes, node.tag);
 }
 
-/** The values that bfloat16 has, as float32. */
+/** The values that bfloat16 has, as float32: [...] to [...]. */
 export function inBfloat16(x: Tensor): Tensor {
   return cast(cast(x, narrow), "float32") as Tensor;
 }

@@ -7,7 +7,7 @@ import type { Graph } from "./graph.ts";
 import { inferOutputs, isOp } from "./op.ts";
 import type { AnyTensor, Node } from "./tensor.ts";
 
-/** @throws GraphError naming the first node that breaks a rule */
+/** Checks that a graph is well formed. @throws GraphError naming the first node that breaks a rule */
 export function verify(graph: Graph): void {
   const defined = new Set<AnyTensor>(Object.values(graph.inputTensors));
   if (defined.size !== Object.keys(graph.inputTensors).length) {

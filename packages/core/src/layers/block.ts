@@ -31,7 +31,7 @@ export interface BlockParts {
   readonly mixers: readonly Mixer[];
   /** Of several mixers; of one it changes nothing. */
   readonly combination: Combination;
-  /** Left out where the mixers are the whole block. */
+  /** Default none: the mixers are the whole block. */
   readonly feedForward?: FeedForward | undefined;
 }
 
@@ -96,7 +96,11 @@ export class Block implements Layer {
     return Object.assign({}, ...this.parts.mixers.map((mixer) => mixer.cacheSpecs(batch, capacity)));
   }
 
-  /** @param x [B,T,M] */
+  /**
+   * @param x [B,T,M]
+   * @returns `value` [B,T,M], x included, and the caches with the T tokens written
+   * @throws GraphError where a parameter or an entry of the cache is missing
+   */
   forward(p: { readonly [name: string]: Tensor }, x: Tensor, context: MixerContext): MixerOutput {
     const { mixers, normEpsilon, feedForward } = this.parts;
     const weight = (name: string) => p[name] as Tensor;

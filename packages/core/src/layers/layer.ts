@@ -58,17 +58,20 @@ export interface Layer {
 /** What a layer's forward gets: a tensor for each of its parameters, under its own names. */
 export type ParametersOf<L extends Layer> = { readonly [N in keyof L["parameters"]]: Tensor };
 
-/** Normally distributed around 0. */
+/** A weight of this shape, normally distributed around 0 with this standard deviation. */
 export function normal(shape: readonly number[], deviation: number): Parameter {
   return { shape, initializer: { kind: "normal", deviation } };
 }
 
-/** All elements one value. */
+/** A weight of this shape, all elements one value. */
 export function filled(shape: readonly number[], value: number): Parameter {
   return { shape, initializer: { kind: "constant", value } };
 }
 
-/** Evenly within 1 / sqrt(inputs) of 0, as PyTorch fills the weights of linear layers and convolutions. */
+/**
+ * A weight of this shape, spread evenly within 1 / sqrt(inputs) of 0, as PyTorch fills linear layers and convolutions.
+ * @param inputs that one element of the result is summed from
+ */
 export function uniformFor(shape: readonly number[], inputs: number): Parameter {
   const high = inputs ** -0.5;
   return { shape, initializer: { kind: "uniform", low: -high, high } };
@@ -96,7 +99,7 @@ export function parametersUnder<L extends Layer>(
   return Object.fromEntries(own);
 }
 
-/** Specs of all parameters, for tracing. */
+/** Specs of all parameters, float32, for tracing. */
 export function parameterSpecs(layer: Layer): { readonly [name: string]: TensorSpec<"float"> } {
   return Object.fromEntries(Object.entries(layer.parameters).map(([name, { shape }]) => [name, f32(...shape)]));
 }
@@ -106,7 +109,11 @@ export function parameterCount(layer: Layer): number {
   return Object.values(layer.parameters).reduce((total, { shape }) => total + shape.reduce((a, b) => a * b, 1), 0);
 }
 
-/** First values of all parameters. Each draws from a stream of its own name, so that they do not depend on each other. */
+/**
+ * First values of all parameters, row major. Each draws from a stream of its own name, so that they do not depend on each
+ * other.
+ * @param seed whole number; its lower 32 bits count
+ */
 export function initialize(layer: Layer, seed: number): { [name: string]: Float32Array } {
   return Object.fromEntries(
     Object.entries(layer.parameters).map(([name, { shape, initializer }]) => {

@@ -73,19 +73,23 @@ export interface Mixer extends Layer {
   readonly outputInitializer: Initializer;
   /** True where it keeps one state in place of all positions, so that decoding cannot go back to an earlier one. */
   readonly isRecurrent: boolean;
-  /** What is kept: entries with an axis of `capacity` for each token, others once. */
+  /** What is kept for `batch` rows: entries with an axis of `capacity` tokens, [B,C,...], and states, [B,...]. */
   cacheSpecs(batch: DimLike, capacity: DimLike): { readonly [name: string]: TensorSpec<"float"> };
-  /** @param h normed input [B,T,M] */
+  /**
+   * @param h normed input [B,T,M]
+   * @returns `value` [B,T,innerWidth], and the caches with the T tokens written
+   * @throws GraphError where the cache lacks an entry of `cacheSpecs`, or `last` where the mixer is recurrent
+   */
   forward(p: ParametersOf<this>, h: Tensor, context: MixerContext): MixerOutput;
 }
 
-/** [B,T,H*D] to [B,T,H,D]. */
+/** [B,T,H*D] to [B,T,H,D]. @throws ShapeError unless the width is bound and heads divide it */
 export function splitHeads(x: Tensor, heads: number): Tensor {
   const [width] = x.shape.slice(-1);
   return reshape(x, [...x.shape.slice(0, -1), heads, (width?.value ?? 0) / heads]);
 }
 
-/** [B,T,H,D] to [B,T,H*D]. */
+/** [B,T,H,D] to [B,T,H*D]; leading axes are any. */
 export function mergeHeads(x: Tensor): Tensor {
   const [heads, width] = x.shape.slice(-2);
   return reshape(x, [...x.shape.slice(0, -2), heads?.times(width ?? 1) ?? 1]);

@@ -39,14 +39,14 @@ export interface ModelConfig {
   readonly combination?: Combination;
   /** One entry per layer. Default: all `dense`, or all `none` where feedForwardWidth is 0 */
   readonly feedForwards?: readonly FeedForwardKind[];
-  /** Of routed feed-forwards: how many experts there are and how many a token takes. */
+  /** Of routed feed-forwards, which need it: how many experts there are and how many a token takes. Default none */
   readonly experts?: {
     /** E */
     readonly count: number;
     /** Those with the largest share, from 1 to E */
     readonly perToken: number;
   };
-  /** Learned vectors in front of every sequence. Default 0 */
+  /** Learned vectors in front of every sequence, in tokens. Default 0 */
   readonly metaTokens?: number;
   /** True where the embedding is the head too. Default true */
   readonly tiedHead?: boolean;
@@ -65,7 +65,7 @@ export function mixersOfLayer(config: ModelConfig, layer: number): readonly Mixe
     });
 }
 
-/** Every kind of mixer that a model has. */
+/** Every kind of mixer that a model has. @throws ConfigError for a name that is not known */
 export function mixerKindsOf(config: ModelConfig): ReadonlySet<MixerKind> {
   return new Set(config.mixers.flatMap((_, layer) => mixersOfLayer(config, layer).map(({ kind }) => kind)));
 }
@@ -84,7 +84,7 @@ export function checkLayerCount(layers: number): void {
   throw new ConfigError(`model: layers must be a whole number from 1 to ${most.layers}, got ${layers}`);
 }
 
-/** @throws ConfigError naming the first field that cannot be */
+/** The configuration, checked. @throws ConfigError naming the first field that cannot be */
 export function checkModelConfig(config: ModelConfig): ModelConfig {
   const { mixers, width, heads, form, feedForwards, experts, metaTokens = 0, combination = "sum" } = config;
   for (const name of ["vocabularySize", "width", "heads", "stateWidth"] as const) expectCount(name, config[name], 1);

@@ -61,7 +61,10 @@ export class Decoder implements AsyncDisposable {
     this.#held = new Array<number>(batch).fill(0);
   }
 
-  /** @throws ConfigError where the capacity is above the model's maximum length */
+  /**
+   * Compiles the model and allocates its caches.
+   * @throws ConfigError where the capacity is not from 1 to the model's maximum length
+   */
   static async create(options: DecoderOptions): Promise<Decoder> {
     const { model, backend, parameters, batch = 1, capacity = model.config.maximumLength } = options;
     if (capacity > model.config.maximumLength || capacity < 1) {
@@ -94,7 +97,8 @@ export class Decoder implements AsyncDisposable {
    * @param start how many tokens each row keeps from before. It may go back to resume any prefix, but where the model
    *              keeps states it must be 0 or all that the row holds
    * @returns logits, [batch, V] row major
-   * @throws DataError where a row is empty, would not fit, or cannot go back
+   * @throws DataError where a row is empty, would not fit, cannot go back, or has an id outside the vocabulary, and where
+   *   form `sdpa` would clamp; GraphError where the model gives no logits
    */
   async append(rows: readonly (readonly number[])[], start: readonly number[]): Promise<Float32Array> {
     if (rows.length !== this.batch || start.length !== this.batch) {

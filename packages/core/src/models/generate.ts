@@ -13,9 +13,12 @@ export interface GenerateOptions extends Omit<DecoderOptions, "batch">, Sampling
   readonly maxTokens?: number;
   /** Same seed, same text. Default 0. */
   readonly seed?: number;
-  /** Ends before any of these tokens, such as end-of-text. */
+  /** Ends before any of these tokens, such as end-of-text. Default none. */
   readonly stopTokens?: readonly number[];
-  /** Ends with the signal's reason once it is aborted: an AbortSignal, whose type the language itself does not know. */
+  /**
+   * Ends with the signal's reason once it is aborted: an AbortSignal, whose type the language itself does not know. Default
+   * none.
+   */
   readonly signal?: {
     /** Throws the reason once aborted. */
     throwIfAborted(): void;
@@ -23,9 +26,12 @@ export interface GenerateOptions extends Omit<DecoderOptions, "batch">, Sampling
 }
 
 /**
- * Generates tokens one by one.
+ * Generates tokens one by one: each is computed when it is asked for. What was compiled is freed at the end, also where the
+ * loop over it is left early.
  *
- * @throws ConfigError for impossible options; DataError where the prompt is empty or longer than the capacity
+ * @returns ids of the tokens after the prompt
+ * @throws ConfigError for impossible options; DataError where the prompt is empty or longer than the capacity, or form
+ *   `sdpa` would clamp
  */
 export async function* generate(options: GenerateOptions): AsyncGenerator<number, void, void> {
   checkSampling(options);

@@ -2,7 +2,6 @@
 // it a Transformer, a SISA model, a state space model, or any mix.
 
 import { Dim, type DimLike } from "../dim.ts";
-import { GraphError } from "../errors.ts";
 import { type Graph, trace } from "../graph/graph.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { Block, type FeedForward } from "../layers/block.ts";
@@ -101,7 +100,7 @@ export class LanguageModel implements Layer {
   readonly #options: Layer;
   readonly #blocks: readonly { readonly prefix: string; readonly block: Block }[];
 
-  /** @throws ConfigError */
+  /** @throws ConfigError for a configuration that cannot be */
   constructor(config: ModelConfig) {
     this.config = checkModelConfig(config);
     const { width, vocabularySize, metaTokens = 0, tiedHead = true, normEpsilon, combination = "sum" } = config;
@@ -179,13 +178,13 @@ export class LanguageModel implements Layer {
     return where(reshape(isWord, [B, T, 1]), word, gather(meta, place));
   }
 
-  /** Logits [B,T,V] of every position. */
+  /** Logits [B,T,V] of every position of ids int32 [B,T]. @throws GraphError where a parameter is missing */
   logits(p: Tensors, ids: Tensor<"int">): Tensor {
     const { hidden, head } = this.#hidden(p, ids);
     return linear(hidden, head);
   }
 
-  /** Mean cross-entropy in nats of targets [B,T] after ids [B,T]. */
+  /** Mean cross-entropy [], in nats, of targets after ids, int32 [B,T] each. @throws GraphError where a parameter is missing */
   loss(p: Tensors, ids: Tensor<"int">, targets: Tensor<"int">): Tensor {
     const { hidden, head } = this.#hidden(p, ids);
     return linearCrossEntropy({ x: hidden, weight: head, targets });
@@ -199,7 +198,7 @@ export class LanguageModel implements Layer {
     return graph as unknown as LogitsGraph;
   }
 
-  /** Inputs `ids` and `targets` int32 [B,T] and all parameters; output `value`, the loss. */
+  /** Inputs `ids` and `targets` int32 [B,T] and all parameters; output `value` [], the mean loss in nats. */
   lossGraph(): LossGraph {
     const inputs = { ids: i32("B", "T"), targets: i32("B", "T"), ...parameterSpecs(this) };
     const graph = trace(inputs, ({ ids, targets, ...p }) => ({
@@ -247,7 +246,8 @@ export class LanguageModel implements Layer {
    * Outputs: `logits` [B,V]; the caches with the tokens written; for form `sdpa` also `decaySpan` [B], which must stay
    * below twice `sdpaClamp` for cached decoding to equal a full pass.
    *
-   * @param capacity of the caches; a model that only keeps states has none
+   * @param batch    rows B; default a symbol
+   * @param capacity C of the caches; default a symbol. A model that only keeps states has none
    */
   decodeGraph(batch: DimLike = "B", capacity: DimLike = "C"): DecodeGraph {
     return this.#cachedGraph({ last: i32(batch) }, { batch, capacity }, (hidden, { last }) =>
@@ -276,10 +276,9 @@ export class LanguageModel implements Layer {
     const specs = { ids: i32(batch, "T"), start: i32(batch), ...choice };
     const caches = this.cacheSpecs(batch, capacity);
     return trace({ ...specs, ...caches, ...parameterSpecs(this) }, (tensors) => {
-      const { ids, start, last } = tensors as { readonly [name: string]: Tensor<"int"> };
+      const { ids, start, last } = tensors as unknown as Decoding;
       const p = tensors as unknown as Tensors;
       const entries = Object.fromEntries(Object.keys(caches).map((name) => [name, p[name] as Tensor]));
-      if (!ids || !start) throw new GraphError("decode graph: expected ids and start");
       const { hidden, head, cache, decaySpan } = this.#hidden(p, ids, { start, last, entries });
       const rows = chosen(hidden, tensors as unknown as { readonly [N in keyof I]: Tensor<"int"> });
       return { logits: linear(rows, head), ...(decaySpan ? { decaySpan } : {}), ...cache };
@@ -293,6 +292,13 @@ function entriesUnder(entries: Tensors, prefix: string): Tensors {
       name.startsWith(prefix) ? [[name.slice(prefix.length), tensor]] : [],
     ),
   );
+}
+
+/** What cached decoding takes beside parameters and caches. */
+interface Decoding {
+  readonly ids: Tensor<"int">;
+  readonly start: Tensor<"int">;
+  readonly last?: Tensor<"int">;
 }
 
 interface Rotation {
@@ -342,7 +348,7 @@ function createFeedForward(config: ModelConfig, layer: number): FeedForward | un
   }
 }
 
-/** A language model from its configuration. @throws ConfigError */
+/** A language model from its configuration. @throws ConfigError for one that cannot be */
 export function languageModel(config: ModelConfig): LanguageModel {
   return new LanguageModel(config);
 }

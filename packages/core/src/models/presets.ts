@@ -42,8 +42,8 @@ const paperLayers: { readonly [family: string]: { readonly [size: string]: numbe
  * solved for that, and where a family has none, the widths of its states. State space models have the paper's own sizes
  * where it gives them.
  *
- * @param overrides fields that differ; with the one that is solved among them nothing is
- * @throws ConfigError
+ * @param overrides fields that differ; default none. With the one that is solved among them, nothing is solved
+ * @throws ConfigError for a size, family or field that cannot be
  */
 export function preset(family: Family, size: PresetSize, overrides: PresetOverrides = {}): ModelConfig {
   const sizes = Object.hasOwn(transformerSizes, size) ? transformerSizes[size] : undefined;
@@ -126,7 +126,7 @@ function withStateWidths(make: (layers: number) => ModelConfig, unit: number, ta
   });
 }
 
-/** Number of parameters of a model, without building one. */
+/** Number of parameters of a model. @throws ConfigError for a configuration that cannot be */
 export function parameterCountOf(config: ModelConfig): number {
   return parameterCount(new LanguageModel(config));
 }

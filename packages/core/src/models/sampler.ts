@@ -12,7 +12,7 @@ export interface SamplingOptions {
   readonly topP?: number;
 }
 
-/** @throws ConfigError naming the option that cannot be */
+/** Checks how tokens are chosen. @throws ConfigError naming the option that cannot be */
 export function checkSampling({ temperature = 1, topK = 0, topP = 1 }: SamplingOptions): void {
   if (!(temperature >= 0 && Number.isFinite(temperature))) {
     throw new ConfigError(`sampling: temperature must be a number >= 0, got ${temperature}`);
@@ -27,6 +27,7 @@ export function checkSampling({ temperature = 1, topK = 0, topP = 1 }: SamplingO
  *
  * @param logits  [V]
  * @param uniform a random number in [0, 1)
+ * @returns its id
  */
 export function sampleToken(logits: ArrayLike<number>, uniform: number, options: SamplingOptions = {}): number {
   const { temperature = 1, topK = 0, topP = 1 } = options;

@@ -11,7 +11,13 @@ export const absOp = /* @__PURE__ */ defineUnary<"abs", "float">("abs", {
   vjp: (x, _y, gradient) => where(less(x, 0), neg(gradient), where(less(0, x), gradient, 0)),
 });
 
-/** |x|; the gradient at 0 is 0, element by element. */
+/**
+ * |x|, element by element; the gradient at 0 is 0.
+ *
+ * @param x [...] float
+ * @returns [...]
+ * @throws DTypeError unless x is a float
+ */
 export function abs(x: Tensor): Tensor {
   return apply(absOp, { x }, {}).value;
 }

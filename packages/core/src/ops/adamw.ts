@@ -98,12 +98,14 @@ export const adamwOp: DefinedOp<"adamw", AdamwInputs, AdamwAttributes, AdamwOutp
 
 /**
  * One step of Adam with decoupled weight decay.
- *
  * m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
  * p = p (1 - lr * weightDecay) - lr / c1 * m / (sqrt(v) / sqrt(c2) + epsilon)
  *
- * @param options beta1 0.9, beta2 0.95, epsilon 1e-8, weightDecay 0 where left out
- * @throws ShapeError
+ * @param inputs  parameter, gradient and moments [...]; the rest scalars [], as in AdamwInputs
+ * @param options default beta1 0.9, beta2 0.95, epsilon 1e-8, weightDecay 0
+ * @returns the next parameter and moments, [...] each; where `proceed` is false, those that came
+ * @throws ShapeError where a moment or the gradient is not of the parameter's shape, or the rest no scalars; DTypeError
+ *   unless all but `proceed` have one dtype
  * Source: Loshchilov & Hutter 2017, arXiv:1711.05101.
  */
 export function adamw(inputs: AdamwInputs, options: Partial<AdamwAttributes> = {}): AdamwOutputs {

@@ -8,7 +8,14 @@ export const andOp = /* @__PURE__ */ defineBinary<"and", "bool">("and", {
   vjp: { reason: "truth values have no gradient" },
 });
 
-/** True where both of a and b hold. Shapes broadcast. */
+/**
+ * True where both of a and b hold.
+ *
+ * @param a bool [...]
+ * @param b bool [...]
+ * @returns bool [...], the shape that both broadcast to
+ * @throws ShapeError where the shapes do not broadcast; DTypeError where the dtypes differ or are not bool
+ */
 export function and(a: Tensor<"bool">, b: Tensor<"bool">): Tensor<"bool"> {
   return apply(andOp, { a, b }, {}).value;
 }

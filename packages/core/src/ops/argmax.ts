@@ -31,7 +31,13 @@ export const argmaxOp = /* @__PURE__ */ definePrimitive<
   vjp: { reason: "a place is not a quantity" },
 });
 
-/** Place of the largest element along the last axis; the first of equal ones. */
+/**
+ * Place of the largest element along the last axis; the first of equal ones.
+ *
+ * @param x [..., V] float
+ * @returns int32 [...], from 0 to V - 1
+ * @throws ShapeError where V is 0; DTypeError unless x is a float
+ */
 export function argmax(x: Tensor): Tensor<"int"> {
   return apply(argmaxOp, { x }, {}).value;
 }

@@ -228,7 +228,7 @@ export const attentionBackwardOp: DefinedOp<
  * @param options.scale  factor of q . k; default 1 / sqrt(D)
  * @param options.causal query at position p sees keys 0 to p; default true
  * @returns [B,T,H,E]
- * @throws ShapeError
+ * @throws ShapeError where sizes differ, or D is not bound and no scale given; DTypeError where dtypes differ
  * Source: Vaswani et al. 2017, arXiv:1706.03762.
  */
 export function attention(

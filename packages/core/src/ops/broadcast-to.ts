@@ -31,7 +31,14 @@ export const broadcastToOp = /* @__PURE__ */ definePrimitive<
   vjp: ({ inputs: { x }, gradients }) => ({ x: gradients.value && sumTo(gradients.value, x.shape) }),
 });
 
-/** x repeated along new axes and along axes of size 1. @throws ShapeError */
+/**
+ * x repeated along new axes in front and along axes of size 1.
+ *
+ * @param x     [...] of any dtype
+ * @param shape sizes of the result, as many as x has or more
+ * @returns [...shape]
+ * @throws ShapeError where x does not broadcast to the shape
+ */
 export function broadcastTo<K extends Kind>(x: Tensor<K>, shape: readonly DimLike[]): Tensor<K> {
   const target = shape.map((size) => Dim.of(size));
   return sameShape(x.shape, target) ? x : (apply(broadcastToOp, { x }, { shape: target }).value as Tensor<K>);

@@ -55,6 +55,7 @@ export const cacheWriteOp = /* @__PURE__ */ definePrimitive<
  * @param update [B, T, ...]
  * @param start  int32 [B], with start + T <= C
  * @returns [B, C, ...]
+ * @throws ShapeError where the shapes differ otherwise than in C and T, or T > C; DTypeError where the dtypes differ
  */
 export function cacheWrite<K extends Kind>(cache: Tensor<K>, update: Tensor<K>, start: Tensor<"int">): Tensor<K> {
   return apply(cacheWriteOp, { cache, update, start }, {}).value as Tensor<K>;

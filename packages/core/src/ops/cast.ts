@@ -50,7 +50,13 @@ export function gradientDType<K extends Kind>(x: Tensor<K>): Tensor<K>["dtype"] 
   return bytesOf(dtype) > bytesOf(x.dtype) ? dtype : x.dtype;
 }
 
-/** x in another dtype. Floats become whole numbers by dropping the fraction; truth values become 0 and 1, and all but 0 is true. */
+/**
+ * x in another dtype. Floats become whole numbers by dropping the fraction, and are rounded to narrower floats, ties to
+ * even; truth values become 0 and 1, and all but 0 is true.
+ *
+ * @param x [...] of any dtype
+ * @returns [...]; x itself where it has the dtype already
+ */
 export function cast<D extends DType>(
   x: Tensor<Kind>,
   dtype: D,

@@ -85,7 +85,7 @@ export const causalConvOp: DefinedOp<
  * @param inputs.bias   [C], optional
  * @param inputs.before [B,W-1,C] rows before the first; default zeros
  * @returns [B,T,C]
- * @throws ShapeError
+ * @throws ShapeError where sizes differ or W is not bound; DTypeError unless x and weight are floats
  */
 export function causalConv(inputs: {
   readonly x: Tensor;

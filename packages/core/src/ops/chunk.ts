@@ -36,11 +36,13 @@ export const chunkOp = /* @__PURE__ */ definePrimitive<
 });
 
 /**
- * An axis of size T split into [ceilDiv(T, size), size]; the last chunk is filled up with zeros.
+ * An axis split into chunks; the last chunk is filled up with zeros (false).
  *
- * @param options.axis counted from the end where negative
+ * @param x [..., T, ...] of any dtype
+ * @param options.axis that of T, counted from the end where negative
  * @param options.size of a chunk, at least 1
- * @throws ShapeError
+ * @returns [..., ceilDiv(T, size), size, ...]
+ * @throws ShapeError for an axis that x does not have, or a size below 1
  */
 export function chunk<K extends Kind>(
   x: Tensor<K>,

@@ -68,9 +68,10 @@ export const concatOp = /* @__PURE__ */ definePrimitive<
 /**
  * Tensors joined along an axis.
  *
- * @param tensors at least one, of equal sizes but for that axis
- * @param options.axis counted from the end where negative
- * @throws ShapeError, DTypeError
+ * @param tensors at least one [..., N_i, ...], of one dtype and of equal sizes but for that axis
+ * @param options.axis that of N_i, counted from the end where negative
+ * @returns [..., N_1 + N_2 + ..., ...]
+ * @throws ShapeError where there is no tensor or other sizes differ; DTypeError where the dtypes differ
  */
 export function concat<K extends Kind>(tensors: readonly Tensor<K>[], options: { readonly axis: number }): Tensor<K> {
   const { axis } = options;

@@ -37,6 +37,11 @@ type TensorOf<D extends DType> = Tensor<KindOfSpec<{ dtype: D & DTypeOfKind<"flo
 
 /**
  * A scalar that is part of the graph, or a tensor from numbers in row-major order.
+ *
+ * @param value one number, or all elements; truth values as 0 and 1
+ * @param dtype default float32
+ * @param shape default [] for a number, else [value.length]
+ * @returns [...shape]
  * @throws ShapeError where the count of numbers does not fit the shape
  */
 export function constant<D extends DType = "float32">(

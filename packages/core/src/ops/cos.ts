@@ -11,7 +11,13 @@ export const cosOp = /* @__PURE__ */ defineUnary<"cos", "float">("cos", {
   vjp: (x, _y, gradient) => neg(mul(gradient, sin(x))),
 });
 
-/** Cosine of an angle in radians, element by element. */
+/**
+ * Cosine, element by element.
+ *
+ * @param x [...] float, radians
+ * @returns [...]
+ * @throws DTypeError unless x is a float
+ */
 export function cos(x: Tensor): Tensor {
   return apply(cosOp, { x }, {}).value;
 }

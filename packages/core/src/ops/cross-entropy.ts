@@ -67,8 +67,8 @@ export const crossEntropyOp: DefinedOp<
  *
  * @param inputs.logits  [..., V]
  * @param inputs.targets int32 [...], from 0 to V - 1
- * @returns scalar
- * @throws ShapeError
+ * @returns []
+ * @throws ShapeError unless targets are logits without V; DTypeError unless logits are floats and targets int32
  */
 export function crossEntropy(inputs: CrossEntropyInputs): Tensor {
   return apply(crossEntropyOp, inputs, {}).value;

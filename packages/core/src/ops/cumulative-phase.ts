@@ -56,7 +56,8 @@ export const cumulativePhaseOp = /* @__PURE__ */ definePrimitive<"cumulativePhas
  *
  * @param inputs.x      [B, T, ...] radians
  * @param inputs.before [B, ...] angle before the first row; default zeros
- * @returns [B, T, ...] from 0 to 2 pi. A place and the place one turn further are the same angle.
+ * @returns [B, T, ...] radians from 0 to 2 pi. A place and the place one turn further are the same angle.
+ * @throws ShapeError unless `before` is x without T; DTypeError unless x is a float
  */
 export function cumulativePhase(inputs: { readonly x: Tensor; readonly before?: Tensor | undefined }): Tensor {
   return apply(cumulativePhaseOp, { ...inputs }, {}).value;

@@ -43,9 +43,13 @@ export const cumulativeSumOp = /* @__PURE__ */ definePrimitive<
 
 /**
  * Running sum along an axis.
- * @param options.axis      counted from the end where negative
+ *
+ * @param x [..., N, ...] float
+ * @param options.axis      that of N, counted from the end where negative
  * @param options.exclusive leave out the element itself; default false
  * @param options.reverse   sum from the end; default false
+ * @returns [..., N, ...]
+ * @throws ShapeError for an axis that x does not have; DTypeError unless x is a float
  */
 export function cumulativeSum(
   x: Tensor,

@@ -170,7 +170,10 @@ export type DecayAttentionGradients = {
 
 type BackwardInputs = DecayAttentionInputs & Pick<AttentionBackwardInputs, "value" | "logSumExp" | "gradient">;
 
-/** Gradients of decayAttention by all its float inputs, for queries that start at 0. */
+/**
+ * Gradients of decayAttention by all its float inputs, each of its input's shape, for queries that start at 0. `gradient` is
+ * that by its result, [B,T,H,E].
+ */
 export const decayAttentionBackwardOp: DefinedOp<
   "decayAttentionBackward",
   BackwardInputs,
@@ -240,8 +243,8 @@ export function totalsGradient(difference: Tensor): Tensor {
  * @param inputs  as in DecayAttentionInputs; c, b and g come from `ssmPrepare`
  * @param options.scale factor of q . k; default 1 / sqrt(D)
  * @returns [B,T,H,E]
- * @throws ShapeError
- * Source: arXiv:2606.02332.
+ * @throws ShapeError where sizes differ, or D is not bound and no scale given; DTypeError where dtypes differ
+ * Source: arXiv:2606.02332, equation of the score, without its clamp.
  */
 export function decayAttention(inputs: DecayAttentionInputs, options: { readonly scale?: number } = {}): Tensor {
   const scale = scaleOf("decayAttention", inputs.q, options.scale);

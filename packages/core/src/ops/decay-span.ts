@@ -20,6 +20,7 @@ import { where } from "./where.ts";
  * @param gKey       [B,C,H] the same in the cache
  * @param queryStart int32 [B]
  * @returns [B,H], >= 0
+ * @throws ShapeError, DTypeError where the inputs are not as told
  */
 export function decaySpan(gQuery: Tensor, gKey: Tensor, queryStart: Tensor<"int">): Tensor {
   const [B = Dim.of(0), T = Dim.of(0), H = Dim.of(0)] = gQuery.shape;

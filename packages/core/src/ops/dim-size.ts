@@ -26,7 +26,14 @@ export const dimSizeOp = /* @__PURE__ */ definePrimitive<
   vjp: { reason: "a size does not depend on the elements" },
 });
 
-/** The size of an axis as an int32 scalar, for arithmetic with sizes that are not bound. */
+/**
+ * The size of an axis, for arithmetic with sizes that are not bound.
+ *
+ * @param x [...] of any dtype
+ * @param axis counted from the end where negative
+ * @returns int32 []
+ * @throws ShapeError for an axis that x does not have
+ */
 export function dimSize(x: Tensor<Kind>, axis: number): Tensor<"int"> {
   return apply(dimSizeOp, { x }, { axis: normalAxis(axis, x.shape.length, "dimSize") }).value;
 }

@@ -9,7 +9,13 @@ export const expOp = /* @__PURE__ */ defineUnary<"exp", "float">("exp", {
   vjp: (_x, y, gradient) => mul(gradient, y),
 });
 
-/** e^x, element by element. */
+/**
+ * e^x, element by element.
+ *
+ * @param x [...] float
+ * @returns [...]
+ * @throws DTypeError unless x is a float
+ */
 export function exp(x: Tensor): Tensor {
   return apply(expOp, { x }, {}).value;
 }

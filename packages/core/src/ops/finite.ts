@@ -9,7 +9,13 @@ export const finiteOp = /* @__PURE__ */ defineUnary<"finite", "float", "bool">("
   vjp: { reason: "truth values have no gradient" },
 });
 
-/** True where x is neither NaN nor infinite. */
+/**
+ * True where x is neither NaN nor infinite.
+ *
+ * @param x [...] float
+ * @returns bool [...]
+ * @throws DTypeError unless x is a float
+ */
 export function finite(x: Tensor): Tensor<"bool"> {
   return apply(finiteOp, { x }, {}).value;
 }

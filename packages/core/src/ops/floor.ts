@@ -8,7 +8,13 @@ export const floorOp = /* @__PURE__ */ defineUnary<"floor", "float">("floor", {
   vjp: { reason: "it is constant almost everywhere" },
 });
 
-/** The largest whole number that is not above x, element by element. */
+/**
+ * The largest whole number that is not above x, element by element.
+ *
+ * @param x [...] float
+ * @returns [...]
+ * @throws DTypeError unless x is a float
+ */
 export function floor(x: Tensor): Tensor {
   return apply(floorOp, { x }, {}).value;
 }

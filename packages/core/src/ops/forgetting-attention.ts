@@ -124,7 +124,10 @@ export const forgettingAttentionOp: DefinedOp<
 
 type BackwardInputs = ForgettingAttentionInputs & Pick<AttentionBackwardInputs, "value" | "logSumExp" | "gradient">;
 
-/** Gradients of forgettingAttention by all its float inputs but `gQuery`, which has none, for queries that start at 0. */
+/**
+ * Gradients of forgettingAttention by all its float inputs but `gQuery`, which has none, each of its input's shape, for
+ * queries that start at 0. `gradient` is that by its result, [B,T,H,E].
+ */
 export const forgettingAttentionBackwardOp: DefinedOp<
   "forgettingAttentionBackward",
   BackwardInputs,
@@ -172,7 +175,8 @@ export const forgettingAttentionBackwardOp: DefinedOp<
  * @param options.window keys that a query sees, itself included; default all
  * @param options.sinks  first positions that every query sees; default 0
  * @returns [B,T,H,E]
- * @throws ShapeError
+ * @throws ShapeError where sizes differ, gQuery comes without gKey, window or sinks is no whole number >= 0, or D is not
+ *   bound and no scale given; DTypeError where dtypes differ
  * Source: Lin et al. 2025, arXiv:2503.02130; Press et al. 2021, arXiv:2108.12409.
  */
 export function forgettingAttention(

@@ -47,8 +47,9 @@ export function checkId(op: string, id: number, rows: number): void {
  * Rows of a table: value[..., :] = table[ids[...], :].
  *
  * @param table [R, ...]
- * @param ids   int32 of any shape, from 0 to R - 1
+ * @param ids   int32 [...], from 0 to R - 1
  * @returns [...ids, ...rest of table]
+ * @throws ShapeError where the table is a scalar; DTypeError unless ids are int32
  */
 export function gather<K extends Kind>(table: Tensor<K>, ids: Tensor<"int">): Tensor<K> {
   return apply(gatherOp, { table, ids }, {}).value as Tensor<K>;

@@ -25,14 +25,24 @@ export const globalNormOp = /* @__PURE__ */ defineComposite<"globalNorm", Global
   },
 });
 
-/** Euclidean norm of all elements of all tensors together, as a scalar. */
+/**
+ * Euclidean norm of all elements of all tensors together, summed in float32 at least.
+ *
+ * @param tensors at least one, float, each of any shape [...]
+ * @returns []
+ * @throws ShapeError where there is no tensor
+ */
 export function globalNorm(tensors: readonly Tensor[]): Tensor {
   return apply(globalNormOp, Object.fromEntries(tensors.map((tensor, index) => [String(index), tensor])), {}).value;
 }
 
 /**
- * Factor that brings gradients of this norm to at most `maximum`: min(1, maximum / (norm + 1e-6)), as
- * torch.nn.utils.clip_grad_norm_ does.
+ * Factor that brings gradients of this norm to at most `maximum`: min(1, maximum / (norm + 1e-6)).
+ *
+ * @param norm [] what `globalNorm` gives
+ * @param maximum above 0, in units of the norm
+ * @returns []
+ * Source: torch.nn.utils.clip_grad_norm_.
  */
 export function clipFactor(norm: Tensor, maximum: number): Tensor {
   return minimum(div(maximum, add(norm, 1e-6)), 1);

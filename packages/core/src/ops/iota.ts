@@ -17,7 +17,12 @@ export const iotaOp = /* @__PURE__ */ definePrimitive<"iota", OpInputs, IotaAttr
   vjp: { reason: "it does not depend on any input" },
 });
 
-/** 0, 1, 2, ... as int32 [length]. */
+/**
+ * 0, 1, 2, ..., length - 1.
+ *
+ * @returns int32 [length]
+ * @throws ShapeError for a length below 0
+ */
 export function iota(length: DimLike): Tensor<"int"> {
   return apply(iotaOp, {}, { length: Dim.of(length) }).value;
 }

@@ -116,8 +116,9 @@ function recomputed(x: Tensor, part: Tensor, dtype: Tensor["dtype"]): Tensor {
  * @param inputs.weight  [V, M] float
  * @param inputs.targets int32 [...], from 0 to V - 1
  * @param options.chunk rows of the weight whose logits are held at a time; default 8192
- * @returns scalar, nats, float32 at least
- * @throws ShapeError
+ * @returns [], nats, float32 at least
+ * @throws ShapeError where sizes differ or the chunk is below 1; DTypeError where the dtypes of x and weight do
+ * Source: gradients in the forward pass as in Hsu et al. 2024, arXiv:2410.10989.
  */
 export function linearCrossEntropy(
   inputs: LinearCrossEntropyInputs,

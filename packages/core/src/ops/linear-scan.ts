@@ -87,6 +87,7 @@ export const linearScanOp = /* @__PURE__ */ definePrimitive<"linearScan", ScanIn
  * @param inputs.h0 [B, ...] state before the first step; default zeros
  * @param options.reverse run from the last step to the first; default false
  * @returns [B, T, ...] all states
+ * @throws ShapeError unless a and b have one shape and h0 that shape without T; DTypeError where the dtypes differ
  */
 export function linearScan(
   inputs: { readonly a: Tensor; readonly b: Tensor; readonly h0?: Tensor | undefined },

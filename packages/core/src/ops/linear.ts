@@ -9,6 +9,7 @@ import { matmul } from "./matmul.ts";
  * @param weight [out, in]
  * @param bias   [out], optional
  * @returns [..., out]
+ * @throws ShapeError where the sizes do not fit; DTypeError where the dtypes differ
  */
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   const y = matmul(x, weight, { transposeB: true });

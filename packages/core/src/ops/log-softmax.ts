@@ -21,7 +21,13 @@ export const logSoftmaxOp = /* @__PURE__ */ defineComposite<
   },
 });
 
-/** log(softmax(x)) over the last axis. */
+/**
+ * log(softmax(x)) over the last axis.
+ *
+ * @param x [..., V] float
+ * @returns [..., V]
+ * @throws DTypeError unless x is a float; ShapeError for a scalar
+ */
 export function logSoftmax(x: Tensor): Tensor {
   return apply(logSoftmaxOp, { x }, {}).value;
 }

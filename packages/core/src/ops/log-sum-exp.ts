@@ -29,7 +29,13 @@ export const logSumExpOp = /* @__PURE__ */ defineComposite<"logSumExp", { readon
   },
 });
 
-/** log(sum(e^x)) over the last axis, which stays with size 1. Of a row that holds minus infinity only, minus infinity. */
+/**
+ * log(sum(e^x)) over the last axis. Of a row that holds minus infinity only, minus infinity.
+ *
+ * @param x [..., V] float
+ * @returns [..., 1]
+ * @throws DTypeError unless x is a float; ShapeError for a scalar
+ */
 export function logSumExp(x: Tensor): Tensor {
   return apply(logSumExpOp, { x }, {}).value;
 }

@@ -9,7 +9,13 @@ export const logOp = /* @__PURE__ */ defineUnary<"log", "float">("log", {
   vjp: (x, _y, gradient) => div(gradient, x),
 });
 
-/** Natural logarithm, element by element. */
+/**
+ * Natural logarithm, element by element; -Infinity at 0, NaN below.
+ *
+ * @param x [...] float
+ * @returns [...]
+ * @throws DTypeError unless x is a float
+ */
 export function log(x: Tensor): Tensor {
   return apply(logOp, { x }, {}).value;
 }

@@ -10,7 +10,13 @@ export const log1pOp = /* @__PURE__ */ defineUnary<"log1p", "float">("log1p", {
   vjp: (x, _y, gradient) => div(gradient, add(x, 1)),
 });
 
-/** log(1 + x), accurate near 0, element by element. */
+/**
+ * log(1 + x), accurate near 0, element by element.
+ *
+ * @param x [...] float
+ * @returns [...]
+ * @throws DTypeError unless x is a float
+ */
 export function log1p(x: Tensor): Tensor {
   return apply(log1pOp, { x }, {}).value;
 }

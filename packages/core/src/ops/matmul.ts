@@ -119,9 +119,9 @@ function lastTwo(
  * @param b [..., K, N], or [..., N, K] with `transposeB`
  * @param options.transposeA a is [..., K, M]; default false
  * @param options.transposeB b is [..., N, K]; default false
- * @param options.dtype      dtype of the result; default that of a
+ * @param options.dtype      dtype of the result and of the sums; default that of a
  * @returns [..., M, N]
- * @throws ShapeError where the inner sizes differ
+ * @throws ShapeError where the inner sizes differ or there are less than two axes; DTypeError where the dtypes differ
  */
 export function matmul(
   a: Tensor,

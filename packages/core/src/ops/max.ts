@@ -44,7 +44,15 @@ export const maxOp = /* @__PURE__ */ definePrimitive<
   },
 });
 
-/** Largest element over axes, NaN where one is NaN, -Infinity of nothing. Equal maxima share the gradient. */
+/**
+ * Largest element over axes, NaN where one is NaN, -Infinity of nothing. Equal maxima share the gradient.
+ *
+ * @param x [...] float
+ * @param options.axes     counted from the end where negative; default all
+ * @param options.keepDims keep reduced axes with size 1; default false
+ * @returns [...] without the reduced axes; [] where all are
+ * @throws ShapeError for an axis that x does not have; DTypeError unless x is a float
+ */
 export function max(x: Tensor, options: ReduceOptions = {}): Tensor {
   return apply(maxOp, { x }, reduceAttributes("max", x.shape.length, options)).value;
 }

@@ -7,7 +7,16 @@ import { mul } from "./mul.ts";
 import { reduceAttributes } from "./reduce.ts";
 import { type SumOptions, sum } from "./sum.ts";
 
-/** Mean over axes; over all of them where none are named. */
+/**
+ * Mean over axes.
+ *
+ * @param x [...] float
+ * @param options.axes     counted from the end where negative; default all
+ * @param options.keepDims keep reduced axes with size 1; default false
+ * @param options.dtype    dtype of the sums, for floats; default that of x
+ * @returns [...] without the reduced axes; [] where all are
+ * @throws ShapeError for an axis that x does not have; DTypeError unless x is a float
+ */
 export function mean(x: Tensor, options: SumOptions = {}): Tensor {
   const { axes } = reduceAttributes("mean", x.shape.length, options);
   return div(sum(x, options), countOf(x, axes, options.dtype));

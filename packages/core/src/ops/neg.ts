@@ -8,7 +8,13 @@ export const negOp = /* @__PURE__ */ defineUnary<"neg", "float" | "int">("neg", 
   vjp: (_x, _y, gradient) => neg(gradient),
 });
 
-/** -x, element by element. */
+/**
+ * -x, element by element.
+ *
+ * @param x [...] float or int
+ * @returns [...]
+ * @throws DTypeError unless x is a float or an int
+ */
 export function neg<K extends "float" | "int">(x: Tensor<K>): Tensor<K> {
   return apply(negOp, { x }, {}).value as Tensor<K>;
 }

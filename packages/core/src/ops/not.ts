@@ -8,7 +8,13 @@ export const notOp = /* @__PURE__ */ defineUnary<"not", "bool">("not", {
   vjp: { reason: "truth values have no gradient" },
 });
 
-/** True where x is false. */
+/**
+ * True where x is false.
+ *
+ * @param x bool [...]
+ * @returns bool [...]
+ * @throws DTypeError unless x is bool
+ */
 export function not(x: Tensor<"bool">): Tensor<"bool"> {
   return apply(notOp, { x }, {}).value;
 }

@@ -8,7 +8,14 @@ export const orOp = /* @__PURE__ */ defineBinary<"or", "bool">("or", {
   vjp: { reason: "truth values have no gradient" },
 });
 
-/** True where either of a and b holds. Shapes broadcast. */
+/**
+ * True where either of a and b holds.
+ *
+ * @param a bool [...]
+ * @param b bool [...]
+ * @returns bool [...], the shape that both broadcast to
+ * @throws ShapeError where the shapes do not broadcast; DTypeError where the dtypes differ or are not bool
+ */
 export function or(a: Tensor<"bool">, b: Tensor<"bool">): Tensor<"bool"> {
   return apply(orOp, { a, b }, {}).value;
 }

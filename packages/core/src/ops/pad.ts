@@ -47,10 +47,12 @@ export const padOp = /* @__PURE__ */ definePrimitive<
 /**
  * Zeros (false) added before and after along one axis.
  *
- * @param options.axis   counted from the end where negative
+ * @param x [..., N, ...] of any dtype
+ * @param options.axis   that of N, counted from the end where negative
  * @param options.before how many in front; default 0
  * @param options.after  how many behind; default 0
- * @throws ShapeError
+ * @returns [..., before + N + after, ...]
+ * @throws ShapeError for an axis that x does not have, or a padding below 0
  */
 export function pad<K extends Kind>(
   x: Tensor<K>,

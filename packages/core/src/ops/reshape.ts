@@ -32,7 +32,14 @@ export const reshapeOp = /* @__PURE__ */ definePrimitive<
   vjp: ({ inputs: { x }, gradients }) => ({ x: gradients.value && reshape(gradients.value, x.shape) }),
 });
 
-/** The same elements, row major, in another shape of equal size. @throws ShapeError */
+/**
+ * The same elements, row major, in another shape.
+ *
+ * @param x [...] of any dtype
+ * @param shape sizes whose product is that of x's
+ * @returns [...shape]
+ * @throws ShapeError where the number of elements differs
+ */
 export function reshape<K extends Kind>(x: Tensor<K>, shape: readonly DimLike[]): Tensor<K> {
   const target = shape.map((size) => Dim.of(size));
   const same = target.length === x.shape.length && target.every((size, axis) => x.shape[axis]?.equals(size));

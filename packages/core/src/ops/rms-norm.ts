@@ -43,7 +43,7 @@ export const rmsNormOp = /* @__PURE__ */ defineComposite<
   source: "Zhang & Sennrich 2019, arXiv:1910.07467; epsilon inside the root as in Llama",
 });
 
-/** Gradients of rmsNorm by x and weight. */
+/** Gradients of rmsNorm by x [..., M] and weight [M], from that by its result, `gradient` [..., M]. */
 export const rmsNormBackwardOp: DefinedOp<
   "rmsNormBackward",
   { readonly x: Tensor; readonly weight: Tensor; readonly gradient: Tensor },
@@ -74,8 +74,8 @@ export const rmsNormBackwardOp: DefinedOp<
  * @param weight  [M] float
  * @param options.epsilon added under the root, default 1e-6
  * @returns [..., M], dtype of x
- * @throws ShapeError if weight is not [M]
- * Source: Zhang & Sennrich 2019, arXiv:1910.07467.
+ * @throws ShapeError if weight is not [M]; DTypeError unless both are floats
+ * Source: Zhang & Sennrich 2019, arXiv:1910.07467; epsilon inside the root as in Llama.
  */
 export function rmsNorm(x: Tensor, weight: Tensor, options: { readonly epsilon?: number } = {}): Tensor {
   const { epsilon = 1e-6 } = options;

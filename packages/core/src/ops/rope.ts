@@ -80,8 +80,8 @@ function unpairs(a: Tensor, b: Tensor): Tensor {
  * @param x   [..., D] with D even
  * @param cos [..., D/2], broadcast against the pairs of x
  * @param sin [..., D/2]; float32 tables may stand beside a narrower x
- * @returns shape and dtype of x
- * @throws ShapeError
+ * @returns [..., D], dtype of x
+ * @throws ShapeError where D is odd or the tables do not fit; DTypeError unless all are floats
  * Source: Su et al. 2021, arXiv:2104.09864.
  */
 export function rope(x: Tensor, cos: Tensor, sin: Tensor): Tensor {

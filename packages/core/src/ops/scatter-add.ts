@@ -52,6 +52,7 @@ export const scatterAddOp = /* @__PURE__ */ definePrimitive<
  * @param options.rows  rows of the table
  * @param options.dtype dtype of the sums; default that of updates
  * @returns [rows, ...]
+ * @throws ShapeError unless updates begin with the shape of ids; DTypeError unless updates are floats and ids int32
  */
 export function scatterAdd(
   updates: Tensor,

@@ -73,7 +73,10 @@ export const sigmoidDecayAttentionOp: DefinedOp<
 
 type BackwardInputs = DecayAttentionInputs & { readonly gradient: Tensor };
 
-/** Gradients of sigmoidDecayAttention by all its float inputs, for queries that start at 0. */
+/**
+ * Gradients of sigmoidDecayAttention by all its float inputs, each of its input's shape, for queries that start at 0.
+ * `gradient` is that by its result, [B,T,H,E].
+ */
 export const sigmoidDecayAttentionBackwardOp: DefinedOp<
   "sigmoidDecayAttentionBackward",
   BackwardInputs,
@@ -110,8 +113,8 @@ export const sigmoidDecayAttentionBackwardOp: DefinedOp<
  * @param inputs  as in DecayAttentionInputs; c, b and g come from `ssmPrepare`
  * @param options.scale factor of q . k; default 1 / sqrt(D)
  * @returns [B,T,H,E]
- * @throws ShapeError
- * Source: Ramapuram et al. 2024, arXiv:2409.04431.
+ * @throws ShapeError where sizes differ, or D is not bound and no scale given; DTypeError where dtypes differ
+ * Source: Ramapuram et al. 2024, arXiv:2409.04431; the score that of arXiv:2606.02332.
  */
 export function sigmoidDecayAttention(inputs: DecayAttentionInputs, options: { readonly scale?: number } = {}): Tensor {
   const scale = scaleOf("sigmoidDecayAttention", inputs.q, options.scale);

@@ -11,7 +11,13 @@ export const sigmoidOp = /* @__PURE__ */ defineUnary<"sigmoid", "float">("sigmoi
   vjp: (_x, y, gradient) => mul(gradient, mul(y, sub(1, y))),
 });
 
-/** 1 / (1 + e^-x), element by element. */
+/**
+ * 1 / (1 + e^-x), element by element, without overflow.
+ *
+ * @param x [...] float
+ * @returns [...]
+ * @throws DTypeError unless x is a float
+ */
 export function sigmoid(x: Tensor): Tensor {
   return apply(sigmoidOp, { x }, {}).value;
 }

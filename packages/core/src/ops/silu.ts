@@ -10,7 +10,14 @@ export const siluOp = /* @__PURE__ */ defineComposite<"silu", { readonly x: Tens
   source: "Elfwing et al. 2017, arXiv:1702.03118",
 });
 
-/** x * sigmoid(x), element by element. */
+/**
+ * x * sigmoid(x), element by element.
+ *
+ * @param x [...] float
+ * @returns [...]
+ * @throws DTypeError unless x is a float
+ * Source: Elfwing et al. 2017, arXiv:1702.03118.
+ */
 export function silu(x: Tensor): Tensor {
   return apply(siluOp, { x }, {}).value;
 }

@@ -10,7 +10,13 @@ export const sinOp = /* @__PURE__ */ defineUnary<"sin", "float">("sin", {
   vjp: (x, _y, gradient) => mul(gradient, cos(x)),
 });
 
-/** Sine of an angle in radians, element by element. */
+/**
+ * Sine, element by element.
+ *
+ * @param x [...] float, radians
+ * @returns [...]
+ * @throws DTypeError unless x is a float
+ */
 export function sin(x: Tensor): Tensor {
   return apply(sinOp, { x }, {}).value;
 }

@@ -145,7 +145,8 @@ export function sdpaChannels({ q, c, b, logDecay, phase, lambda }: SisaAttention
  * @param options.form  default `exact`
  * @param options.weights what makes weights of scores: `softmax`, or `sigmoid` as in sigmoidDecayAttention; default `softmax`
  * @returns [B,T,H,E]
- * @throws ShapeError
+ * @throws ShapeError where sizes differ, S is odd, D is not bound and no scale given, or form and weights do not go
+ *   together; DTypeError where dtypes differ
  * Source: arXiv:2606.02332.
  */
 export function sisaAttention(

@@ -49,10 +49,12 @@ export const sliceOp = /* @__PURE__ */ definePrimitive<
 /**
  * Some places of one axis.
  *
- * @param options.axis  counted from the end where negative
+ * @param x [..., N, ...] of any dtype
+ * @param options.axis  that of N, counted from the end where negative
  * @param options.start first place; default 0
- * @param options.end   the place after the last; default the size of the axis
- * @throws ShapeError unless 0 <= start <= end <= size
+ * @param options.end   the place after the last; default N
+ * @returns [..., end - start, ...]
+ * @throws ShapeError unless 0 <= start <= end <= N
  */
 export function slice<K extends Kind>(
   x: Tensor<K>,

@@ -23,7 +23,13 @@ export const softmaxOp = /* @__PURE__ */ defineComposite<"softmax", { readonly x
   },
 });
 
-/** e^x / sum(e^x) over the last axis. */
+/**
+ * e^x / sum(e^x) over the last axis.
+ *
+ * @param x [..., V] float
+ * @returns [..., V]
+ * @throws DTypeError unless x is a float; ShapeError for a scalar
+ */
 export function softmax(x: Tensor): Tensor {
   return apply(softmaxOp, { x }, {}).value;
 }

@@ -10,7 +10,13 @@ export const softplusOp = /* @__PURE__ */ defineUnary<"softplus", "float">("soft
   vjp: (x, _y, gradient) => mul(gradient, sigmoid(x)),
 });
 
-/** log(1 + e^x), element by element, without overflow. */
+/**
+ * log(1 + e^x), element by element, without overflow.
+ *
+ * @param x [...] float
+ * @returns [...]
+ * @throws DTypeError unless x is a float
+ */
 export function softplus(x: Tensor): Tensor {
   return apply(softplusOp, { x }, {}).value;
 }

@@ -10,7 +10,13 @@ export const sqrtOp = /* @__PURE__ */ defineUnary<"sqrt", "float">("sqrt", {
   vjp: (_x, y, gradient) => div(mul(gradient, 0.5), y),
 });
 
-/** Square root; NaN below 0, element by element. */
+/**
+ * Square root, element by element; NaN below 0.
+ *
+ * @param x [...] float
+ * @returns [...]
+ * @throws DTypeError unless x is a float
+ */
 export function sqrt(x: Tensor): Tensor {
   return apply(sqrtOp, { x }, {}).value;
 }

@@ -245,7 +245,7 @@ interface BackwardInputs extends SsdScanInputs {
   readonly gradient: Tensor;
 }
 
-/** Gradients of ssdScan by x, b, c and logDecay, without a state before or after. */
+/** Gradients of ssdScan by x, b, c and logDecay, each of its input's shape, without a state before or after. */
 export const ssdScanBackwardOp: DefinedOp<
   "ssdScanBackward",
   BackwardInputs,
@@ -354,8 +354,8 @@ export const ssdScanBackwardOp: DefinedOp<
  * @param inputs as in SsdScanInputs
  * @param options.strict what a step writes is not read by the step itself; default false
  * @returns value [B,T,R,H,P], and the state after the last step [B,H,N,P]
- * @throws ShapeError
- * Source: Dao & Gu 2024, arXiv:2405.21060.
+ * @throws ShapeError where sizes differ, or R, H or G is not bound; DTypeError unless all are floats
+ * Source: Dao & Gu 2024, arXiv:2405.21060, section 6.
  */
 export function ssdScan(
   inputs: SsdScanInputs,

@@ -105,7 +105,7 @@ interface SsmPrepareBackwardInputs {
   readonly phiGradient?: Tensor | undefined;
 }
 
-/** Gradients of ssmPrepare, for sequences from their start. */
+/** Gradients of ssmPrepare by c, b [B,T,H,S], logDecay [B,T,H] and phase [B,T,H,S/2], for sequences from their start. */
 export const ssmPrepareBackwardOp: DefinedOp<
   "ssmPrepareBackward",
   SsmPrepareBackwardInputs,
@@ -144,9 +144,11 @@ function turn(rotated: Tensor, gradient: Tensor, { dtype }: Tensor): Tensor {
  * | g_t | sum of log alpha within t's block of 64 positions |
  * | phi_t | Phi_t modulo 2 pi |
  *
- * @returns cRotated, bRotated [B,T,H,S]; g [B,T,H]; phi [B,T,H,S/2]
- * @throws ShapeError
- * Source: arXiv:2606.02332. Sums of the whole sequence would lose the decay between neighbours to rounding, so g
+ * @param inputs as in SsmPrepareInputs
+ * @returns cRotated, bRotated [B,T,H,S]; g [B,T,H]; phi [B,T,H,S/2], radians
+ * @throws ShapeError where sizes differ, S is odd, or only some of gBefore, phaseBefore and start are given; DTypeError
+ *   unless `start` is int32 and all else floats
+ * Source: arXiv:2606.02332, section 3. Sums of the whole sequence would lose the decay between neighbours to rounding, so g
  * restarts at absolute positions, however a sequence is cut into chunks.
  */
 export function ssmPrepare(inputs: SsmPrepareInputs): SsmPrepareOutputs {

@@ -50,7 +50,16 @@ export const sumOp = /* @__PURE__ */ definePrimitive<
   },
 });
 
-/** Sum over axes; over all of them where none are named. The sum of nothing is 0. */
+/**
+ * Sum over axes. The sum of nothing is 0.
+ *
+ * @param x [...] float or int
+ * @param options.axes     counted from the end where negative; default all
+ * @param options.keepDims keep reduced axes with size 1; default false
+ * @param options.dtype    dtype of the sums, for floats; default that of x
+ * @returns [...] without the reduced axes; [] where all are
+ * @throws ShapeError for an axis that x does not have; DTypeError unless x is a float or an int
+ */
 export function sum<K extends "float" | "int" = "float">(x: Tensor<K>, options: SumOptions = {}): Tensor<K> {
   const { dtype } = options;
   const own = dtype === undefined || dtype === x.dtype ? {} : { dtype };

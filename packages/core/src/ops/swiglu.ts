@@ -30,7 +30,7 @@ export const swigluOp = /* @__PURE__ */ defineComposite<"swiglu", SwigluInputs, 
   source: "Shazeer 2020, arXiv:2002.05202",
 });
 
-/** Gradients of swiglu by gate and up. */
+/** Gradients of swiglu by gate and up, from that by its result, `gradient`; [..., F] all. */
 export const swigluBackwardOp: DefinedOp<
   "swigluBackward",
   SwigluInputs & { readonly gradient: Tensor },
@@ -50,9 +50,11 @@ export const swigluBackwardOp: DefinedOp<
 
 /**
  * Gated activation: silu(gate) * up.
+ *
  * @param gate [..., F]
  * @param up   [..., F]
  * @returns [..., F]
+ * @throws ShapeError where the shapes differ; DTypeError unless both are floats of one dtype
  * Source: Shazeer 2020, arXiv:2002.05202.
  */
 export function swiglu(gate: Tensor, up: Tensor): Tensor {

@@ -49,6 +49,7 @@ export const takeRowOp = /* @__PURE__ */ definePrimitive<
  * @param x   [B, T, ...]
  * @param row int32 [B], from 0 to T - 1
  * @returns [B, ...]
+ * @throws ShapeError unless x has two axes and row is [B]; DTypeError unless row is int32
  */
 export function takeRow<K extends Kind>(x: Tensor<K>, row: Tensor<"int">): Tensor<K> {
   return apply(takeRowOp, { x, row }, {}).value as Tensor<K>;

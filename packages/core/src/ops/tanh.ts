@@ -10,7 +10,13 @@ export const tanhOp = /* @__PURE__ */ defineUnary<"tanh", "float">("tanh", {
   vjp: (_x, y, gradient) => mul(gradient, sub(1, mul(y, y))),
 });
 
-/** Hyperbolic tangent, element by element. */
+/**
+ * Hyperbolic tangent, element by element.
+ *
+ * @param x [...] float
+ * @returns [...]
+ * @throws DTypeError unless x is a float
+ */
 export function tanh(x: Tensor): Tensor {
   return apply(tanhOp, { x }, {}).value;
 }

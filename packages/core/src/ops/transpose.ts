@@ -46,7 +46,14 @@ export const transposeOp = /* @__PURE__ */ definePrimitive<
   },
 });
 
-/** Axes in another order: axis i of the result is axis permutation[i] of x. @throws ShapeError */
+/**
+ * Axes in another order: axis i of the result is axis permutation[i] of x.
+ *
+ * @param x [...] of any dtype
+ * @param permutation every axis of x once
+ * @returns [...]
+ * @throws ShapeError unless it is a permutation of 0 to rank - 1
+ */
 export function transpose<K extends Kind>(x: Tensor<K>, permutation: readonly number[]): Tensor<K> {
   return apply(transposeOp, { x }, { permutation }).value as Tensor<K>;
 }

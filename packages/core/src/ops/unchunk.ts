@@ -44,11 +44,13 @@ export const unchunkOp = /* @__PURE__ */ definePrimitive<
 });
 
 /**
- * The inverse of `chunk`: axes [ceilDiv(length, size), size] become one of `length`.
+ * The inverse of `chunk`: two axes become one, without what the last chunk was filled up with.
  *
- * @param options.axis   the first of the two, counted from the end of the result where negative
+ * @param x [..., ceilDiv(length, size), size, ...] of any dtype; the size is bound
+ * @param options.axis   the first of the two, counted from the end of x where negative
  * @param options.length of the axis that they become
- * @throws ShapeError
+ * @returns [..., length, ...]
+ * @throws ShapeError for an axis that x does not have, or a length that does not need that many chunks
  */
 export function unchunk<K extends Kind>(
   x: Tensor<K>,

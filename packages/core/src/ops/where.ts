@@ -38,7 +38,15 @@ export const whereOp = /* @__PURE__ */ definePrimitive<
   },
 });
 
-/** a where the condition holds, else b. What is not chosen has no influence, NaN included. Shapes broadcast. */
+/**
+ * a where the condition holds, else b. What is not chosen has no influence, NaN included.
+ *
+ * @param condition bool [...]
+ * @param a [...] of any dtype, or a number, which takes the dtype of b
+ * @param b [...] of the same dtype, or a number
+ * @returns [...], the shape that all three broadcast to
+ * @throws ShapeError where the shapes do not broadcast or a and b are numbers; DTypeError where the dtypes differ
+ */
 export function where<K extends Kind = "float">(
   condition: Tensor<"bool">,
   a: Operand<K>,

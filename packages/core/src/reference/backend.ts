@@ -26,7 +26,10 @@ export interface ReferenceOptions {
   readonly mode?: ReferenceMode;
 }
 
-/** A backend that interprets graphs in plain loops. For tests and for defining what is right; not for speed. */
+/**
+ * A backend that interprets graphs in plain loops. For tests and for defining what is right; not for speed. It takes
+ * unbound graphs, and tensors of every dtype of at most 2 GiB. Errors of a run surface at `read`.
+ */
 export function reference(options: ReferenceOptions = {}): Backend {
   return new ReferenceBackend(options.mode ?? "rounded");
 }
@@ -245,8 +248,8 @@ function runGraph(
 }
 
 /**
- * State pairs as [input, output], checked: both must exist and look alike, and no output belongs to two inputs.
- * @throws GraphError
+ * State pairs as [input, output], checked.
+ * @throws GraphError unless both exist and have one dtype and shape, and no output belongs to two inputs
  */
 export function checkState(
   graph: Graph,
@@ -269,8 +272,8 @@ export function checkState(
 }
 
 /**
- * Constants as [input, spec, data], checked: the input must exist, be bound, hold that much data, and not be state.
- * @throws GraphError
+ * Constants as [input, spec, data], checked.
+ * @throws GraphError unless the input exists, is bound, holds that much data, and is not state
  */
 export function checkConstants(
   graph: Graph,
@@ -288,9 +291,9 @@ export function checkConstants(
 }
 
 /**
- * The tensors of a run, checked: one of the right dtype for each input that is not a constant, and one of its own for
- * each that is state. Shapes are checked by `boundSymbols`.
- * @throws GraphError
+ * The tensors of a run, by input, checked. Shapes are checked by `boundSymbols`.
+ * @throws GraphError unless there is one of the right dtype for each input that is not a constant, and one of its own for
+ *   each that is state
  */
 export function checkInputs<T extends { readonly spec: TensorSpec }>(
   graph: Graph,
@@ -360,7 +363,7 @@ export function boundSymbols(graph: Graph, shapeOf: (input: string) => Shape | u
   return symbols;
 }
 
-/** @throws GraphError unless the data fits the spec */
+/** Checks the elements of a tensor. @throws GraphError unless the array is of the spec's type and of that length */
 export function checkData(spec: TensorSpec, data: TypedArray, length: number): void {
   const expected = allocate(spec.dtype, 0).constructor;
   if (data.constructor !== expected || data.length !== length) {

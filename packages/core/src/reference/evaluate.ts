@@ -13,7 +13,7 @@ export type ReferenceMode = "float64" | "rounded";
 
 type Values = { readonly [name: string]: NdArray };
 
-/** An array of zeros that can hold a bound spec. */
+/** An array of zeros that can hold a spec. @throws GraphError where the spec is not bound */
 export function emptyArray(spec: TensorSpec): NdArray {
   const shape = sizesOf(spec.shape);
   const length = shape.reduce((a, b) => a * b, 1);
@@ -25,7 +25,10 @@ function storage(dtype: DType, length: number): NdArray["data"] {
   return kind === "float" ? new Float64Array(length) : kind === "int" ? new Int32Array(length) : new Uint8Array(length);
 }
 
-/** The outputs of one node with bound sizes; a composite is computed by its composition. */
+/**
+ * The outputs of one node with bound sizes; a composite is computed by its composition.
+ * @throws GraphError where an operation has neither a reference nor a composition; DataError for ids outside of a table
+ */
 export function evaluateNode(node: Node, inputs: Values, mode: ReferenceMode): Values {
   const { op } = node;
   if (op.kind === "composite") return evaluateComposite(node, inputs, mode);
@@ -104,7 +107,8 @@ function evaluateNodes(
 
 /**
  * Outputs of a bound graph for these inputs.
- * @throws GraphError where an input is missing or of the wrong size
+ * @param mode default `float64`
+ * @throws GraphError where an input is missing or of the wrong size; DataError for ids outside of a table
  */
 export function evaluate(graph: Graph, inputs: Values, mode: ReferenceMode = "float64"): Values {
   const known = new Map<AnyTensor, NdArray>();
