@@ -1,44 +1,54 @@
-// The table of what works where, written from what was run and from what operations say about themselves.
+// The table of what works where, written from what was recorded and from what operations say about themselves.
 
 import type { Op } from "@sisa/core";
+import { allCases } from "./cases/index.ts";
 import { operations } from "./operations.ts";
-import { counts, type Mode, markdownTable, type Row } from "./result.ts";
+import { type Recording, recordedBackends, type Tally } from "./recording.ts";
+import { markdownTable } from "./result.ts";
 
-/** Text of docs/features.md. */
-export function featureTable(tables: readonly { readonly backend: string; readonly rows: readonly Row[] }[]): string {
-  const head = ["operation", "kind", "gradient", ...tables.flatMap(({ backend }) => [backend, `${backend}, gradient`])];
+/**
+ * Text of docs/features.md.
+ * @param recordings by backend
+ */
+export function featureTable(recordings: ReadonlyMap<string, Recording>): string {
+  const head = ["operation", "kind", "gradient", ...recordedBackends.flatMap((name) => [name, `${name}, gradient`])];
   const rows = [...operations.values()].map((op) => [
     `\`${op.name}\``,
     op.kind,
     gradientOf(op),
-    ...tables.flatMap(({ rows }) => [cell(rows, op.name, "forward"), cell(rows, op.name, "grad")]),
+    ...recordedBackends.flatMap((name) => cells(recordings.get(name), op.name)),
   ]);
-  const command = `node packages/conformance/run.mjs ${tables.map(({ backend }) => `--backend ${backend}`).join(" ")}`;
   return [
     "# Operations, and what runs them",
     "",
-    "Written by this command; do not edit:",
+    "Each backend's columns are written by this command, where the backend runs; do not edit:",
     "",
     "```sh",
-    `${command} --features docs/features.md`,
+    "node packages/conformance/run.mjs --backend reference --backend onnxruntime --features docs/features.md",
     "```",
     "",
-    "A cell counts the cases of packages/conformance that a backend passes: `12` where it passes all of them, `9 of 12`",
-    "where it refuses the others, and `-` where there is nothing to run.",
+    "`webgpu` is another word in place of these, `webgpu:swiftshader` where there is no GPU, and `cuda`.",
     "",
-    ...tables.map(({ backend, rows }) => refusals(backend, rows)),
+    "A cell counts the cases of packages/conformance that a backend passes: `12` where it passes all of them, `9 of 12`",
+    "where it refuses the others, and `-` where there is nothing to run. It is `outdated` where cases came after the run,",
+    "and `not recorded` where no run was kept.",
+    "",
+    ...recordedBackends.map((name) => summaryOf(name, recordings.get(name))),
     "",
     markdownTable(head, rows),
     "",
   ].join("\n");
 }
 
-/** How many cases a backend refuses, and why. */
-function refusals(backend: string, rows: readonly Row[]): string {
-  const refused = rows.filter(({ status }) => status === "unsupported");
-  const reasons = new Set(refused.map(({ error = "" }) => error.replace(/^.*cannot run "[^"]*": |, got .*$/g, "")));
-  const why = refused.length === 0 ? "" : `: ${[...reasons].sort().join("; ")}`;
-  return `- ${backend} refuses ${refused.length} of ${rows.length} cases${why}.`;
+/** What ran where and when, how many cases it refused, and why. */
+function summaryOf(name: string, recording: Recording | undefined): string {
+  if (recording === undefined) return `- ${name}: not recorded by operation.`;
+  const { device, date, refusals } = recording;
+  const tallies = Object.values(recording.operations).flatMap(({ forward, gradient = {} }) => [forward, gradient]);
+  const total = tallies.reduce((sum, tally) => sum + sizeOf(tally), 0);
+  const refused = tallies.reduce((sum, { unsupported = 0 }) => sum + unsupported, 0);
+  const why = refusals.length === 0 ? "" : `: ${refusals.join("; ")}`;
+  return `- ${name}, on ${device}, ${date}: refuses ${refused} of ${total} cases${why}.`;
 }
 
 function gradientOf({ kind, vjp }: Op): string {
@@ -47,11 +57,28 @@ function gradientOf({ kind, vjp }: Op): string {
   return "of its composition";
 }
 
-function cell(rows: readonly Row[], op: string, mode: Mode): string {
-  const own = rows.filter((row) => row.op === op && row.mode === mode);
-  const { passed } = counts(own);
-  if (own.length === 0) return "-";
-  const failures = counts(own).failed;
-  const short = passed === own.length ? `${passed}` : `${passed} of ${own.length}`;
-  return failures === 0 ? short : `${short} (${failures} failed)`;
+/** Forward and gradient. */
+function cells(recording: Recording | undefined, op: string): readonly [string, string] {
+  if (recording === undefined) return ["not recorded", "not recorded"];
+  const { forward, gradient } = recording.operations[op] ?? { forward: {} };
+  if (sizeOf(forward) !== caseCount(op)) return ["outdated", "outdated"];
+  return [cell(forward), cell(gradient ?? {})];
+}
+
+function cell(tally: Tally): string {
+  const { passed = 0, failed = 0 } = tally;
+  const size = sizeOf(tally);
+  if (size === 0) return "-";
+  const short = passed === size ? `${passed}` : `${passed} of ${size}`;
+  return failed === 0 ? short : `${short} (${failed} failed)`;
+}
+
+function sizeOf({ passed = 0, failed = 0, unsupported = 0 }: Tally): number {
+  return passed + failed + unsupported;
+}
+
+/** How many cases an operation has by now, each of which every backend passes, refuses or fails. */
+export function caseCount(op: string): number {
+  const cases = allCases.find((one) => one.op === op)?.cases ?? [];
+  return cases.filter(({ perf }) => !perf).length;
 }
