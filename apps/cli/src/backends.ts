@@ -4,19 +4,35 @@ import { type Backend, ConfigError, reference } from "@sisa/core";
 interface Choice {
   readonly name: string;
   readonly description: string;
-  /** @param device which of several, where the backend tells them apart by number */
-  open(device?: number): Promise<Backend>;
+  open(how: Opening): Promise<Backend>;
   /** Whether `NAME:NUMBER` chooses a device. */
   readonly hasDevices?: boolean;
+  /** Whether `--threads` says how many it takes. */
+  readonly hasThreads?: boolean;
+}
+
+interface Opening {
+  /** Which of several, where the backend tells them apart by number. */
+  readonly device?: number | undefined;
+  readonly threads?: number | undefined;
+}
+
+/** How commands and configurations name what runs a model. */
+export interface BackendOptions {
+  /** Such as "onnxruntime" and "cuda:1". */
+  readonly backend: string;
+  /** Within one operation, where the backend runs on the CPU; default one for each core. */
+  readonly threads?: number | undefined;
 }
 
 export const backendChoices: readonly Choice[] = [
   {
     name: "onnxruntime",
-    description: "CPU, all cores, through ONNX Runtime",
-    async open() {
+    description: "CPU, through ONNX Runtime, on every core or with as many threads as --threads says",
+    hasThreads: true,
+    async open({ threads }) {
       const { onnxruntime } = await import("@sisa/onnx");
-      return onnxruntime();
+      return onnxruntime(threads === undefined ? {} : { threads });
     },
   },
   {
@@ -36,7 +52,7 @@ export const backendChoices: readonly Choice[] = [
     name: "cuda",
     description: "NVIDIA GPUs",
     hasDevices: true,
-    async open(device) {
+    async open({ device }) {
       const { cuda } = await import("@sisa/kernels-cuda");
       return cuda({ device: device ?? 0 });
     },
@@ -47,10 +63,17 @@ export const defaultBackend = "onnxruntime";
 
 /**
  * A backend by name; `cuda:1` is the second GPU.
- * @throws ConfigError for a name that is none; BackendUnavailableError saying what to install
+ * @throws ConfigError for a name that is none, and for threads where it has none; BackendUnavailableError saying what to
+ *         install
  */
-export async function openBackend(name: string): Promise<Backend> {
-  return chosenBackend(name).open(deviceOf(name));
+export async function openBackend({ backend: name, threads }: BackendOptions): Promise<Backend> {
+  const choice = chosenBackend(name);
+  if (threads !== undefined && choice.hasThreads !== true) {
+    throw new ConfigError(
+      `threads: expected none for backend ${name}, which has none to set, got ${threads}; leave them out`,
+    );
+  }
+  return choice.open({ device: deviceOf(name), threads });
 }
 
 function deviceOf(name: string): number | undefined {

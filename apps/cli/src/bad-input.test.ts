@@ -240,6 +240,11 @@ describe("settings out of range", () => {
   it.each([
     [["generate", "model", "Once", "--top-p", "2"], "topP must be above 0 and at most 1, got 2"],
     [["generate", "model", "Once", "--heads", "3"], "--heads is for .pt files"],
+    [["generate", "model", "Once", "--threads", "0"], "Expected a whole number >= 1."],
+    [
+      ["train", "tiny.json", "--backend", "reference", "--threads", "2"],
+      "threads: expected none for backend reference, which has none to set, got 2; leave them out",
+    ],
     [["eval", "model", "--text", "corpus.txt", "--sequence-length", "65"], "--sequence-length: expected at most 64"],
     [["eval", "model", "--tasks", ""], "--tasks: expected perplexity, perplexity:harness, lambada"],
     [

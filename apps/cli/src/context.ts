@@ -22,6 +22,11 @@ export function backendOption(): Option {
   return new Option("--backend <name>", `what runs the model: ${names}`).default(defaultBackend);
 }
 
+export function threadsOption(): Option {
+  const description = "threads of backend onnxruntime (default: one for each core)";
+  return new Option("--threads <number>", description).argParser(numberWithin({ whole: true, minimum: 1 }));
+}
+
 export function jsonOption(): Option {
   return new Option("--json", "one JSON document on the standard output, and nothing else there");
 }

@@ -29,8 +29,8 @@ import {
 } from "@sisa/train";
 import { metricsFile, textFiles } from "@sisa/train/node";
 import { type Command, Option } from "commander";
-import { openBackend } from "../backends.ts";
-import { backendOption, type Context, command, jsonOption, numberWithin } from "../context.ts";
+import { type BackendOptions, openBackend } from "../backends.ts";
+import { backendOption, type Context, command, jsonOption, numberWithin, threadsOption } from "../context.ts";
 import { InterruptedError } from "../exit-codes.ts";
 import { forPeople, type Io, note, paint, printJson, printLine, type Signal } from "../io.ts";
 import { printNextSteps, shellWord, shownPath } from "../next-steps.ts";
@@ -38,12 +38,11 @@ import { replaceFile, reportFile } from "../run-folder.ts";
 import { secondsPerRound } from "../step-fit.ts";
 import { clockText, countText, textTable } from "../table.ts";
 
-interface Options {
+interface Options extends BackendOptions {
   readonly text?: string;
   readonly to: string;
   readonly seconds: number;
   readonly steps?: number;
-  readonly backend: string;
   readonly json?: boolean;
 }
 
@@ -91,6 +90,7 @@ export function demoCommand({ io }: Context): Command {
         .conflicts("seconds"),
     )
     .addOption(backendOption())
+    .addOption(threadsOption())
     .addOption(jsonOption())
     .action(async (options: Options) => {
       const startMs = performance.now();
@@ -126,7 +126,7 @@ async function compare(io: Io, options: Options, startMs: number, signal: AbortS
   const counts = contestants.map(({ name, model }) => `${name} ${countText(parameterCount(model))}`);
   note(io, `models  ${counts.join(" and ")} parameters`);
 
-  await using backend = await openBackend(options.backend);
+  await using backend = await openBackend(options);
   let { steps } = options;
   if (steps === undefined) {
     const perStep = await timeSteps(io, backend, contestants, data, options.seconds, signal);
@@ -319,9 +319,9 @@ function indented(text: string): string {
 }
 
 /** The command that trains the same models once more. */
-function commandOf({ text, to, backend }: Options, steps: number): string {
-  const words = Object.entries({ text, to, backend, steps: String(steps) }).flatMap(([name, value]) =>
-    value === undefined ? [] : [`--${name} ${shellWord(value)}`],
+function commandOf({ text, to, backend, threads }: Options, steps: number): string {
+  const words = Object.entries({ text, to, backend, threads: threads?.toString(), steps: String(steps) }).flatMap(
+    ([name, value]) => (value === undefined ? [] : [`--${name} ${shellWord(value)}`]),
   );
   return `npm run demo -- ${words.join(" ")}`;
 }

@@ -41,7 +41,7 @@ export function doctorCommand({ io, finish }: Context): Command {
       printLine(shown, "");
       const backends: BackendReport[] = [];
       for (const { name, description, open } of backendChoices) {
-        const report = await tryBackend(name, open);
+        const report = await tryBackend(name, () => open({}));
         backends.push(report);
         const mark = report.works
           ? paint(shown, shown.stdout, "green", "works  ")

@@ -18,8 +18,17 @@ import {
 } from "@sisa/train";
 import { evaluationLog, readDocuments, textFiles } from "@sisa/train/node";
 import type { Command } from "commander";
-import { openBackend } from "../backends.ts";
-import { backendOption, type Context, command, jsonOption, numberWithin, wholeNumbers, wordList } from "../context.ts";
+import { type BackendOptions, openBackend } from "../backends.ts";
+import {
+  backendOption,
+  type Context,
+  command,
+  jsonOption,
+  numberWithin,
+  threadsOption,
+  wholeNumbers,
+  wordList,
+} from "../context.ts";
 import { openTrainingData } from "../data-source.ts";
 import { fileNameOf, itemFile } from "../evaluation-source.ts";
 import { InterruptedError } from "../exit-codes.ts";
@@ -29,7 +38,7 @@ import { shownPath } from "../next-steps.ts";
 import { configOfRun, replaceFile, reportFile, requireFolder } from "../run-folder.ts";
 import { countText } from "../table.ts";
 
-interface Options extends ModelOptions {
+interface Options extends ModelOptions, BackendOptions {
   readonly tasks: readonly string[];
   readonly data: readonly string[];
   readonly text?: string;
@@ -39,7 +48,6 @@ interface Options extends ModelOptions {
   readonly needles?: number;
   readonly limit?: number;
   readonly to?: string;
-  readonly backend: string;
   readonly json?: boolean;
 }
 
@@ -67,6 +75,7 @@ export function evalCommand({ io }: Context): Command {
     .option("--to <folder>", "where results go (default: beside the run, else evaluation/MODEL)");
   return addModelOptions(created)
     .addOption(backendOption())
+    .addOption(threadsOption())
     .addOption(jsonOption())
     .addHelpText("after", taskHelp())
     .action(async (place: string, options: Options) => {
@@ -76,7 +85,7 @@ export function evalCommand({ io }: Context): Command {
       const source = await loadSource(place, io.cwd, options);
       const folder = resolve(io.cwd, options.to ?? resultFolder(source));
       await requireFolder(folder, "--to");
-      await using backend = await openBackend(options.backend);
+      await using backend = await openBackend(options);
       await using scorer = new Scorer({ model: source.model, parameters: source.parameters, backend });
       const stopping = new AbortController();
       const offSignal = io.onSignal((signal) => {

@@ -10,7 +10,7 @@ import { type ComparedRun, compareRuns, comparisonMarkdown, comparisonReport } f
 import { readMetrics } from "@sisa/train/node";
 import type { Command } from "commander";
 import { nameOfConfig, readConfigFile } from "../config-file.ts";
-import { type Context, command, jsonOption } from "../context.ts";
+import { type Context, command, jsonOption, threadsOption } from "../context.ts";
 import { exitCode, InterruptedError } from "../exit-codes.ts";
 import { type Experiment, type PlannedRun, planExperiment } from "../experiment/plan.ts";
 import { describeRun, executeRun, experimentFolder, type RunResult, readResult } from "../experiment/run.ts";
@@ -21,10 +21,11 @@ import { checkpointsFolder, metricsFileName, replaceFile, reportFile, requireFol
 interface Options {
   readonly only?: string;
   readonly run?: string;
+  readonly threads?: number;
   readonly json?: boolean;
 }
 
-export function experimentCommand({ io, words }: Context): Command {
+export function experimentCommand({ io }: Context): Command {
   return command("experiment", "train and measure several models alike, and compare them", [
     "sisa experiment experiments/cpu-smoke.ts",
     "sisa experiment experiments/cpu-smoke.ts --only recall/sisa",
@@ -33,13 +34,14 @@ export function experimentCommand({ io, words }: Context): Command {
     .argument("<file>", "families, sizes, seeds and workloads, in .json or .ts")
     .option("--only <text>", "only the runs whose name holds this text")
     .option("--run <name>", "one run by its whole name, in this process")
+    .addOption(threadsOption())
     .addOption(jsonOption())
     .action(async (file: string, options: Options) => {
       const path = resolve(io.cwd, file);
       const experiment = planExperiment(await readConfigFile(path), nameOfConfig(path));
       const folder = experimentFolder(experiment, io.cwd);
       await requireFolder(folder, "output");
-      const session = new Session(io, experiment, folder);
+      const session = new Session(io, experiment, folder, options.threads);
       if (options.run !== undefined) {
         const result = await session.runHere(session.find(options.run));
         if (options.json) printJson(io, result);
@@ -48,7 +50,7 @@ export function experimentCommand({ io, words }: Context): Command {
       const runs = experiment.runs.filter(({ id }) => id.includes(options.only ?? ""));
       if (runs.length === 0)
         throw new ConfigError(`--only: no run holds "${options.only}"; there are ${session.names()}`);
-      await session.runAll(runs, words);
+      await session.runAll(runs, file);
       const table = await session.writeTable();
       const shown = forPeople(io, options.json);
       printLine(shown, table.trimEnd());
@@ -64,11 +66,13 @@ class Session {
   readonly #io: Io;
   readonly #experiment: Experiment;
   readonly #folder: string;
+  readonly #threads: number | undefined;
 
-  constructor(io: Io, experiment: Experiment, folder: string) {
+  constructor(io: Io, experiment: Experiment, folder: string, threads: number | undefined) {
     this.#io = io;
     this.#experiment = experiment;
     this.#folder = folder;
+    this.#threads = threads;
   }
 
   names(): string {
@@ -82,13 +86,13 @@ class Session {
   }
 
   /** What is not done yet, one after another. */
-  async runAll(runs: readonly PlannedRun[], words: readonly string[]): Promise<void> {
+  async runAll(runs: readonly PlannedRun[], file: string): Promise<void> {
     for (const run of runs) await this.#requireSame(run);
     for (const [index, run] of runs.entries()) {
       if ((await readResult(this.#folder, run)) !== undefined) continue;
       note(this.#io, `${run.id} (${index + 1} of ${runs.length})`);
       if (this.#io.program === undefined) await this.runHere(run);
-      else await this.#runApart(this.#io.program, run, words);
+      else await this.#runApart(this.#io.program, run, file);
     }
   }
 
@@ -112,19 +116,16 @@ class Session {
       stopping.abort(new InterruptedError(signal, `${run.id}: stopped and saved; the same command goes on from there`));
     });
     try {
-      return await executeRun(this.#experiment, run, this.#io, stopping.signal);
+      return await executeRun(this.#experiment, run, this.#io, stopping.signal, this.#threads);
     } finally {
       offSignal();
     }
   }
 
-  async #runApart(
-    [program = "", ...start]: readonly string[],
-    run: PlannedRun,
-    [name = "", file = ""]: readonly string[],
-  ) {
+  async #runApart([program = "", ...start]: readonly string[], run: PlannedRun, file: string): Promise<void> {
+    const threads = this.#threads === undefined ? [] : ["--threads", String(this.#threads)];
     // A group of its own: Ctrl-C reaches it once, from here. The channel tells it when this process is gone.
-    const child = spawn(program, [...start, name, file, "--run", run.id], {
+    const child = spawn(program, [...start, "experiment", file, "--run", run.id, ...threads], {
       cwd: this.#io.cwd,
       stdio: ["ignore", "inherit", "inherit", "ipc"],
       detached: true,

@@ -2,13 +2,13 @@
 import { ConfigError, type GenerateOptions, generate } from "@sisa/core";
 import { StopMatcher } from "@sisa/serve";
 import { type Command, Option } from "commander";
-import { openBackend } from "../backends.ts";
-import { backendOption, type Context, command, jsonOption, numberWithin } from "../context.ts";
+import { type BackendOptions, openBackend } from "../backends.ts";
+import { backendOption, type Context, command, jsonOption, numberWithin, threadsOption } from "../context.ts";
 import { InterruptedError } from "../exit-codes.ts";
 import { forPeople, note, printJson } from "../io.ts";
 import { addModelOptions, loadSource, type ModelOptions } from "../model-source.ts";
 
-interface Options extends ModelOptions {
+interface Options extends ModelOptions, BackendOptions {
   readonly maxTokens?: number;
   readonly temperature?: number;
   readonly topK?: number;
@@ -17,7 +17,6 @@ interface Options extends ModelOptions {
   readonly stop?: readonly string[];
   readonly echo?: boolean;
   readonly allowClamp?: boolean;
-  readonly backend: string;
   readonly json?: boolean;
 }
 
@@ -56,6 +55,7 @@ export function generateCommand({ io }: Context): Command {
     .option("--allow-clamp", "go on where form sdpa would clamp, although it then differs from a full pass");
   return addModelOptions(created)
     .addOption(backendOption())
+    .addOption(threadsOption())
     .addOption(jsonOption())
     .action(async (place: string, given: string | undefined, options: Options) => {
       const source = await loadSource(place, io.cwd, options);
@@ -66,7 +66,7 @@ export function generateCommand({ io }: Context): Command {
       if (tokens.length === 0 && endOfText !== undefined) tokens.push(endOfText);
       const { temperature, topK, topP, maxTokens } = { ...fallback, ...generationConfig, ...defined(options) };
 
-      await using backend = await openBackend(options.backend);
+      await using backend = await openBackend(options);
       const stopping = new AbortController();
       const offSignal = io.onSignal((signal) => stopping.abort(new InterruptedError(signal, "stopped")));
       const request: GenerateOptions = {

@@ -5,16 +5,15 @@ import { DataError, parameterCount } from "@sisa/core";
 import { type HeadTable, type HeadValues, headTable, measureLogDecay } from "@sisa/train";
 import { textFiles } from "@sisa/train/node";
 import type { Command } from "commander";
-import { openBackend } from "../backends.ts";
-import { backendOption, type Context, command, jsonOption } from "../context.ts";
+import { type BackendOptions, openBackend } from "../backends.ts";
+import { backendOption, type Context, command, jsonOption, threadsOption } from "../context.ts";
 import { cacheBytes, parametersByPart } from "../inspection.ts";
 import { type Io, paint, printJson, printLine } from "../io.ts";
 import { addModelOptions, loadSource, type ModelOptions, type ModelSource } from "../model-source.ts";
 import { byteText, countText, shortNumber, textTable } from "../table.ts";
 
-interface Options extends ModelOptions {
+interface Options extends ModelOptions, BackendOptions {
   readonly text?: string;
-  readonly backend: string;
   readonly json?: boolean;
 }
 
@@ -31,10 +30,11 @@ export function inspectCommand({ io }: Context): Command {
     .option("--text <path>", "file or folder: measure the half-life on this text too");
   return addModelOptions(created)
     .addOption(backendOption())
+    .addOption(threadsOption())
     .addOption(jsonOption())
     .action(async (place: string, options: Options) => {
       const source = await loadSource(place, io.cwd, options);
-      const decay = options.text === undefined ? undefined : await measureOn(source, options.text, options.backend, io);
+      const decay = options.text === undefined ? undefined : await measureOn(source, options.text, options, io);
       const heads = headTable(source.parameters, decay);
       if (options.json) printJson(io, asJson(source, heads));
       else print(io, source, heads);
@@ -45,7 +45,7 @@ export function inspectCommand({ io }: Context): Command {
 async function measureOn(
   { model, parameters, tokenizer }: ModelSource,
   text: string,
-  backendName: string,
+  options: BackendOptions,
   io: Io,
 ): Promise<HeadValues | undefined> {
   const { training, heldOut } = await textFiles(resolve(io.cwd, text), tokenizer);
@@ -56,7 +56,7 @@ async function measureOn(
   const length = Math.min(all.length, model.config.maximumLength);
   if (length < 1) throw new DataError(`${text}: expected text to measure on, got none`);
   const rows = Math.floor(all.length / length);
-  await using backend = await openBackend(backendName);
+  await using backend = await openBackend(options);
   return await measureLogDecay(model, parameters, backend, { ids: all.slice(0, rows * length), rows });
 }
 

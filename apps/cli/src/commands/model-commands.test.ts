@@ -397,6 +397,13 @@ describe("sisa prepare", () => {
     });
   });
 
+  it("holds the end of a single text out, to train on the rest", async () => {
+    const { code, stdout } = await run(folder, ["prepare", "corpus.txt", "--to", "of-one", "--threads", "0"]);
+    expect(code).toBe(0);
+    expect(stdout).toContain("of a single document, whose end is held out");
+    expect(stdout).toContain("sisa train --data.shards of-one ");
+  });
+
   it("does not suggest training where nothing is held out", async () => {
     const { code, stdout, stderr } = await run(folder, ["prepare", "texts", "--to", "no-held-out", "--held-out", "0"]);
     expect(code).toBe(0);

@@ -42,7 +42,7 @@ export function prepareCommand({ io }: Context): Command {
     .option("--field <name>", 'field of JSON lines or column of Parquet that holds the text (default: "text")')
     .option(
       "--held-out <part>",
-      "part of the documents that is held out (default: 0.005)",
+      "part of the documents that is held out (default: 0.005); of a single document its end (default: 0.05)",
       numberWithin({ minimum: 0, maximum: 0.99 }),
     )
     .option("--seed <number>", "other seeds hold out other documents (default: 0)", whole(0))
@@ -77,13 +77,14 @@ export function prepareCommand({ io }: Context): Command {
         ...(options.threads === undefined ? {} : { workers: options.threads }),
       };
       try {
-        const { index, skippedDocuments, emptyDocuments, elapsedSeconds } = await prepare(request);
+        const { index, split, skippedDocuments, emptyDocuments, elapsedSeconds } = await prepare(request);
         const { train, heldOut } = index.splits;
-        for (const [name, split] of Object.entries({ train, "held out": heldOut })) {
-          const perToken = split.tokens === 0 ? "" : `, ${shortNumber(split.bytes / split.tokens)} bytes a token`;
-          const [tokens, documents] = [countText(split.tokens), countText(split.documents)];
+        for (const [name, part] of Object.entries({ train, "held out": heldOut })) {
+          const perToken = part.tokens === 0 ? "" : `, ${shortNumber(part.bytes / part.tokens)} bytes a token`;
+          const [tokens, documents] = [countText(part.tokens), countText(part.documents)];
           printLine(shown, `${name.padEnd(9)} ${tokens} tokens of ${documents} documents${perToken}`);
         }
+        if (split === "contiguous") printLine(shown, "          of a single document, whose end is held out");
         if (skippedDocuments > 0)
           printLine(shown, `skipped   ${countText(skippedDocuments)} documents that are not UTF-8`);
         const folder = shellWord(shownPath(io, to));
@@ -100,7 +101,7 @@ export function prepareCommand({ io }: Context): Command {
         if (options.json) {
           const counts = ({ tokens, documents, bytes }: typeof train) => ({ tokens, documents, bytes });
           const result = { to, train: counts(train), heldOut: counts(heldOut) };
-          printJson(io, { ...result, skippedDocuments, emptyDocuments, elapsedSeconds });
+          printJson(io, { ...result, split, skippedDocuments, emptyDocuments, elapsedSeconds });
         }
       } finally {
         offSignal();

@@ -4,13 +4,13 @@ import { basename, resolve } from "node:path";
 import { CheckpointError, ConfigError } from "@sisa/core";
 import { type LogEntry, serve } from "@sisa/serve/node";
 import { type Command, Option } from "commander";
-import { openBackend } from "../backends.ts";
-import { backendOption, type Context, command, jsonOption, numberWithin } from "../context.ts";
+import { type BackendOptions, openBackend } from "../backends.ts";
+import { backendOption, type Context, command, jsonOption, numberWithin, threadsOption } from "../context.ts";
 import { errorLine } from "../exit-codes.ts";
 import { note, printJson, printLine } from "../io.ts";
 import { addModelOptions, loadSource, type ModelOptions } from "../model-source.ts";
 
-interface Options extends ModelOptions {
+interface Options extends ModelOptions, BackendOptions {
   readonly port: number;
   readonly host: string;
   readonly name?: string;
@@ -20,7 +20,6 @@ interface Options extends ModelOptions {
   readonly chatTemplate?: string;
   readonly shutdownTimeout: number;
   readonly quiet?: boolean;
-  readonly backend: string;
   readonly json?: boolean;
 }
 
@@ -50,6 +49,7 @@ export function serveCommand({ io }: Context): Command {
     .option("--quiet", "no line for every request");
   return addModelOptions(created)
     .addOption(backendOption())
+    .addOption(threadsOption())
     .addOption(jsonOption())
     .addHelpText("after", "\nEnvironment:\n  SISA_API_KEY  asked for everywhere but at /health and /ready")
     .action(async (place: string, options: Options) => {
@@ -58,7 +58,7 @@ export function serveCommand({ io }: Context): Command {
       const source = await loadSource(place, io.cwd, options);
       const chatTemplate =
         options.chatTemplate === undefined ? undefined : await readText(options.chatTemplate, io.cwd);
-      await using backend = await openBackend(options.backend);
+      await using backend = await openBackend(options);
       const stopped = new Promise<string>((resolveSignal) => io.onSignal(resolveSignal));
       const modelName = options.name ?? basename(source.run ?? source.path);
       const server = await serve(source, {

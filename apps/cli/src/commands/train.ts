@@ -125,7 +125,7 @@ class TrainingSession {
       const { folder, resume } = await this.#place();
       await requireWritable(folder, "output");
       this.#folder = folder;
-      await using backend = await openBackend(config.backend);
+      await using backend = await openBackend(config);
       if (stoppedBy !== undefined) throw new InterruptedError(stoppedBy, "stopped before the first step");
       describe(io, data, modelConfig, parameterCount(model), shownPath(io, folder));
 

@@ -4,15 +4,14 @@ import type { SisaForm } from "@sisa/core";
 import { openSafetensors } from "@sisa/hub";
 import { directory } from "@sisa/hub/node";
 import { type Command, Option } from "commander";
-import { openBackend } from "../backends.ts";
-import { backendOption, type Context, command, jsonOption } from "../context.ts";
+import { type BackendOptions, openBackend } from "../backends.ts";
+import { backendOption, type Context, command, jsonOption, threadsOption } from "../context.ts";
 import { exitCode } from "../exit-codes.ts";
 import { forPeople, note, paint, printJson, printLine } from "../io.ts";
 import { textTable } from "../table.ts";
 import { verifyGolden } from "../verify.ts";
 
-interface Options {
-  readonly backend: string;
+interface Options extends BackendOptions {
   readonly form: SisaForm;
   readonly json?: boolean;
 }
@@ -25,6 +24,7 @@ export function verifyCommand({ io, finish }: Context): Command {
   ])
     .argument("<file>", "safetensors file with weights and what other code computed from them")
     .addOption(backendOption())
+    .addOption(threadsOption())
     .addOption(
       new Option("--form <form>", "form of SISA: exact, or the paper's with its clamp")
         .choices(["exact", "sdpa"])
@@ -34,7 +34,7 @@ export function verifyCommand({ io, finish }: Context): Command {
     .action(async (file: string, options: Options) => {
       const path = resolve(io.cwd, file);
       await using golden = await openSafetensors(directory(dirname(path)), basename(path));
-      await using backend = await openBackend(options.backend);
+      await using backend = await openBackend(options);
       const { kind, figures, broken } = await verifyGolden(golden, { backend, form: options.form });
       const passed = broken.length === 0;
       for (const sentence of broken) note(io, `${paint(io, io.stderr, "red", "broken:")} ${sentence}`);

@@ -22,7 +22,7 @@ export type FamilyChoice =
     } & PresetOverrides);
 
 /** Something to train on: a training configuration without a model and a seed, and what to measure. */
-export interface WorkloadInput extends Omit<TrainingConfigInput, "model" | "seed" | "output" | "resume"> {
+export interface WorkloadInput extends Omit<TrainingConfigInput, "model" | "seed" | "output" | "resume" | "threads"> {
   /** Token budget, in place of `steps`; rounded up to whole steps. */
   readonly tokens?: number;
   /** Fields of every model on this workload, such as its `maximumLength`. */

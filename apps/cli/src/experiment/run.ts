@@ -71,6 +71,7 @@ export async function executeRun(
   run: PlannedRun,
   io: Io,
   signal: AbortSignal,
+  threads?: number,
 ): Promise<RunResult> {
   const folder = join(experimentFolder(experiment, io.cwd), run.id);
   await mkdir(folder, { recursive: true });
@@ -80,7 +81,7 @@ export async function executeRun(
   const model = languageModel(modelConfigOf(run.config.model, data.vocabularySize));
   const createTasks = (names: readonly string[]) => createAll(names, experiment, run, model, data, io);
   const usage = await PeakMemory.open(join(folder, "memory.json"));
-  await using backend = await openBackend(run.config.backend);
+  await using backend = await openBackend({ backend: run.config.backend, threads });
   await using measuring = new TasksInTraining(model, backend, await createTasks(run.tasks));
 
   const trained = await train({

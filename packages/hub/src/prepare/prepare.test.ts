@@ -183,9 +183,27 @@ describe("prepare splits", () => {
     expect(shards.heldOut.documents).toBe(1);
   });
 
-  it("no single document", async () => {
-    await expect(prepared({ "a.txt": "alone" })).rejects.toThrow(/1 different documents cannot be split/);
+  it.each([
+    ["a single document", { "a.txt": "alone, é!" }],
+    ["copies of one", { "a.txt": "alone, é!", "b.txt": "alone, é!" }],
+  ])("the end of %s, between characters", async (_, files) => {
+    const { result, to } = await prepared(files, { heldOutFraction: 0.25 });
+    const shards = await openTokenShards(directory(to));
+    const copies = Object.keys(files).length;
+    expect(await documentsOf(shards.train)).toEqual(new Array(copies).fill("alone, "));
+    expect(await documentsOf(shards.heldOut)).toEqual(new Array(copies).fill("é!"));
+    expect(shards.heldOut.bytes).toBe(3 * copies);
+    expect(result).toMatchObject({ split: "contiguous", index: { preparation: { heldOutFraction: 0.25 } } });
+  });
+
+  it("more of a single document by default, and none where none is wanted", async () => {
+    const { result } = await prepared({ "a.txt": "x".repeat(1000) });
+    expect(result.index.splits).toMatchObject({ train: { bytes: 950 }, heldOut: { bytes: 50 } });
     expect(await documents({ "a.txt": "alone" })).toEqual(["alone"]);
+  });
+
+  it("not a single character", async () => {
+    await expect(prepared({ "a.txt": "é" })).rejects.toThrow(/expected text to train on and to hold out/);
   });
 });
 

@@ -25,7 +25,10 @@ export interface PrepareOptions {
   readonly to: string;
   /** Field of JSON lines or column of Parquet with the text; default "text". */
   readonly textField?: string;
-  /** Part of the documents that is held out, chosen by a hash of their text; default 0.005, 0 for none. */
+  /**
+   * Part of the documents that is held out, chosen by a hash of their text; default 0.005, 0 for none. Of a single
+   * document it is the end, and this part of its bytes; default 0.05 then.
+   */
   readonly heldOutFraction?: number;
   /** Other seeds hold out other documents; default 0. */
   readonly seed?: number;
@@ -63,6 +66,8 @@ export interface PrepareProgress {
 export interface PrepareResult {
   /** As in index.json of the folder. */
   readonly index: ShardIndex;
+  /** Whether whole documents are held out, or the end of a single one. */
+  readonly split: "documents" | "contiguous";
   /** Documents left out because they are not UTF-8. */
   readonly skippedDocuments: number;
   /** Documents left out because they have no text. */
@@ -72,14 +77,17 @@ export interface PrepareResult {
 }
 
 const defaultHeldOutFraction = 0.005;
+/** Of a single document: what would be little of many is nothing to measure on of one. */
+const defaultHeldOutTail = 0.05;
 
 /**
  * Tokenizes text files into shards. The folder appears when all of it is written; the same files, tokenizer and options
  * give the same bytes, with any number of workers.
- * Where no document's hash falls into the held-out part, the one with the smallest hash is held out.
+ * Where no document's hash falls into the held-out part, the one with the smallest hash is held out. Where whole
+ * documents leave one side empty, as a single one does, the end of each is cut off and held out.
  *
  * @throws DataError where files are missing, damaged, not UTF-8 or empty, where the folder exists, or where there is but
- *         one document to train on and to hold out
+ *         one character to train on and to hold out
  * @throws StorageError where the disk is full
  */
 export async function prepare(options: PrepareOptions): Promise<PrepareResult> {
@@ -125,8 +133,8 @@ export async function prepareWith(options: PrepareOptions, workerProgram: URL | 
 
   const parent = directory(dirname(target));
   const draft = `.${basename(target)}.${randomBytes(6).toString("hex")}.draft`;
-  const attempt = async (heldOutBelow: number): Promise<Written> => {
-    const taskSettings: TaskSettings = { ...settings, heldOutBelow };
+  const attempt = async (heldOutBelow: number, heldOutTail = 0): Promise<Written> => {
+    const taskSettings: TaskSettings = { ...settings, heldOutBelow, heldOutTail };
     const runner =
       workers === 0 || workerProgram === undefined
         ? runInThisThread(taskSettings)
@@ -145,7 +153,17 @@ export async function prepareWith(options: PrepareOptions, workerProgram: URL | 
       await parent.remove(draft);
       written = await attempt(written.smallestHash + 1);
     }
-    checkSplits(written.index, heldOutFraction);
+    if (heldOutFraction > 0 && isOneSided(written.index)) {
+      // One document, or copies of one.
+      await parent.remove(draft);
+      written = await attempt(0, options.heldOutFraction ?? defaultHeldOutTail);
+    }
+    if (heldOutFraction > 0 && isOneSided(written.index)) {
+      throw new DataError(
+        "prepare: expected text to train on and to hold out, got one character; " +
+          "add text, or hold none out: heldOutFraction 0, which is --held-out 0 of the command",
+      );
+    }
     // Not every system renames onto an empty folder.
     await rmdir(target).catch(() => {});
     await parent.rename(draft, basename(target));
@@ -188,15 +206,17 @@ async function writeShards(
     emptyDocuments += result.empty;
     onProgress?.(progress.advance(placed, train.documents + heldOut.documents, writer.tokens));
   }
+  const split = settings.heldOutTail > 0 ? "contiguous" : "documents";
   const index = await writer.finish({
     files: files.map(({ path, bytes }) => ({ name: basename(path), bytes })),
     textField,
-    heldOutFraction: options.heldOutFraction ?? defaultHeldOutFraction,
+    heldOutFraction: settings.heldOutTail || (options.heldOutFraction ?? defaultHeldOutFraction),
+    split,
     seed,
     skippedDocuments,
     emptyDocuments,
   });
-  return { index, smallestHash, skippedDocuments, emptyDocuments, elapsedSeconds: progress.elapsedSeconds };
+  return { index, split, smallestHash, skippedDocuments, emptyDocuments, elapsedSeconds: progress.elapsedSeconds };
 }
 
 function defaultWorkers(program: URL | undefined): number {
@@ -214,14 +234,8 @@ async function checkTarget(path: string): Promise<void> {
   }
 }
 
-function checkSplits(index: ShardIndex, fraction: number): void {
-  const { train, heldOut } = index.splits;
-  if (train.tokens > 0 && (heldOut.tokens > 0 || fraction === 0)) return;
-  const documents = train.documents + heldOut.documents;
-  throw new DataError(
-    `prepare: ${documents} different documents cannot be split with heldOutFraction ${fraction}; ` +
-      `add documents, or hold none out: heldOutFraction 0, which is --held-out 0 of the command`,
-  );
+function isOneSided({ splits: { train, heldOut } }: ShardIndex): boolean {
+  return train.tokens === 0 || heldOut.tokens === 0;
 }
 
 class Progress {

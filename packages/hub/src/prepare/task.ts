@@ -23,6 +23,8 @@ export interface TaskSettings {
   readonly seed: number;
   /** Documents whose hash, a number below 2^32, is below this are held out. */
   readonly heldOutBelow: number;
+  /** Part of every document that is cut off its end and held out, for documents that are all one; 0 for none. */
+  readonly heldOutTail: number;
   readonly invalidText: "refuse" | "skip";
 }
 

@@ -125,14 +125,25 @@ class Documents {
       this.#empty += 1;
       return;
     }
-    const { seed, heldOutBelow, endOfText } = this.#settings;
+    const { seed, heldOutBelow, heldOutTail } = this.#settings;
     const hash = hashOf(bytes, seed);
     this.#smallestHash = Math.min(this.#smallestHash, hash);
-    const split = this.#splits[hash < heldOutBelow ? "heldOut" : "train"];
-    split.ids.append(this.#tokenizer.encode(text));
-    split.ids.append([endOfText]);
-    split.documents += 1;
-    split.bytes += bytes.length;
+    if (heldOutTail === 0) {
+      this.#append(hash < heldOutBelow ? "heldOut" : "train", text, bytes.length);
+      return;
+    }
+    const end = tailStart(bytes, heldOutTail);
+    const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+    if (end > 0) this.#append("train", decoder.decode(bytes.subarray(0, end)), end);
+    this.#append("heldOut", decoder.decode(bytes.subarray(end)), bytes.length - end);
+  }
+
+  #append(split: SplitName, text: string, byteLength: number): void {
+    const part = this.#splits[split];
+    part.ids.append(this.#tokenizer.encode(text));
+    part.ids.append([this.#settings.endOfText]);
+    part.documents += 1;
+    part.bytes += byteLength;
   }
 
   #refuse(problem: string): void {
@@ -141,6 +152,14 @@ class Documents {
     }
     this.#skipped += 1;
   }
+}
+
+/** Where the last part of a text begins, at the first byte of a character and with at least one character behind it. */
+function tailStart(bytes: Uint8Array, part: number): number {
+  const isContinuation = (at: number): boolean => ((bytes[at] ?? 0) & 0xc0) === 0x80;
+  let start = Math.min(Math.floor(bytes.length * (1 - part)), bytes.length - 1);
+  while (start > 0 && isContinuation(start)) start--;
+  return start;
 }
 
 /** A number below 2^32 from the text alone, so that equal documents never stand on both sides. */

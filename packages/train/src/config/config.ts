@@ -56,6 +56,11 @@ export const configFields = {
   },
   ...loopFields,
   backend: text({ default: "onnxruntime", description: "What runs the model; `sisa doctor` lists what is there." }),
+  threads: integer({
+    minimum: 1,
+    derived: "one for each core",
+    description: "Threads of backend onnxruntime.",
+  }),
   precision: choice(precisions, {
     default: "float32",
     description:
