@@ -436,7 +436,9 @@ describe("sisa doctor", () => {
   afterEach(() => void vi.unstubAllEnvs());
 
   it("runs a graph on every backend that is there, and says what is missing", async () => {
+    // Where there is a GPU, or a program that is one, it is hidden.
     vi.stubEnv("CUDA_VISIBLE_DEVICES", "");
+    vi.stubEnv("VK_ICD_FILENAMES", "none");
     const { code, json } = await run(folder, ["doctor", "--json"]);
     expect(code).toBe(0);
     expect(json).toMatchObject({ node: process.version, cores: expect.any(Number) });
