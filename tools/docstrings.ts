@@ -1,27 +1,35 @@
-// Which public names say nothing about themselves: what entries export, the members of those classes and interfaces, and the
-// properties of object types that are written out in a signature.
+// Which public names do not say what has to be known of them: what entries export, the members of those classes and
+// interfaces, and the properties of object types that are written out in a signature.
 import ts from "typescript";
+import { errorsIn, givesTensors, hasShape, papersOf, thrownBy } from "./docstring-facts.ts";
 
-/** A public name without a comment. */
-export interface Undocumented {
+/** What the comment of a public name does not say. */
+export interface Complaint {
   readonly name: string;
+  readonly what: string;
   readonly file: string;
   /** From 1. */
   readonly line: number;
 }
 
 /**
- * Names without a comment, each once, by file and line. A member counts as documented by the member that it implements;
- * a property of a parameter by `@param parameter.property`, a property of a result by `@returns`; and the definition of
- * an operation, `addOp`, by the function that applies it, `add`.
+ * What is missing in comments, by file and line:
+ *
+ * - a comment at all. A member counts as documented by the member that it implements; a property of a parameter by
+ *   `@param parameter.property`, a property of a result by `@returns`; and the definition of an operation, `addOp`, by
+ *   the function that applies it, `add`;
+ * - `@throws` for each of our errors that a function throws by itself, and the name of an error that is public there;
+ * - a shape in brackets, such as [B,T,D], where tensors are given;
+ * - the default of an option;
+ * - the paper that the definition of an operation names.
  *
  * @param entries the files whose exports are public
  * @param options how they are compiled
  */
-export function undocumented(entries: readonly string[], options: ts.CompilerOptions): Undocumented[] {
+export function complaints(entries: readonly string[], options: ts.CompilerOptions): Complaint[] {
   const program = ts.createProgram(entries, { ...options, noEmit: true, incremental: false });
   const checker = program.getTypeChecker();
-  const found = new Map<ts.Node, Undocumented>();
+  const found: Complaint[] = [];
   const visited = new Set<ts.Node>();
 
   const says = (symbol: ts.Symbol): boolean =>
@@ -35,26 +43,47 @@ export function undocumented(entries: readonly string[], options: ts.CompilerOpt
     return property !== undefined && says(property);
   };
 
-  const report = (node: ts.Node, name: string): void => {
+  const report = (node: ts.Node, name: string, what: string): void => {
     const file = node.getSourceFile();
     const { line } = file.getLineAndCharacterOfPosition(node.getStart());
-    found.set(node, { name, file: file.fileName, line: line + 1 });
+    found.push({ name, what, file: file.fileName, line: line + 1 });
   };
 
-  /** @param isTold whether the comment of the signature around the members tells of one of this name */
+  /** All that a comment says, that of the implemented member where there is none of its own. */
+  const commentOf = (node: ts.Node): string => {
+    const own = ts.getNameOfDeclaration(node as ts.Declaration);
+    const symbol = own && checker.getSymbolAtLocation(own);
+    // A constructor has no name, and its comment no symbol.
+    if (symbol === undefined)
+      return ts
+        .getJSDocTags(node)
+        .map((tag) => tag.getText())
+        .join("\n");
+    const tags = symbol.getJsDocTags(checker).map(({ name, text }) => `@${name} ${ts.displayPartsToString(text)}`);
+    return [ts.displayPartsToString(symbol.getDocumentationComment(checker)), ...tags].join("\n");
+  };
+
+  /**
+   * @param told what the comment of the signature around the members tells of one of this name
+   * @param areOptions whether those that may be left out must have a default
+   */
   const visitMembers = (
     members: readonly ts.Declaration[],
     name: string,
-    isTold: (member: string) => boolean = () => false,
+    areOptions: boolean,
+    told: (member: string) => string | undefined = () => undefined,
   ): void => {
     for (const member of members) {
       const own = ts.getNameOfDeclaration(member);
       const symbol = own && checker.getSymbolAtLocation(own);
       if (symbol === undefined || visited.has(member) || saysItself(member, symbol)) continue;
       visited.add(member);
-      if (!says(symbol) && !isTold(symbol.name) && !narrowsDocumented(member, symbol))
-        report(member, `${name}.${symbol.name}`);
-      visitSignature(member, `${name}.${symbol.name}`);
+      const full = `${name}.${symbol.name}`;
+      const comment = says(symbol) ? commentOf(member) : told(symbol.name);
+      if (comment === undefined && !narrowsDocumented(member, symbol)) report(member, full, "has no comment");
+      const isOptional = areOptions && ts.isPropertySignature(member) && member.questionToken !== undefined;
+      if (isOptional && comment !== undefined && !/\bdefault\b/i.test(comment)) report(member, full, "has no default");
+      visitSignature(member, full);
     }
   };
 
@@ -62,50 +91,81 @@ export function undocumented(entries: readonly string[], options: ts.CompilerOpt
     if (ts.isPropertySignature(node) || ts.isPropertyDeclaration(node)) {
       if (node.type === undefined) return;
       if (ts.isFunctionTypeNode(node.type)) visitCall(node.type, node, name);
-      else for (const { members } of objectTypes(node.type)) visitMembers(members, name);
+      else for (const { members } of objectTypes(node.type)) visitMembers(members, name, false);
     } else if (ts.isVariableDeclaration(node)) {
       if (node.initializer && ts.isArrowFunction(node.initializer)) visitCall(node.initializer, node, name);
     } else if (ts.isTypeAliasDeclaration(node)) {
       if (ts.isFunctionTypeNode(node.type)) visitCall(node.type, node, name);
-      else for (const { members } of objectTypes(node.type)) visitMembers(members, name);
+      else for (const { members } of objectTypes(node.type)) visitMembers(members, name, isOptionsName(name));
     } else if (ts.isFunctionLike(node)) {
       visitCall(node, node, name);
     } else if (ts.isInterfaceDeclaration(node) || ts.isClassDeclaration(node)) {
-      visitMembers(publicMembers(node), name);
+      visitMembers(publicMembers(node), name, isOptionsName(name));
+      for (const member of node.members) if (ts.isConstructorDeclaration(member)) checkErrors(member, member, name);
     }
+  };
+
+  /** @param commented the declaration that carries the comment */
+  const checkErrors = (call: ts.SignatureDeclaration, commented: ts.Node, name: string): void => {
+    const told = errorsIn(commentOf(commented));
+    for (const error of thrownBy(call, checker)) {
+      if (!told.includes(error)) report(call, name, `throws ${error} without @throws`);
+    }
+    for (const error of told) if (!isPublic(error)) report(call, name, `@throws ${error}, which is not public`);
   };
 
   /** @param commented the declaration that carries the signature's comment */
   const visitCall = (call: ts.SignatureDeclaration, commented: ts.Node, name: string): void => {
+    checkErrors(call, commented, name);
+    if (givesTensors(call, checker) && !hasShape(commentOf(commented))) report(call, name, "has no shape");
     const tags = ts.getJSDocTags(commented);
-    const told = tags.filter(ts.isJSDocParameterTag).map((tag) => tag.name.getText());
+    const told = new Map(tags.filter(ts.isJSDocParameterTag).map((tag) => [tag.name.getText(), tag.getText()]));
     // `this` is no argument.
     for (const { name: parameter, type } of call.parameters.filter((one) => one.name.getText() !== "this")) {
-      const isTold = (member: string) => told.includes(`${parameter.getText()}.${member}`);
-      for (const { members } of objectTypes(type)) visitMembers(members, name, isTold);
+      const text = parameter.getText();
+      const ofMember = (member: string) => told.get(`${text}.${member}`);
+      for (const { members } of objectTypes(type)) visitMembers(members, name, text === "options", ofMember);
     }
     const tellsResult = tags.some(ts.isJSDocReturnTag);
-    for (const { members } of objectTypes(call.type)) visitMembers(members, name, () => tellsResult);
+    for (const { members } of objectTypes(call.type)) {
+      visitMembers(members, name, false, () => (tellsResult ? "by @returns" : undefined));
+    }
   };
 
-  for (const entry of entries) {
+  const modules = entries.map((entry) => {
     const file = program.getSourceFile(entry);
     const symbol = file && checker.getSymbolAtLocation(file);
     if (symbol === undefined) throw new Error(`${entry}: expected a module`);
-    const exported = new Map(
+    return new Map(
       checker.getExportsOfModule(symbol).map((one) => {
         return [one.name, one.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(one) : one];
       }),
     );
+  });
+  const isPublic = (error: string) => modules.some((exported) => exported.has(error)) || error in globalThis;
+
+  for (const exported of modules) {
     for (const [name, one] of exported) {
       const own = (one.declarations ?? []).filter((node) => !node.getSourceFile().fileName.includes("/node_modules/"));
       const [first] = own;
+      if (first === undefined || visited.has(first)) continue;
+      visited.add(first);
       const applied = name.endsWith("Op") ? exported.get(name.slice(0, -"Op".length)) : undefined;
-      if (first !== undefined && !says(one) && !(applied && says(applied))) report(first, name);
+      if (!says(one) && !(applied && says(applied))) report(first, name, "has no comment");
+      const [application] = applied?.declarations ?? [];
+      for (const paper of application ? papersOf(first) : []) {
+        if (application && !commentOf(application).includes(paper))
+          report(application, applied?.name ?? name, `does not name ${paper}`);
+      }
       for (const declaration of own) visitSignature(declaration, name);
     }
   }
-  return [...found.values()].sort((a, b) => a.file.localeCompare(b.file) || a.line - b.line);
+  return found.sort((a, b) => a.file.localeCompare(b.file) || a.line - b.line);
+}
+
+/** Names of types whose members are settings. */
+function isOptionsName(name: string): boolean {
+  return /(Options|Settings)$/.test(name);
 }
 
 /** Members with nothing to tell: a fixed value, `kind: "normal"`; a protocol of the language; what the base class tells. */

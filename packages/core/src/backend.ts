@@ -30,8 +30,8 @@ export interface Backend extends AsyncDisposable {
   /**
    * A program for the graph; it holds its constants on the device until it is closed.
    * @throws UnsupportedOpError for an operation or dtype that the backend has no rule for; GraphError for state or
-   *   constants that do not fit the graph, and for unbound dims where `limits.symbolicDims` is false; DisposedError once
-   *   the backend is closed
+   *   constants that do not fit the graph, and for unbound dims where `limits.symbolicDims` is false; DisposedError
+   *   once the backend is closed
    */
   compile<I extends GraphInputs, O extends GraphOutputs>(
     graph: Graph<I, O>,
@@ -41,13 +41,14 @@ export interface Backend extends AsyncDisposable {
    * A tensor on the device, allocated once.
    * @param spec must be bound
    * @param data row major, as `TypedArray` tells; default zeros
-   * @throws GraphError where the spec is not bound or the data does not fit it; DisposedError once the backend is closed
+   * @throws GraphError where the spec is not bound or the data does not fit it; DisposedError once the backend is
+   *   closed
    */
   tensor(spec: TensorSpec, data?: TypedArray): DeviceTensor;
   /**
    * Replaces a tensor's contents; takes effect after the runs enqueued before it.
-   * @throws GraphError where the data does not fit, or the tensor is an output or another backend's; DisposedError where it
-   *   was disposed of
+   * @throws GraphError where the data does not fit, or the tensor is an output or another backend's; DisposedError
+   *   where it was disposed of
    */
   write(tensor: DeviceTensor, data: TypedArray): void;
   /** Bytes of the tensors and executables that are alive. */
@@ -64,8 +65,8 @@ export interface Executable<I extends GraphInputs, O extends GraphOutputs> {
   /**
    * Enqueues one run and returns at once. Inputs given as `constants` are left out.
    * Outputs that are not state hold until the next `run` of this executable, unless kept.
-   * @throws GraphError where an input is missing, unknown, of another dtype or shape, or state that is not a tensor of its
-   *   own; DisposedError where one was disposed of, or the executable or backend is closed
+   * @throws GraphError where an input is missing, unknown, of another dtype or shape, or state that is not a tensor of
+   *   its own; DisposedError where one was disposed of, or the executable or backend is closed
    */
   run(inputs: { readonly [N in keyof I]?: DeviceTensor }): { readonly [N in keyof O]: DeviceTensor };
   /** Frees the program, its constants and the outputs that were not kept. */

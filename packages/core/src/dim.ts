@@ -240,7 +240,10 @@ function print(terms: readonly Term[]): string {
     .join("");
 }
 
-/** A size for arithmetic: `dim("P").plus("T")`. @throws GraphError for a number that is not whole, or text that is no symbol */
+/**
+ * A size for arithmetic: `dim("P").plus("T")`.
+ * @throws GraphError for a number that is not whole, or text that is no symbol
+ */
 export function dim(value: DimLike): Dim {
   return Dim.of(value);
 }

@@ -33,7 +33,7 @@ export function parseJsonObject(bytes: Uint8Array, location: string): Record<str
 
 /**
  * JSON as Python writes it too: its Infinity and -Infinity are numbers here, and its NaN is null.
- * @throws SyntaxError
+ * @throws SyntaxError where it is no JSON
  */
 export function parseJson(text: string): unknown {
   return JSON.parse(

@@ -42,7 +42,10 @@ export interface TensorSource extends AsyncDisposable {
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   /** Texts that stand in the file beside the tensors. */
   readonly metadata: Readonly<Record<string, string>>;
-  /** @throws CheckpointError where the name is unknown or the data damaged */
+  /**
+   * Reads one.
+   * @throws CheckpointError where the name is unknown or the data damaged; StorageError where it cannot be read
+   */
   read(name: string): Promise<HostTensor>;
   /** Gives the files back; `await using` calls it. */
   close(): Promise<void>;

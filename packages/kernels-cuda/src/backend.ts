@@ -6,6 +6,7 @@ import {
   BlockTensor,
   bytesOf,
   type CompileOptions,
+  ConfigError,
   checkConstants,
   checkData,
   checkState,
@@ -57,19 +58,23 @@ export interface CudaBackend extends Backend {
 }
 
 /**
- * A backend on one NVIDIA GPU of compute capability 8.0 or newer. Graphs must be bound.
+ * A backend on one NVIDIA GPU of compute capability 8.0 or newer. Graphs must be bound: `graph.bind({ T: 128 })`.
  *
- * @throws BackendUnavailableError where the driver, cuBLASLt or the device is missing; the message says what to install
+ * @throws BackendUnavailableError where the driver, cuBLASLt or the device is missing; the message says what to
+ *   install; ConfigError for a device number that cannot be
  */
 export async function cuda(options: CudaOptions = {}): Promise<CudaBackend> {
   const { device = 0, blocking = host.variable("CUDA_LAUNCH_BLOCKING") === "1", portable = false } = options;
   if (!Number.isInteger(device) || device < 0) {
-    throw new GraphError(`cuda: device must be a whole number >= 0, got ${device}`);
+    throw new ConfigError(`cuda: device must be a whole number >= 0, got ${device}`);
   }
   return new Backed(await Device.open(device, blocking), portable);
 }
 
-/** The GPUs that CUDA sees. @throws BackendUnavailableError */
+/**
+ * The GPUs that CUDA sees.
+ * @throws BackendUnavailableError where there is no driver; the message says what to install
+ */
 export async function cudaDevices(): Promise<readonly DeviceInfo[]> {
   return (await openDriver()).devices();
 }

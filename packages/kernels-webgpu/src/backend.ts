@@ -30,7 +30,7 @@ import { Pipelines } from "./pipelines.ts";
 
 /** Which device, and rules for other people's operations. */
 export interface WebgpuOptions extends DeviceOptions {
-  /** How to compute operations of third parties, by name; composites need none. */
+  /** How to compute operations of third parties, by name; composites need none. Default none. */
   readonly lowerings?: Lowerings;
 }
 

@@ -28,9 +28,12 @@ export const mapRead = 1;
 export interface DeviceOptions {
   /** Which GPU of several. Default: the system's choice. */
   readonly powerPreference?: "low-power" | "high-performance";
-  /** What to ask for adapters instead of the browser's or Dawn's own, such as `create([...])` of package webgpu. */
+  /** What to ask for adapters, such as `create([...])` of package webgpu. Default: the browser's own, or Dawn's. */
   readonly gpu?: unknown;
-  /** Features not to use although the adapter has them, so that their plain variants can be tested and compared. */
+  /**
+   * Features not to use although the adapter has them, so that their plain variants can be tested and compared. Default
+   * none.
+   */
   readonly without?: readonly Feature[];
 }
 

@@ -44,15 +44,18 @@ export interface ViewContext {
 /** Kernels of its own. `absorbs` names an input that may be an expression, which the kernel then computes itself. */
 export interface KernelLowering {
   readonly kind: "kernel";
-  /** Name of the input. */
+  /** Name of the input. Default: none is absorbed. */
   readonly absorbs?: string;
-  /** Outputs that may be written over an input, where that is state: output name to input name. */
+  /** Outputs that may be written over an input, where that is state: output name to input name. Default none. */
   readonly overwrites?: { readonly [output: string]: string };
   /** False where this device or these sizes are not for it; then the composition runs. Default: always. */
   readonly supports?: (node: Node, device: Capabilities) => boolean;
-  /** Outputs that it does not compute: where one of them is needed, the composition runs. */
+  /** Outputs that it does not compute: where one of them is needed, the composition runs. Default none. */
   readonly omits?: readonly string[];
-  /** Whether it stores its result by `KernelContext.finish`, so that what is computed of it takes no pass of its own. */
+  /**
+   * Whether it stores its result by `KernelContext.finish`, so that what is computed of it takes no pass of its own.
+   * Default false.
+   */
   readonly finishes?: boolean;
   /**
    * How nodes that have one key and do not need each other are built at once. Nodes without a key are built alone. Parts
@@ -138,7 +141,10 @@ export function view(read: View["read"]): View {
   return { kind: "view", read };
 }
 
-/** Declares kernels of an operation's own. */
+/**
+ * Declares kernels of an operation's own.
+ * @param options as in KernelLowering; default none
+ */
 export function kernel(
   build: KernelLowering["build"],
   options: Omit<KernelLowering, "kind" | "build"> = {},

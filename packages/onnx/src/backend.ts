@@ -4,6 +4,7 @@ import {
   type Backend,
   BlockTensor,
   type CompileOptions,
+  ConfigError,
   checkData,
   type DeviceTensor,
   DisposedError,
@@ -26,11 +27,11 @@ import { Runtime } from "./runtime.ts";
 /** Threads, and rules for other people's operations. */
 export interface OnnxruntimeOptions {
   /**
-   * Threads within one operation. Default: one per core that the process may use. In browsers there are several only on pages that are isolated
-   * (headers COOP and COEP); by default half the cores, at most 4.
+   * Threads within one operation. Default: one per core that the process may use; in browsers half the cores, at most
+   * 4, and more than one only on pages that are isolated (headers COOP and COEP).
    */
   readonly threads?: number;
-  /** How to spell operations of third parties, by name; composites need none. */
+  /** How to spell operations of third parties, by name; composites need none. Default none. */
   readonly lowerings?: Lowerings;
 }
 
@@ -38,12 +39,13 @@ export interface OnnxruntimeOptions {
  * A backend on ONNX Runtime: onnxruntime-node in Node, onnxruntime-web in browsers. float32 and any sizes, bound or
  * not: one executable serves all lengths.
  *
- * @throws BackendUnavailableError where the package is not installed; the message has the line that installs it
+ * @throws BackendUnavailableError where the package is not installed; the message has the line that installs it;
+ *   ConfigError for a number of threads that cannot be
  */
 export async function onnxruntime(options: OnnxruntimeOptions = {}): Promise<Backend> {
   const { threads } = options;
   if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
-    throw new GraphError(`onnxruntime: threads must be a whole number >= 1, got ${threads}`);
+    throw new ConfigError(`onnxruntime: threads must be a whole number >= 1, got ${threads}`);
   }
   return new OnnxruntimeBackend(await Runtime.load({ threads }), options.lowerings);
 }

@@ -30,15 +30,15 @@ export interface ServeOptions {
   readonly queueLength?: number;
   /** Tokens of a sequence, prompt included. Default: the model's maximum length. */
   readonly contextLength?: number;
-  /** A Jinja template in place of the one that the tokenizer's configuration names. */
+  /** A Jinja template for chats. Default: that of the tokenizer's configuration, where it has one. */
   readonly chatTemplate?: string;
-  /** Bytes of a request's body. Default 4 MiB. */
+  /** Bytes of a request's body at most. Default 4 MiB. */
   readonly bodyBytes?: number;
-  /** A comment is sent after so much silence in a stream. Default 15 s. */
+  /** Milliseconds of silence in a stream after which a comment is sent. Default 15,000. */
   readonly pingMs?: number;
-  /** A client that takes nothing of its stream for so long is hung up on. Default 60 s. */
+  /** Milliseconds after which a client that takes nothing of its stream is hung up on. Default 60,000. */
   readonly stallMs?: number;
-  /** Is told of every answer; never of keys or texts. */
+  /** Is told of every answer; never of keys or texts. Default: nobody. */
   readonly log?: (entry: LogEntry) => void;
 }
 
@@ -52,7 +52,7 @@ export interface Server extends AsyncDisposable {
   readonly engine: Engine;
   /**
    * Takes no new requests, finishes those it has, and closes. What is not finished in time ends with an error.
-   * @param timeoutMs default 30 s
+   * @param timeoutMs default 30,000
    */
   close(timeoutMs?: number): Promise<void>;
 }
@@ -60,7 +60,8 @@ export interface Server extends AsyncDisposable {
 /**
  * Serves a model over HTTP in the manner of OpenAI's API.
  *
- * @throws ConfigError; an error of the system where the port is taken
+ * @throws ConfigError for an empty key, and what `Engine.create` refuses; CheckpointError for a chat template that
+ *   cannot be used; an error of the system where the port is taken
  */
 export async function serve(loaded: LoadedModel, options: ServeOptions): Promise<Server> {
   const { port = 8080, host = "127.0.0.1", modelName = "sisa", apiKey } = options;

@@ -22,12 +22,12 @@ export interface CheckpointFolderOptions {
 
 const pattern = /^step-(\d{8,})$/;
 
-/** Name of the folder of a step. */
+/** Name of the folder of a step, such as `step-00000100`. */
 export function checkpointName(step: number): string {
   return `step-${String(step).padStart(8, "0")}`;
 }
 
-/** Checkpoints of a run, oldest first: whole ones, and any that was set aside by a save that did not end. */
+/** Steps of the checkpoints in a folder, oldest first. */
 export async function listCheckpoints(storage: Storage): Promise<number[]> {
   const steps = new Set<number>();
   for (const name of await storage.list()) {
@@ -145,7 +145,7 @@ function isDamage(error: unknown): error is SisaError {
 
 /**
  * The checkpoint that a folder is, or the newest one that it holds.
- * @throws CheckpointError where there is none
+ * @throws CheckpointError where there is none, or it is damaged; StorageError where a file cannot be read
  */
 export async function findCheckpoint(folder: Storage): Promise<OpenCheckpoint> {
   if (await isCheckpoint(folder)) return await openCheckpoint(folder);

@@ -88,8 +88,8 @@ export async function isCheckpoint(folder: Storage): Promise<boolean> {
 }
 
 /**
- * Opens a checkpoint.
- * @throws CheckpointError where the folder holds none, or a damaged one
+ * Opens a checkpoint. Every byte is compared with its checksum as it is read.
+ * @throws CheckpointError where the folder holds none, or a damaged one; StorageError where a file cannot be read
  */
 export async function openCheckpoint(folder: Storage): Promise<OpenCheckpoint> {
   if (!(await isCheckpoint(folder))) {

@@ -33,19 +33,22 @@ export interface TrainOptions extends TrainingSettings {
   readonly backend: Backend;
   /** From `textFiles`, `textDocuments`, `tokenShards` or `syntheticData`. */
   readonly data: TrainingData | Promise<TrainingData>;
-  /** Folder for checkpoints; without it none are written. A path where there is a file system. */
+  /** Folder for checkpoints, a path where there is a file system. Default: none are written. */
   readonly checkpoints?: string | Storage | undefined;
   /**
    * What to go on from: `false` (default) nothing, and a folder that holds checkpoints is refused; `"auto"` the newest
    * checkpoint where there is one; `true` the newest, which must be there; a path or storage, that checkpoint.
    */
   readonly resume?: boolean | string | Storage | undefined;
-  /** Take every record as it comes: files, a progress line, a chart. */
+  /**
+   * Take every record as it comes: files, a progress line, a chart. One that fails is told of and does not end the run.
+   * Default none.
+   */
   readonly metrics?: MetricsSink | readonly MetricsSink[] | undefined;
-  /** First values of the parameters, by default the model's initialisation. */
+  /** First values of the parameters, row major. Default: the model's initialisation with the seed of the settings. */
   readonly parameters?: Readonly<Record<string, Float32Array>> | undefined;
   /**
-   * What else to measure wherever the held-out loss is, by name. Its results stand in the same record.
+   * What else to measure wherever the held-out loss is, by name. Its results stand in the same record. Default nothing.
    * @param at.step       steps done
    * @param at.parameters gives a copy of the parameters
    */
@@ -55,7 +58,7 @@ export interface TrainOptions extends TrainingSettings {
         readonly parameters: () => Promise<Record<string, Float32Array>>;
       }) => Promise<Readonly<Record<string, number>>>)
     | undefined;
-  /** Aborted, the run saves a checkpoint after the step it is in, and returns. */
+  /** Aborted, the run saves a checkpoint after the step it is in, and returns. Default none. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -65,7 +68,7 @@ export interface SampleOptions extends SamplingOptions {
   readonly maxTokens?: number;
   /** Same seed, same text. Default 0. */
   readonly seed?: number;
-  /** Aborted, sampling ends with the signal's reason. */
+  /** Aborted, sampling ends and gives the empty text. Default none. */
   readonly signal?: AbortSignal;
 }
 
@@ -101,7 +104,10 @@ export interface TrainingRun {
   sample(prompt: string, options?: SampleOptions): Promise<string>;
   /** Lambda and half-life by layer and head, measured on held-out text too; undefined for a model without SISA layers. */
   heads(): Promise<HeadTable | undefined>;
-  /** Writes a model folder, in the form of Hugging Face. */
+  /**
+   * Writes a model folder, in the form of Hugging Face, as `saveModel` does.
+   * @throws StorageError where it cannot be written
+   */
   save(to: string | Storage, options?: SaveOptions): Promise<void>;
 }
 
@@ -109,7 +115,8 @@ export interface TrainingRun {
 const glanceSeconds = 1;
 
 /**
- * Trains a model.
+ * Trains a model: steps, and between them held-out losses, samples and checkpoints. A checkpoint is a folder of its own
+ * that appears whole or not at all; one that cannot be written on the way is a warning.
  *
  * @throws ConfigError settings that are wrong or do not fit the model or the data
  * @throws DataError data that are too short

@@ -7,7 +7,6 @@ import {
   type DeviceTensor,
   type Executable,
   f32,
-  GraphError,
   type GraphInputs,
   type GraphOutputs,
   i32,
@@ -38,11 +37,11 @@ export interface TrainerOptions {
   readonly settings: ResolvedSettings;
   /** The micro-batch of a step; a pure function of both numbers, which count from 0. */
   readonly batches: (step: number, microBatch: number) => Batch | Promise<Batch>;
-  /** What `evaluate` measures on. */
+  /** What `evaluate` measures on. Default none: `evaluate` is refused. */
   readonly heldOut?: HeldOutBatches;
-  /** First values; by default the model's initialisation with the seed of the settings. */
+  /** First values, row major. Default: the model's initialisation with the seed of the settings. */
   readonly parameters?: Readonly<Record<string, Float32Array>>;
-  /** Milliseconds of a clock that never goes back. */
+  /** Milliseconds of a clock that never goes back. Default: `performance.now`. */
   readonly now?: () => number;
 }
 
@@ -116,7 +115,8 @@ export class Trainer implements AsyncDisposable {
 
   /**
    * Compiles the programs of a step and puts the first values on the device.
-   * @throws ConfigError where sequences are longer than the model allows, or parameters do not fit
+   * @throws ConfigError where sequences are longer than the model allows, or a parameter is missing; GraphError where
+   *   one is of another size; UnsupportedOpError where the backend lacks an operation or the precision
    */
   static async create(options: TrainerOptions): Promise<Trainer> {
     const { model, backend, settings } = options;
@@ -180,8 +180,9 @@ export class Trainer implements AsyncDisposable {
    * Runs steps and reads their losses back once, at the end. A step that is not finite changes nothing and ends the
    * advance early: it counts as done and is explained; the steps after it were not taken yet.
    *
-   * @param most how many steps at most
+   * @param most how many steps at most, at least 1
    * @returns a record for each step done, at least one
+   * @throws DeviceError where a run fails; what `batches` throws
    */
   async advance(most: number): Promise<Advance> {
     this.#startedAt ??= this.#now();
@@ -242,8 +243,7 @@ export class Trainer implements AsyncDisposable {
     const learningRate = learningRateAt(step, scheduleOf(settings));
     backend.write(rates, Float32Array.of(learningRate, 1 - beta1 ** updates, 1 - beta2 ** updates));
     const { report } = this.#update.run({ ...this.#state, ...sums, rates });
-    if (report === undefined) throw new GraphError("the update program gave no report");
-    return report.keep();
+    return (report as DeviceTensor).keep();
   }
 
   #parameters(): Record<string, DeviceTensor> {
@@ -268,9 +268,7 @@ export class Trainer implements AsyncDisposable {
   }
 
   #tensor(name: string): DeviceTensor {
-    const tensor = this.#state[name];
-    if (tensor === undefined) throw new ConfigError(`the training state holds no "${name}"`);
-    return tensor;
+    return this.#state[name] as DeviceTensor;
   }
 
   /** Which operation was first not finite in a step whose parameters are still on the device. */
@@ -303,7 +301,7 @@ export class Trainer implements AsyncDisposable {
     return await this.#evaluator.loss(this.#parameters());
   }
 
-  /** A copy of the parameters. */
+  /** A copy of the parameters, row major. @throws DeviceError where a run before it failed */
   async parameters(): Promise<Record<string, Float32Array>> {
     const entries = Object.entries(this.parameterTensors());
     return Object.fromEntries(await Promise.all(entries.map(async ([name, tensor]) => [name, await tensor.read()])));
@@ -333,7 +331,8 @@ export class Trainer implements AsyncDisposable {
   /**
    * Takes up a state that was saved: the run goes on as if it had never stopped.
    *
-   * @param read values of a parameter or a moment, by the names of `parameterTensors` and `momentTensors`
+   * @param read values of a parameter or a moment, row major, by the names of `parameterTensors` and `momentTensors`
+   * @throws GraphError where a value is of another size; what `read` throws
    */
   async restore(progress: TrainerProgress, read: (name: string) => Promise<Float32Array>): Promise<void> {
     for (const name of [...Object.keys(this.parameterTensors()), ...Object.keys(this.momentTensors())]) {

@@ -110,8 +110,8 @@ export function parameterCount(layer: Layer): number {
 }
 
 /**
- * First values of all parameters, row major. Each draws from a stream of its own name, so that they do not depend on each
- * other.
+ * First values of all parameters, row major. Each draws from a stream of its own name, so that they do not depend on
+ * each other.
  * @param seed whole number; its lower 32 bits count
  */
 export function initialize(layer: Layer, seed: number): { [name: string]: Float32Array } {

@@ -97,8 +97,8 @@ export class Decoder implements AsyncDisposable {
    * @param start how many tokens each row keeps from before. It may go back to resume any prefix, but where the model
    *              keeps states it must be 0 or all that the row holds
    * @returns logits, [batch, V] row major
-   * @throws DataError where a row is empty, would not fit, cannot go back, or has an id outside the vocabulary, and where
-   *   form `sdpa` would clamp; GraphError where the model gives no logits
+   * @throws DataError where a row is empty, would not fit, cannot go back, or has an id outside the vocabulary, and
+   *   where form `sdpa` would clamp; GraphError where the model gives no logits
    */
   async append(rows: readonly (readonly number[])[], start: readonly number[]): Promise<Float32Array> {
     if (rows.length !== this.batch || start.length !== this.batch) {

@@ -16,8 +16,8 @@ export interface GenerateOptions extends Omit<DecoderOptions, "batch">, Sampling
   /** Ends before any of these tokens, such as end-of-text. Default none. */
   readonly stopTokens?: readonly number[];
   /**
-   * Ends with the signal's reason once it is aborted: an AbortSignal, whose type the language itself does not know. Default
-   * none.
+   * Ends with the signal's reason once it is aborted: an AbortSignal, whose type the language itself does not know.
+   * Default none.
    */
   readonly signal?: {
     /** Throws the reason once aborted. */
@@ -26,8 +26,8 @@ export interface GenerateOptions extends Omit<DecoderOptions, "batch">, Sampling
 }
 
 /**
- * Generates tokens one by one: each is computed when it is asked for. What was compiled is freed at the end, also where the
- * loop over it is left early.
+ * Generates tokens one by one: each is computed when it is asked for. What was compiled is freed at the end, also where
+ * the loop over it is left early.
  *
  * @returns ids of the tokens after the prompt
  * @throws ConfigError for impossible options; DataError where the prompt is empty or longer than the capacity, or form

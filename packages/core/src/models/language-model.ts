@@ -184,7 +184,10 @@ export class LanguageModel implements Layer {
     return linear(hidden, head);
   }
 
-  /** Mean cross-entropy [], in nats, of targets after ids, int32 [B,T] each. @throws GraphError where a parameter is missing */
+  /**
+   * Mean cross-entropy [], in nats, of targets after ids, int32 [B,T] each.
+   * @throws GraphError where a parameter is missing
+   */
   loss(p: Tensors, ids: Tensor<"int">, targets: Tensor<"int">): Tensor {
     const { hidden, head } = this.#hidden(p, ids);
     return linearCrossEntropy({ x: hidden, weight: head, targets });

@@ -13,7 +13,8 @@ export const addOp = /* @__PURE__ */ defineBinary<"add", "float" | "int">("add",
  * @param a [...] float or int, or a number, which takes the dtype of b
  * @param b [...] of the same dtype, or a number
  * @returns [...], the shape that both broadcast to
- * @throws ShapeError where the shapes do not broadcast or both are numbers; DTypeError where the dtypes differ or are not float or int
+ * @throws ShapeError where the shapes do not broadcast or both are numbers; DTypeError where the dtypes differ or are
+ *   not float or int
  */
 export function add<K extends "float" | "int" = "float">(a: Operand<K>, b: SecondOperand<K>): Tensor<K> {
   return applyOperands<"add", "float" | "int", "float" | "int">(addOp, a, b) as Tensor<K>;

@@ -70,7 +70,8 @@ export const blockCumulativeSumOp = /* @__PURE__ */ definePrimitive<"blockCumula
  * @param options.size    positions per block
  * @param options.reverse sum from the end of each block; default false
  * @returns [B, T, ...]
- * @throws ShapeError for a size below 1, `before` without `start`, or `start` with `reverse`; DTypeError unless x is a float
+ * @throws ShapeError for a size below 1, `before` without `start`, or `start` with `reverse`; DTypeError unless x is a
+ *   float
  */
 export function blockCumulativeSum(
   inputs: { readonly x: Tensor; readonly before?: Tensor | undefined; readonly start?: Tensor<"int"> | undefined },

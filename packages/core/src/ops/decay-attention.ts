@@ -171,8 +171,8 @@ export type DecayAttentionGradients = {
 type BackwardInputs = DecayAttentionInputs & Pick<AttentionBackwardInputs, "value" | "logSumExp" | "gradient">;
 
 /**
- * Gradients of decayAttention by all its float inputs, each of its input's shape, for queries that start at 0. `gradient` is
- * that by its result, [B,T,H,E].
+ * Gradients of decayAttention by all its float inputs, each of its input's shape, for queries that start at 0.
+ * `gradient` is that by its result, [B,T,H,E].
  */
 export const decayAttentionBackwardOp: DefinedOp<
   "decayAttentionBackward",

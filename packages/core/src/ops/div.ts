@@ -15,7 +15,8 @@ export const divOp = /* @__PURE__ */ defineBinary<"div", "float">("div", {
  * @param a [...] float, or a number, which takes the dtype of b
  * @param b [...] of the same dtype, or a number
  * @returns [...], the shape that both broadcast to
- * @throws ShapeError where the shapes do not broadcast or both are numbers; DTypeError where the dtypes differ or are not float
+ * @throws ShapeError where the shapes do not broadcast or both are numbers; DTypeError where the dtypes differ or are
+ *   not float
  */
 export function div(a: Operand<"float">, b: Operand<"float">): Tensor {
   return applyOperands(divOp, a, b);

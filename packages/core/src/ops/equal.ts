@@ -14,7 +14,8 @@ export const equalOp = /* @__PURE__ */ defineBinary<"equal", "float" | "int", "b
  * @param a [...] float or int, or a number, which takes the dtype of b
  * @param b [...] of the same dtype, or a number
  * @returns bool [...], the shape that both broadcast to
- * @throws ShapeError where the shapes do not broadcast or both are numbers; DTypeError where the dtypes differ or are not float or int
+ * @throws ShapeError where the shapes do not broadcast or both are numbers; DTypeError where the dtypes differ or are
+ *   not float or int
  */
 export function equal<K extends "float" | "int" = "float">(a: Operand<K>, b: SecondOperand<K>): Tensor<"bool"> {
   return applyOperands<"equal", "float" | "int", "bool">(equalOp, a, b);

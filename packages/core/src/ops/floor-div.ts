@@ -13,7 +13,8 @@ export const floorDivOp = /* @__PURE__ */ defineBinary<"floorDiv", "int">("floor
  * @param a [...] int, or a number, which takes the dtype of b
  * @param b [...] of the same dtype, or a number
  * @returns [...], the shape that both broadcast to
- * @throws ShapeError where the shapes do not broadcast or both are numbers; DTypeError where the dtypes differ or are not int
+ * @throws ShapeError where the shapes do not broadcast or both are numbers; DTypeError where the dtypes differ or are
+ *   not int
  */
 export function floorDiv(a: Operand<"int">, b: Operand<"int">): Tensor<"int"> {
   return applyOperands(floorDivOp, a, b);

@@ -175,8 +175,8 @@ export const forgettingAttentionBackwardOp: DefinedOp<
  * @param options.window keys that a query sees, itself included; default all
  * @param options.sinks  first positions that every query sees; default 0
  * @returns [B,T,H,E]
- * @throws ShapeError where sizes differ, gQuery comes without gKey, window or sinks is no whole number >= 0, or D is not
- *   bound and no scale given; DTypeError where dtypes differ
+ * @throws ShapeError where sizes differ, gQuery comes without gKey, window or sinks is no whole number >= 0, or D is
+ *   not bound and no scale given; DTypeError where dtypes differ
  * Source: Lin et al. 2025, arXiv:2503.02130; Press et al. 2021, arXiv:2108.12409.
  */
 export function forgettingAttention(

@@ -14,7 +14,8 @@ export const lessEqualOp = /* @__PURE__ */ defineBinary<"lessEqual", "float" | "
  * @param a [...] float or int, or a number, which takes the dtype of b
  * @param b [...] of the same dtype, or a number
  * @returns bool [...], the shape that both broadcast to
- * @throws ShapeError where the shapes do not broadcast or both are numbers; DTypeError where the dtypes differ or are not float or int
+ * @throws ShapeError where the shapes do not broadcast or both are numbers; DTypeError where the dtypes differ or are
+ *   not float or int
  */
 export function lessEqual<K extends "float" | "int" = "float">(a: Operand<K>, b: SecondOperand<K>): Tensor<"bool"> {
   return applyOperands<"lessEqual", "float" | "int", "bool">(lessEqualOp, a, b);

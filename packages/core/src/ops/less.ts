@@ -14,7 +14,8 @@ export const lessOp = /* @__PURE__ */ defineBinary<"less", "float" | "int", "boo
  * @param a [...] float or int, or a number, which takes the dtype of b
  * @param b [...] of the same dtype, or a number
  * @returns bool [...], the shape that both broadcast to
- * @throws ShapeError where the shapes do not broadcast or both are numbers; DTypeError where the dtypes differ or are not float or int
+ * @throws ShapeError where the shapes do not broadcast or both are numbers; DTypeError where the dtypes differ or are
+ *   not float or int
  */
 export function less<K extends "float" | "int" = "float">(a: Operand<K>, b: SecondOperand<K>): Tensor<"bool"> {
   return applyOperands<"less", "float" | "int", "bool">(lessOp, a, b);

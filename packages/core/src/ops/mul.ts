@@ -14,7 +14,8 @@ export const mulOp = /* @__PURE__ */ defineBinary<"mul", "float" | "int">("mul",
  * @param a [...] float or int, or a number, which takes the dtype of b
  * @param b [...] of the same dtype, or a number
  * @returns [...], the shape that both broadcast to
- * @throws ShapeError where the shapes do not broadcast or both are numbers; DTypeError where the dtypes differ or are not float or int
+ * @throws ShapeError where the shapes do not broadcast or both are numbers; DTypeError where the dtypes differ or are
+ *   not float or int
  */
 export function mul<K extends "float" | "int" = "float">(a: Operand<K>, b: SecondOperand<K>): Tensor<K> {
   return applyOperands<"mul", "float" | "int", "float" | "int">(mulOp, a, b) as Tensor<K>;

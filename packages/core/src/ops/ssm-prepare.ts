@@ -105,7 +105,9 @@ interface SsmPrepareBackwardInputs {
   readonly phiGradient?: Tensor | undefined;
 }
 
-/** Gradients of ssmPrepare by c, b [B,T,H,S], logDecay [B,T,H] and phase [B,T,H,S/2], for sequences from their start. */
+/**
+ * Gradients of ssmPrepare by c, b [B,T,H,S], logDecay [B,T,H] and phase [B,T,H,S/2], for sequences from their start.
+ */
 export const ssmPrepareBackwardOp: DefinedOp<
   "ssmPrepareBackward",
   SsmPrepareBackwardInputs,
@@ -148,8 +150,8 @@ function turn(rotated: Tensor, gradient: Tensor, { dtype }: Tensor): Tensor {
  * @returns cRotated, bRotated [B,T,H,S]; g [B,T,H]; phi [B,T,H,S/2], radians
  * @throws ShapeError where sizes differ, S is odd, or only some of gBefore, phaseBefore and start are given; DTypeError
  *   unless `start` is int32 and all else floats
- * Source: arXiv:2606.02332, section 3. Sums of the whole sequence would lose the decay between neighbours to rounding, so g
- * restarts at absolute positions, however a sequence is cut into chunks.
+ * Source: arXiv:2606.02332, section 3. Sums of the whole sequence would lose the decay between neighbours to rounding,
+ * so g restarts at absolute positions, however a sequence is cut into chunks.
  */
 export function ssmPrepare(inputs: SsmPrepareInputs): SsmPrepareOutputs {
   return apply(ssmPrepareOp, inputs, {});

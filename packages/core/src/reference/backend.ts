@@ -292,8 +292,8 @@ export function checkConstants(
 
 /**
  * The tensors of a run, by input, checked. Shapes are checked by `boundSymbols`.
- * @throws GraphError unless there is one of the right dtype for each input that is not a constant, and one of its own for
- *   each that is state
+ * @throws GraphError unless there is one of the right dtype for each input that is not a constant, and one of its own
+ *   for each that is state
  */
 export function checkInputs<T extends { readonly spec: TensorSpec }>(
   graph: Graph,

@@ -20,7 +20,8 @@ export interface ImportOptions extends ConfigHints {
  * Nothing in the file is executed.
  *
  * @param options what shapes do not tell; what the checkpoint says itself is used where nothing is given
- * @throws CheckpointError where it is unsafe, damaged, or not such a model
+ * @throws CheckpointError where it is unsafe, damaged, or not such a model; ConfigError where the shapes make no model;
+ *   StorageError where the file cannot be read
  */
 export async function importTorchModel(storage: Storage, name: string, options: ImportOptions): Promise<LoadedModel> {
   const { tokenizer, verify = true, ...hints } = options;

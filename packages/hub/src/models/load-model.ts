@@ -9,7 +9,8 @@ import { type LoadedModel, type LoadOptions, loadModelFolder } from "./model-fol
  * Loads a model from a folder behind a URL, from files that a person picked, or from any storage.
  *
  * @param source URL of the folder, such as `https://huggingface.co/OWNER/MODEL/resolve/main/`; files; or a storage
- * @throws CheckpointError or StorageError, in one line
+ * @throws CheckpointError for what is no sound model folder; StorageError where a file cannot be read, such as a URL
+ *   that cannot be reached
  */
 export async function loadModel(
   source: string | URL | Iterable<PickedFile> | Storage,

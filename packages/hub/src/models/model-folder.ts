@@ -38,9 +38,9 @@ export interface LoadedModel {
 
 /** What replaces or checks parts of the folder. */
 export interface LoadOptions {
-  /** Used in place of the folder's own. */
+  /** Used in place of the folder's own. Default: that of tokenizer.json. */
   readonly tokenizer?: Tokenizer;
-  /** Compare data with checksums; default true. */
+  /** Compare data with the checksums that files of ours carry; default true. */
   readonly verify?: boolean;
 }
 
@@ -63,7 +63,7 @@ export type ParameterData = Float32Array | (() => Float32Array | Promise<Float32
 export interface SaveOptions {
   /** Of matrices; default float32. Norms, biases and other vectors stay float32. */
   readonly dtype?: "float32" | "float16" | "bfloat16";
-  /** A weight file holds as many tensors as fit, but at least one; default 5 GB. */
+  /** Bytes of a weight file, which holds as many tensors as fit, but at least one; default 5e9. */
   readonly maximumShardBytes?: number;
 }
 
@@ -79,7 +79,7 @@ const assetNames = [
  * Reads a model folder.
  *
  * @throws CheckpointError in one line: no model there, a damaged file, parameters that are missing, left over or of
- *         another shape, a tokenizer that does not match
+ *   another shape, a tokenizer that does not match; StorageError where a file cannot be read
  */
 export async function loadModelFolder(storage: Storage, options: LoadOptions = {}): Promise<LoadedModel> {
   const assets: Record<string, Uint8Array> = {};
@@ -112,9 +112,12 @@ export async function loadModelFolder(storage: Storage, options: LoadOptions = {
 }
 
 /**
- * Writes a model folder; weights last. Files of an earlier save are replaced one by one, each whole or not at all.
+ * Writes a model folder: config.json, generation_config.json, the tokenizer's files, a README.md where there is none,
+ * and weights last. Files of an earlier save are replaced one by one, each whole or not at all.
  *
- * @throws CheckpointError where parameters are missing, left over or of another size; StorageError where there is no room
+ * @throws CheckpointError where parameters are missing or left over, or the tokenizer is of another vocabulary;
+ *   ShapeError where one is of another size; ConfigError for a configuration that cannot be; StorageError where there
+ *   is no room
  */
 export async function saveModelFolder(storage: Storage, saved: ModelToSave, options: SaveOptions = {}): Promise<void> {
   const { config, tokenizer } = saved;
@@ -139,7 +142,7 @@ export async function saveModelFolder(storage: Storage, saved: ModelToSave, opti
 }
 
 /**
- * The parameters of a model from any source of tensors, as float32.
+ * The parameters of a model from any source of tensors, as float32, row major, by the model's names.
  * @throws CheckpointError where they are missing, left over or of another shape
  */
 export async function readParameters(
@@ -203,7 +206,10 @@ function joined(parts: readonly Float32Array[]): Float32Array {
 }
 
 /**
- * A model's rows of the vocabulary may exceed its tokenizer's by what padding to a multiple of up to 128 adds.
+ * Checks that a tokenizer is a model's. A model's rows of the vocabulary may exceed its tokenizer's by what padding to
+ * a multiple of up to 128 adds.
+ *
+ * @param location for messages
  * @throws CheckpointError where tokenizer and vocabulary cannot belong together
  */
 export function checkTokenizer(tokenizer: Tokenizer, config: ModelConfig, location: string): void {

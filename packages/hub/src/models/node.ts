@@ -28,7 +28,8 @@ export interface NodeLoadOptions extends LoadOptions, Omit<ImportOptions, "token
  * Loads a model from a folder, a torch checkpoint (`.pt`, `.pth`), or a folder behind a URL.
  * A torch checkpoint takes the tokenizer from the options, or from tokenizer.json beside it.
  *
- * @throws CheckpointError or StorageError, in one line
+ * @throws CheckpointError for what is no sound model, or a torch checkpoint without a tokenizer; StorageError where a
+ *   file cannot be read
  */
 export async function loadModel(source: string | URL | Storage, options: NodeLoadOptions = {}): Promise<LoadedModel> {
   if (typeof source !== "string" && !(source instanceof URL)) return await loadModelFolder(source, options);
@@ -59,7 +60,8 @@ async function tokenizerBeside(folder: Storage, path: string): Promise<Tokenizer
  * not the model's, such as a README.md of yours, are left alone.
  *
  * @param path the folder, which is made where there is none; or a storage, which is written to directly
- * @throws CheckpointError where parameters do not fit the configuration; StorageError where the disk is full
+ * @throws CheckpointError where parameters are missing or left over, or the tokenizer is of another vocabulary;
+ *   ShapeError where one is of another size; StorageError where the disk is full; the folder is as it was then
  */
 export async function saveModel(
   path: string | URL | Storage,

@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { brotliCompressSync, gzipSync } from "node:zlib";
-import { DataError } from "@sisa/core";
+import { ConfigError, DataError } from "@sisa/core";
 import { build } from "esbuild";
 import { type ParquetWriteOptions, parquetWriteBuffer } from "hyparquet-writer";
 import { beforeAll, describe, expect, it } from "vitest";
@@ -288,9 +288,6 @@ describe("prepare refuses", () => {
       { "a.parquet": parquet([{ name: "text", data: [1, 2], type: "INT32" }]) },
       /a column of strings/,
     ],
-    ["a fraction that is none", { "a.txt": "x" }, /heldOutFraction: expected/, { heldOutFraction: 1 }],
-    ["a seed that is no number", { "a.txt": "x" }, /seed: expected/, { seed: 0.5 }],
-    ["threads where there is no program for them", { "a.txt": "x" }, /workers: expected/, { workers: 2 }],
     ["a tokenizer without files", { "a.txt": "x" }, /a tokenizer with its files/, { tokenizer: unsaved }],
     [
       "a tokenizer without end of text",
@@ -304,6 +301,18 @@ describe("prepare refuses", () => {
     await expect(attempt).rejects.toThrow(message);
     await expect(attempt).rejects.toBeInstanceOf(DataError);
     expect((await readdir(folder)).sort()).toEqual(Object.keys(files).sort());
+  });
+
+  it.each<[string, RegExp, Partial<PrepareOptions>]>([
+    ["a fraction that is none", /heldOutFraction: expected/, { heldOutFraction: 1 }],
+    ["a seed that is no number", /seed: expected/, { seed: 0.5 }],
+    ["threads where there is no program for them", /workers: expected/, { workers: 2 }],
+  ])("%s", async (_, message, options) => {
+    const { paths, folder, to } = await write({ "a.txt": "x" });
+    const attempt = prepare({ files: paths, tokenizer, to, ...options });
+    await expect(attempt).rejects.toThrow(message);
+    await expect(attempt).rejects.toBeInstanceOf(ConfigError);
+    expect(await readdir(folder)).toEqual(["a.txt"]);
   });
 
   it("files that are missing, and folders", async () => {

@@ -5,7 +5,7 @@ import { randomBytes } from "node:crypto";
 import { readdir, rmdir } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
-import { DataError } from "@sisa/core";
+import { ConfigError, DataError } from "@sisa/core";
 import type { ShardIndex } from "../shards/index-file.ts";
 import { tokenShardWriter } from "../shards/write-shards.ts";
 import { directory } from "../storage/directory-storage.ts";
@@ -38,9 +38,9 @@ export interface PrepareOptions {
   readonly shardTokens?: number;
   /** Worker threads; 0 works in this thread. Default: one for each core, 0 where the package runs from its sources. */
   readonly workers?: number;
-  /** Called after each piece of work, many times a second. */
+  /** Called after each piece of work, many times a second. Default: nobody is told. */
   readonly onProgress?: (progress: PrepareProgress) => void;
-  /** Ends the preparation; nothing is left behind then. */
+  /** Aborted, the preparation ends with the signal's reason, and nothing is left behind. Default none. */
   readonly signal?: AbortSignal;
 }
 
@@ -86,8 +86,10 @@ const defaultHeldOutTail = 0.05;
  * Where no document's hash falls into the held-out part, the one with the smallest hash is held out. Where whole
  * documents leave one side empty, as a single one does, the end of each is cut off and held out.
  *
- * @throws DataError where files are missing, damaged, not UTF-8 or empty, where the folder exists, or where there is but
- *         one character to train on and to hold out
+ * @throws ConfigError for an option that cannot be
+ * @throws DataError for a tokenizer without files or end of text, where files are missing, damaged, not UTF-8 or empty,
+ *   where the folder exists, or where there is but one character to train on and to hold out; nothing is left behind
+ *   then
  * @throws StorageError where the disk is full
  */
 export async function prepare(options: PrepareOptions): Promise<PrepareResult> {
@@ -103,11 +105,11 @@ export async function prepareWith(options: PrepareOptions, workerProgram: URL | 
     workers = defaultWorkers(workerProgram),
   } = options;
   if (!(heldOutFraction >= 0 && heldOutFraction < 1)) {
-    throw new DataError(`heldOutFraction: expected a number >= 0 and < 1, got ${heldOutFraction}`);
+    throw new ConfigError(`heldOutFraction: expected a number >= 0 and < 1, got ${heldOutFraction}`);
   }
-  if (!Number.isSafeInteger(seed)) throw new DataError(`seed: expected a whole number, got ${seed}`);
+  if (!Number.isSafeInteger(seed)) throw new ConfigError(`seed: expected a whole number, got ${seed}`);
   if (!Number.isSafeInteger(workers) || workers < 0 || (workers > 0 && workerProgram === undefined)) {
-    throw new DataError(`workers: expected a whole number >= 0, and 0 where the package runs from its sources`);
+    throw new ConfigError(`workers: expected a whole number >= 0, and 0 where the package runs from its sources`);
   }
   if (tokenizer.files === undefined) {
     throw new DataError(

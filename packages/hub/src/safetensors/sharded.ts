@@ -18,7 +18,7 @@ export interface ShardedReadOptions extends ReadOptions {
 export interface ShardedWriteOptions extends WriteOptions {
   /** First part of the file names; default "model". */
   readonly base?: string;
-  /** A file holds as many tensors as fit, but at least one; default 5 GB. */
+  /** Bytes of a file, which holds as many tensors as fit, but at least one; default 5e9. */
   readonly maximumShardBytes?: number;
 }
 
@@ -27,7 +27,8 @@ const indexChecksumKey = "sisa.crc32";
 
 /**
  * Opens `base`.safetensors, or the shards that `base`.safetensors.index.json names.
- * @throws CheckpointError where neither is there, or where index and shards contradict each other
+ * @throws CheckpointError where neither is there, where one is damaged, or where index and shards contradict each
+ *   other; StorageError where a file cannot be read
  */
 export async function openTensors(storage: Storage, options: ShardedReadOptions = {}): Promise<TensorSource> {
   const base = options.base ?? "model";
@@ -106,9 +107,11 @@ async function openShard(
 
 /**
  * Writes tensors to `base`.safetensors, or to shards and an index where they are larger than one file may be.
- * The index comes last; what an earlier save with other shards left behind is removed at the very end.
+ * Each file is written whole or not at all, and the index last; what an earlier save with other shards left behind is
+ * removed at the very end.
  *
  * @returns names of the files written
+ * @throws ShapeError or DTypeError where data do not fit what is declared; StorageError where a file cannot be written
  */
 export async function writeTensors(
   storage: Storage,

@@ -15,12 +15,13 @@ export interface TensorToWrite extends TensorInfo {
 
 /** What stands in a file beside the tensors. */
 export interface WriteOptions {
-  /** Strings in the header. */
+  /** Strings in the header. Default none but the checksums. */
   readonly metadata?: Readonly<Record<string, string>>;
 }
 
 /**
- * Writes a safetensors file with checksums, whole or not at all.
+ * Writes a safetensors file with a CRC-32 of the header and of each tensor, whole or not at all. Tensors of wide
+ * elements come first.
  *
  * @returns the header's checksum, which covers the whole file
  * @throws ShapeError or DTypeError where data do not fit what is declared

@@ -18,7 +18,7 @@ export interface TokenSplit {
   readonly bytes: number;
   /**
    * `count` ids from position `start` on.
-   * @throws DataError where they do not lie in the split, or the shard is damaged
+   * @throws DataError where they do not lie in the split, or the shard is damaged; StorageError where it cannot be read
    */
   read(start: number, count: number): Promise<Int32Array>;
 }
@@ -46,7 +46,8 @@ const verifiedBytes = 4 * 1024 * 1024;
 /**
  * Opens a folder of token shards. Files and their sizes are checked here, a shard's checksum before its first ids are
  * given out: one pass over it, in pieces of 4 MiB, then never again.
- * @throws DataError where there are none, or where files are missing or cut short
+ * @throws DataError where there are none, or where files are missing or cut short; StorageError where one cannot be
+ *   read
  */
 export async function openTokenShards(storage: Storage): Promise<TokenShards> {
   const location = storage.location;

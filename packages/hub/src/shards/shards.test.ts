@@ -1,4 +1,4 @@
-import { DataError } from "@sisa/core";
+import { ConfigError, DataError } from "@sisa/core";
 import { describe, expect, it } from "vitest";
 import { crc32, hex32 } from "../crc32.ts";
 import { jsonBytes } from "../json.ts";
@@ -112,7 +112,7 @@ describe("token shards", () => {
     const storage = memoryStorage();
     await expect(tokenShardWriter(storage, { tokenizer }).finish()).rejects.toThrow(/the data are empty/);
     expect(await storage.list()).toEqual([]);
-    expect(() => tokenShardWriter(storage, { tokenizer, shardTokens: 0 })).toThrow(DataError);
+    expect(() => tokenShardWriter(storage, { tokenizer, shardTokens: 0 })).toThrow(ConfigError);
   });
 });
 

@@ -1,6 +1,6 @@
 // Writing token shards. A shard is collected in memory and written whole, so memory is bounded by two shards.
 
-import { DataError } from "@sisa/core";
+import { ConfigError, DataError } from "@sisa/core";
 import { crc32, hex32 } from "../crc32.ts";
 import { jsonBytes } from "../json.ts";
 import type { Storage } from "../storage/storage.ts";
@@ -36,22 +36,30 @@ export interface DocumentCounts {
 export interface TokenShardWriter {
   /** Tokens given so far. */
   readonly tokens: number;
-  /** Adds ids to the end of a split, end-of-text ids included. */
+  /**
+   * Adds ids to the end of a split, end-of-text ids included.
+   * @throws StorageError where a full shard cannot be written
+   */
   append(split: SplitName, ids: ArrayLike<number>, counts: DocumentCounts): Promise<void>;
   /**
    * Writes what is left and the index, which makes the shards readable.
    * @param preparation how the shards were made, for people
-   * @throws DataError where there is no token at all
+   * @throws DataError where there is no token at all; StorageError where a file cannot be written
    */
   finish(preparation?: Readonly<Record<string, unknown>>): Promise<ShardIndex>;
 }
 
-/** Shards of uint16 where the tokenizer has at most 65,536 tokens, else of uint32. */
+/**
+ * Writes token shards into a folder: uint16 where the tokenizer has at most 65,536 tokens, else uint32, little-endian.
+ * Each file is written whole; index.json comes last, and without it there are no shards.
+ *
+ * @throws ConfigError for a shard size below 1
+ */
 export function tokenShardWriter(storage: Storage, options: ShardWriteOptions): TokenShardWriter {
   const { tokenizer, shardTokens = 2 ** 24 } = options;
   const dtype = tokenDTypeFor(tokenizer.size);
   if (!Number.isSafeInteger(shardTokens) || shardTokens < 1) {
-    throw new DataError(`shardTokens: expected a whole number >= 1, got ${shardTokens}`);
+    throw new ConfigError(`shardTokens: expected a whole number >= 1, got ${shardTokens}`);
   }
   const writers: Readonly<Record<SplitName, SplitWriter>> = {
     train: new SplitWriter(storage, "train", dtype, shardTokens),

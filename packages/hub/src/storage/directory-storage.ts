@@ -12,7 +12,10 @@ import { StorageError, type StorageErrorReason } from "./storage-error.ts";
 /** Node reads and writes at most 2 GiB in one call. */
 const maximumCallBytes = 1 << 30;
 
-/** A folder on disk. It need not exist yet: the first write makes it. */
+/**
+ * A folder on disk. It need not exist yet: the first write makes it. A file is written beside its place, flushed to the
+ * disk and renamed, so that a crash leaves the old content or the new. Errors of the system are StorageErrors.
+ */
 export function directory(path: string | URL): Storage {
   const root = resolve(path instanceof URL ? fileURLToPath(path) : path);
   const pathOf = (name: string): string => {

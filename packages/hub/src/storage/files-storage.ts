@@ -22,7 +22,10 @@ export interface PickedFile {
   };
 }
 
-/** The files of an `<input type="file">` (with or without `webkitdirectory`) or of a drop, as a folder. */
+/**
+ * The files of an `<input type="file">` (with or without `webkitdirectory`) or of a drop, as a folder. What writes is
+ * refused with a StorageError of reason `unsupported`.
+ */
 export function filesStorage(files: Iterable<PickedFile>): Storage {
   const byName = new Map<string, PickedFile>();
   for (const file of files) byName.set(nameOf(file), file);

@@ -8,7 +8,8 @@ import { StorageError } from "./storage-error.ts";
  * An empty folder in memory, or one with the given files.
  *
  * @param files name to content
- * @param options.capacityBytes writes beyond it fail with reason `full`; no limit by default
+ * @param options.capacityBytes writes beyond it fail with reason `full`; default no limit
+ * @throws StorageError for a name that is empty, absolute or leads out of the folder
  */
 export function memoryStorage(
   files: Readonly<Record<string, Uint8Array>> = {},

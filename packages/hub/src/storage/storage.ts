@@ -8,7 +8,10 @@ export interface Storage {
   /** Where this is, for messages: a path, a URL. */
   readonly location: string;
 
-  /** Size of a file in bytes, or undefined where there is none of that name. */
+  /**
+   * Size of a file in bytes, or undefined where there is none of that name.
+   * @throws StorageError with reason `denied`, as every method does, for a name that leads out of the folder
+   */
   size(name: string): Promise<number | undefined>;
 
   /**
@@ -27,7 +30,7 @@ export interface Storage {
   /** Names of all files at any depth, sorted. Files that are still being written are not among them. */
   list(): Promise<string[]>;
 
-  /** Moves a file or a folder, replacing a file of the new name. */
+  /** Moves a file or a folder, replacing a file of the new name. @throws StorageError where there is nothing to move */
   rename(from: string, to: string): Promise<void>;
 
   /** Removes a file, or a folder with all it holds. No error where there is nothing of that name. */
@@ -56,11 +59,11 @@ export type FileProducer = (file: FileWriter) => Promise<void>;
 export interface FileWriter {
   /** Adds bytes at the end. They may be changed by the caller once the promise is settled. */
   append(bytes: Uint8Array): Promise<void>;
-  /** Replaces bytes that were appended before. */
+  /** Replaces bytes that were appended before. @throws StorageError where they were not */
   patch(start: number, bytes: Uint8Array): Promise<void>;
 }
 
-/** A whole file. */
+/** The bytes of a whole file. @throws StorageError with reason `missing` where there is none, or another's */
 export async function readBytes(storage: Storage, name: string): Promise<Uint8Array<ArrayBuffer>> {
   await using file = await storage.open(name);
   return await file.read(0, file.size);

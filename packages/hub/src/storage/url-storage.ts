@@ -7,15 +7,18 @@ import { StorageError } from "./storage-error.ts";
 
 /** How files are fetched. */
 export interface UrlStorageOptions {
-  /** Sent with every request, for instance `{ authorization: "Bearer ..." }`. */
+  /** Sent with every request, for instance `{ authorization: "Bearer ..." }`. Default none. */
   readonly headers?: Readonly<Record<string, string>>;
-  /** Replaces the global `fetch`. */
+  /** Makes the requests. Default: the global `fetch`. */
   readonly fetch?: typeof globalThis.fetch;
 }
 
 /**
  * The files below a URL, such as `https://huggingface.co/OWNER/MODEL/resolve/main/`.
- * A server that ignores Range requests works too: the file is then held in memory while it is open.
+ * A server that ignores Range requests works too: the file is then held in memory while it is open. What lists or
+ * writes is refused with a StorageError of reason `unsupported`.
+ *
+ * @throws TypeError for what is no URL
  */
 export function urlStorage(base: string | URL, options: UrlStorageOptions = {}): Storage {
   const folder = new URL(base);

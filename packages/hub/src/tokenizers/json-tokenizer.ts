@@ -44,7 +44,7 @@ export function tokenizerFromFiles(files: Readonly<Record<string, Uint8Array>>, 
 
 /**
  * The tokenizer of a model folder.
- * @throws CheckpointError where tokenizer.json is missing or damaged
+ * @throws CheckpointError where tokenizer.json is missing or damaged; StorageError where it cannot be read
  */
 export async function loadTokenizer(storage: Storage): Promise<Tokenizer> {
   const files: Record<string, Uint8Array> = {};

@@ -22,7 +22,10 @@ export interface Tokenizer {
    * @throws DataError for an id that is not below `size`
    */
   decode(ids: ArrayLike<number>): string;
-  /** Bytes of UTF-8 that ids stand for, special tokens spelled out. A token that is part of a character counts its own. */
+  /**
+   * Bytes of UTF-8 that ids stand for, special tokens spelled out. A token that is part of a character counts its own.
+   * @throws DataError for an id that is not below `size`
+   */
   byteLength(ids: ArrayLike<number>): number;
   /**
    * Bytes of UTF-8 that a token adds to a text, special tokens spelled out; of a part of a character, its own.
@@ -35,7 +38,10 @@ export interface Tokenizer {
 
 /** Ids to text while they come, for streaming. */
 export interface StreamDecoder {
-  /** Text that is certain now that this id has come; never half a character. May be empty. */
+  /**
+   * Text that is certain now that this id has come; never half a character. May be empty.
+   * @throws DataError for an id that the tokenizer does not have
+   */
   push(id: number): string;
   /** What is left at the end: U+FFFD for bytes that did not become a character. The decoder starts anew after it. */
   flush(): string;
@@ -68,7 +74,7 @@ export function checkId(id: number, size: number): void {
 }
 
 /**
- * Eight digits that differ where tokenizers differ, or undefined where a tokenizer is not kept in files.
+ * Eight hexadecimal digits that differ where tokenizers differ, or undefined where a tokenizer is not kept in files.
  * Layout of tokenizer.json does not matter. Token shards carry it, so that a model is not trained on ids of another.
  */
 export function tokenizerFingerprint(tokenizer: Tokenizer): string | undefined {

@@ -12,7 +12,9 @@ export type ConfigHints = Partial<Pick<ModelConfig, "heads" | "form" | "maximumL
  *
  * @param hints `heads` is needed where no layer is SISA, and must agree with the shapes where one is. Others default to
  *              the paper's: form `sdpa`, 2048 positions, rotary base 10,000, epsilon 1e-6.
- * @throws CheckpointError that says what is missing, or what does not look like such a model
+ * @param location for messages
+ * @throws CheckpointError that says what is missing, or what does not look like such a model; ConfigError where the
+ *   sizes make no model
  */
 export function inferModelConfig(
   tensors: ReadonlyMap<string, TensorInfo>,

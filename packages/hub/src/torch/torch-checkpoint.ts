@@ -23,7 +23,8 @@ const maximumPickleBytes = 64 * 1024 * 1024;
  * Opens a checkpoint of torch.save: a state dictionary, or a dictionary with one under `model`.
  * Prefixes `_orig_mod.` are taken off the names. Nothing in the file is executed.
  *
- * @throws CheckpointError where the file is damaged, is not plain weights, or would have to run code
+ * @throws CheckpointError where the file is damaged, is not plain weights, or would have to run code; StorageError
+ *   where it cannot be read
  */
 export async function openTorchCheckpoint(
   storage: Storage,

@@ -30,12 +30,12 @@ export interface ExportOptions {
   readonly form?: SisaForm;
   /**
    * Where the weights of a file take more bytes than this, they lie in a file beside it, which both decoders of a dtype
-   * share. Default 1 GB; a protobuf holds 2.
+   * share. Default 2^30, 1 GiB; a protobuf holds at most 2.
    */
   readonly largestFileBytes?: number;
   /**
    * Tokens of a text that was not trained on. With them, what each dtype changes is measured with ONNX Runtime, and stands in
-   * README.md and onnx/report.json.
+   * README.md and onnx/report.json. Default: nothing is measured.
    */
   readonly heldOut?: ArrayLike<number>;
   /** Gets each file as soon as it is made, so that no two dtypes are in memory together. Default: files are returned. */
@@ -67,8 +67,9 @@ const alignment = 4096;
  * as they are. docs/onnx.md says what goes in and out.
  *
  * @returns bytes by path, where there is no `to`
- * @throws ConfigError for a dtype that is none; GraphError for a model with layers that have no export; DataError
- *   for weights that a dtype cannot hold
+ * @throws ConfigError for a dtype or form that is none; GraphError for a model with layers that have no export;
+ *   DataError for weights that a dtype cannot hold, and for a held-out text of less than two tokens;
+ *   BackendUnavailableError where `heldOut` is given and ONNX Runtime is not installed; what `to` throws
  */
 export async function exportOnnx(
   source: ModelToExport,

@@ -13,27 +13,29 @@ const mostBytes = 2 ** 31 - 2 ** 20;
 
 /** Which inputs become constants, and rules for other people's operations. */
 export interface GraphToOnnxOptions<I extends GraphInputs = GraphInputs> {
-  /** Values of inputs, which become part of the file. */
+  /** Values of inputs, which become part of the file. Default none. */
   readonly constants?: { readonly [N in keyof I]?: TypedArray };
-  /** int32 inputs that the file takes as int64. */
+  /** int32 inputs that the file takes as int64, as other tools pass token ids. Default none. */
   readonly int64Inputs?: readonly (keyof I & string)[];
-  /** What inputs and outputs are called in the file, where not as in the graph. */
+  /** What inputs and outputs are called in the file. Default: as in the graph. */
   readonly names?: { readonly [name: string]: string };
   /** `standard` (default) uses operators of ONNX only; `onnxruntime` those of ONNX Runtime where they are faster. */
   readonly dialect?: Dialect;
-  /** What dynamic axes are called in the file, by the text of their size, where not as in the graph. */
+  /** What dynamic axes are called in the file, by the text of their size. Default: that text. */
   readonly axes?: { readonly [size: string]: string };
   /** Version of ONNX's operator set; default 23. */
   readonly opset?: number;
-  /** Lowerings of operations of third parties. */
+  /** How to spell operations of third parties, by name; composites need none. Default none. */
   readonly lowerings?: Lowerings;
 }
 
 /**
  * A graph as an ONNX file. Symbolic dims become dynamic axes.
  *
+ * @returns the bytes of the file
  * @throws UnsupportedOpError for an operation with neither lowering nor composition, and for floats other than float32;
- *   GraphError where the file would be larger than 2 GB
+ *   GraphError where the file would be larger than 2 GB, for constants of unbound size, and for sizes that no input
+ *   tells
  */
 export function graphToOnnx<I extends GraphInputs, O extends GraphOutputs>(
   graph: Graph<I, O>,

@@ -19,10 +19,12 @@ export interface NodeExportOptions extends Omit<ExportOptions, "to"> {
 }
 
 /**
- * `exportOnnx` of @sisa/onnx, into a folder. Files of the same names are replaced, each when it is whole.
+ * `exportOnnx` of @sisa/onnx, into a folder. Each file is written beside its place as `<name>.partial` and renamed when
+ * it is whole, so that files of the same names are replaced one by one.
  *
  * @returns bytes by path, where there is no `to`
- * @throws ConfigError where `to` is a file
+ * @throws ConfigError where `to` is a file, and for a dtype or form that is none; all else as @sisa/onnx does; errors
+ *   of the file system as they come
  */
 export async function exportOnnx(
   source: ModelToExport,

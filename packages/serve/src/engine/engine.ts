@@ -35,7 +35,7 @@ export interface EngineOptions {
   readonly queueLength?: number;
   /** Tokens of a sequence, prompt included. Default: the model's maximum length. */
   readonly contextLength?: number;
-  /** Is told what happens; for metrics. */
+  /** Is told what happens; for metrics. Default: nobody. */
   readonly observer?: EngineObserver;
 }
 
@@ -118,7 +118,11 @@ export class Engine implements AsyncDisposable {
     this.#loop = this.#work();
   }
 
-  /** @throws ConfigError */
+  /**
+   * Compiles the model and allocates the caches of all slots.
+   * @throws ConfigError for slots or a context length that cannot be, and for a model with recurrent layers or meta
+   *   tokens
+   */
   static async create(options: EngineOptions): Promise<Engine> {
     const { slots = 8, contextLength = options.model.config.maximumLength } = options;
     return new Engine(options, await Slots.create({ ...options, slots, contextLength }));
@@ -146,7 +150,8 @@ export class Engine implements AsyncDisposable {
 
   /**
    * Makes room for sequences before any work is done for them. Room is taken until it is given back.
-   * @throws QueueFullError, ShuttingDownError
+   * @param count how many; default 1
+   * @throws QueueFullError where there is no room for all of them; ShuttingDownError once it drains or is closed
    */
   admit(count = 1): Admission {
     if (this.#draining) throw new ShuttingDownError("the server is shutting down");
@@ -167,7 +172,9 @@ export class Engine implements AsyncDisposable {
 
   /**
    * An answer to one request, from the next step on in which a slot is free.
-   * @throws QueueFullError, ShuttingDownError; ConfigError, DataError, ContextLengthError for impossible requests
+   * @throws QueueFullError where there is no room; ShuttingDownError once it drains, or is closed before the end;
+   *   ConfigError, DataError, ContextLengthError for impossible requests; DataError where form `sdpa` would clamp;
+   *   DeviceError where a run fails
    */
   async *generate(request: GenerationRequest): AsyncGenerator<GenerationEvent, void, void> {
     using admission = this.admit();
@@ -362,7 +369,7 @@ function pause(): Promise<void> {
 
 /** Room for sequences in the engine. */
 export class Admission implements Disposable {
-  /** Takes a place of the room. Throws a ConfigError or DataError for a request that cannot be. */
+  /** Takes a place of the room. @throws ConfigError, DataError, ContextLengthError for a request that cannot be */
   readonly submit: (request: GenerationRequest) => Generation;
   readonly #giveBack: () => void;
   #isOver = false;

@@ -11,11 +11,11 @@ export interface GenerationRequest extends SamplingOptions {
   readonly maxTokens?: number;
   /** Same seed, same text, whatever else is running. Its lower 32 bits count. Default 0. */
   readonly seed?: number;
-  /** The text ends before the first of these. */
+  /** The text ends before the first of these. Default none. */
   readonly stop?: readonly string[];
   /** Goes on after end-of-text. Default false. */
   readonly ignoreEndOfText?: boolean;
-  /** Added to the logits of tokens, by id. */
+  /** Added to the logits of tokens, by id. Default none. */
   readonly logitBias?: ReadonlyMap<number, number>;
   /** Taken from the logits of tokens that were generated already: once, and for each time. Default 0. */
   readonly presencePenalty?: number;
@@ -25,7 +25,7 @@ export interface GenerationRequest extends SamplingOptions {
   readonly logprobs?: number | undefined;
   /** Scores the prompt too, which then is computed as a whole. Default false. */
   readonly promptLogprobs?: boolean;
-  /** Frees the slot once it is aborted, within one step. */
+  /** Frees the slot once it is aborted, within one step. Default none. */
   readonly signal?: AbortSignal;
 }
 

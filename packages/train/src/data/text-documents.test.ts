@@ -1,4 +1,4 @@
-import { DataError } from "@sisa/core";
+import { ConfigError, DataError } from "@sisa/core";
 import type { Tokenizer } from "@sisa/hub";
 import { describe, expect, it } from "vitest";
 import { textDocuments } from "./text-documents.ts";
@@ -73,6 +73,6 @@ describe("textDocuments", () => {
     expect(() => textDocuments(["", ""], letters, { name: "corpus" })).toThrow(
       "corpus: expected text to train on, got 0 tokens",
     );
-    expect(() => textDocuments(["abc"], letters, { heldOutFraction: 1 })).toThrow("heldOutFraction");
+    expect(() => textDocuments(["abc"], letters, { heldOutFraction: 1 })).toThrow(ConfigError);
   });
 });

@@ -1,5 +1,5 @@
 // Texts in memory as training data: tokens joined by end-of-text, and a held-out part chosen by document hash.
-import { DataError } from "@sisa/core";
+import { ConfigError, DataError } from "@sisa/core";
 import type { Tokenizer } from "@sisa/hub";
 import { arraySource, type TrainingData } from "./training-data.ts";
 
@@ -13,16 +13,17 @@ export interface TextDocument {
 
 /** What is held out, and what the data is called. */
 export interface TextOptions {
-  /** Part of the tokens that is held out, default 0.05. */
+  /** Part of the tokens that is held out, above 0 and below 1. Default 0.05. */
   readonly heldOutFraction?: number;
-  /** Shown in reports and errors. */
+  /** Shown in reports and errors. Default "text", or the paths. */
   readonly name?: string;
 }
 
 /**
- * Training data from texts in memory.
+ * Training data from texts in memory: each text one document, whole documents held out by the hash of their ids, or the
+ * ends of some where that would miss the wanted share.
  *
- * @throws DataError where there is no text, or a fraction is not between 0 and 1
+ * @throws DataError where there is no text; ConfigError where the fraction is not between 0 and 1
  */
 export function textDocuments(
   documents: Iterable<string | TextDocument>,
@@ -68,11 +69,11 @@ export class DocumentCollector {
     this.#parts.push({ start, end: this.#length, hash: hashIds(this.#ids.subarray(start, this.#length)) });
   }
 
-  /** Splits what was collected. @throws DataError where nothing was */
+  /** Splits what was collected. @throws DataError where nothing was; ConfigError for a fraction that cannot be */
   finish(options: TextOptions & { readonly skippedFiles?: number } = {}): TrainingData {
     const { heldOutFraction = 0.05, name = "text", skippedFiles = 0 } = options;
     if (!(heldOutFraction > 0 && heldOutFraction < 1)) {
-      throw new DataError(`heldOutFraction: expected a number > 0 and < 1, got ${heldOutFraction}`);
+      throw new ConfigError(`heldOutFraction: expected a number > 0 and < 1, got ${heldOutFraction}`);
     }
     if (this.#length < 2) {
       const skipped = skippedFiles > 0 ? `, and ${skippedFiles} files that are not text` : "";

@@ -36,17 +36,23 @@ export interface EvaluationLog {
 
 /** Where scores are kept and who is told. */
 export interface EvaluateOptions {
-  /** Where a task goes on after an end of any kind; without it, from the beginning. */
+  /** Where a task goes on after an end of any kind. Default: it begins anew. */
   readonly log?: EvaluationLog | undefined;
-  /** Differs where parameters differ; needed with a log. */
+  /**
+   * Differs where parameters differ, as `parameterFingerprint` gives it; needed with a log. Default: the empty text.
+   */
   readonly modelFingerprint?: string;
-  /** Rows scored, and rows in all. */
+  /** Told of rows scored, and rows in all, after each batch. Default: nobody is told. */
   readonly onProgress?: ((done: number, all: number) => void) | undefined;
-  /** Ends the task between two batches, with the signal's reason. */
+  /** Aborted, the task ends between two batches, with the signal's reason. Default none. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Runs a task to its end. */
+/**
+ * Runs a task to its end, batch by batch; each batch is in the log, where there is one, before the next is scored.
+ *
+ * @throws CheckpointError where the log has rows that the task does not have; the signal's reason once it is aborted
+ */
 export async function evaluate(task: Task, scorer: Scorer, options: EvaluateOptions = {}): Promise<TaskResult> {
   const { log, onProgress, signal } = options;
   const rows = task.items.flatMap((item) => item.rows);

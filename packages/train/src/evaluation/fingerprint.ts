@@ -12,7 +12,7 @@ export async function fingerprint(parts: readonly Uint8Array[]): Promise<string>
   return [...hash.subarray(0, 8)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Differs where a name or a value differs. */
+/** Sixteen hexadecimal digits that differ where a name or a value differs. */
 export async function parameterFingerprint(parameters: Readonly<Record<string, Float32Array>>): Promise<string> {
   const lines: string[] = [];
   for (const [name, values] of Object.entries(parameters))

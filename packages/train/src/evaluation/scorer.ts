@@ -90,7 +90,7 @@ export class Scorer implements AsyncDisposable {
     });
   }
 
-  /** The scores of the rows of one batch, in their order. */
+  /** The scores of the rows of one batch of `batches`, in their order. @throws DeviceError where the run fails */
   async score(rows: readonly ScoredRow[]): Promise<RowScore[]> {
     const shape = this.#shapeFor(rows);
     const ids = new Int32Array(shape.B * shape.T);

@@ -16,7 +16,7 @@ export interface ProgressOutput {
 export interface ProgressOptions {
   /** Steps of the whole run, for share and remaining time. */
   readonly totalSteps: number;
-  /** Shown first, as in "sisa 5m". */
+  /** Shown first, as in "sisa 5m". Default: nothing. */
   readonly name?: string;
   /** Where lines cannot be rewritten: seconds between two lines, default 10. */
   readonly intervalSeconds?: number;

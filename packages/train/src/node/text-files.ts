@@ -12,7 +12,7 @@ const sniffedBytes = 8192;
 
 /** Which files of a folder are read, and what is held out. */
 export interface TextFilesOptions extends TextOptions {
-  /** Which files of a folder to take, by path relative to the folder; all text files by default. */
+  /** Which files of a folder to take, by path relative to the folder. Default: all text files. */
   readonly include?: (path: string) => boolean;
 }
 
@@ -21,7 +21,8 @@ export interface TextFilesOptions extends TextOptions {
  * files that are not text.
  *
  * @param paths one or several files or folders
- * @throws DataError a path that is not there, no text, or bytes that are not UTF-8 (with file and offset)
+ * @throws DataError a path that is not there, no text, or bytes that are not UTF-8 (with file and offset); ConfigError
+ *   where the held-out fraction is not between 0 and 1
  */
 export async function textFiles(
   paths: string | readonly string[],

@@ -27,9 +27,9 @@ export interface ReportRun {
 export interface ReportOptions {
   /** Default: the name of the run, or "Training runs" of several. */
   readonly title?: string;
-  /** A line under the title: the data, the machine, the date. */
+  /** A line under the title: the data, the machine, the date. Default none. */
   readonly subtitle?: string;
-  /** What the results do and do not say: a paragraph below their table. */
+  /** What the results do and do not say: a paragraph below their table. Default none. */
   readonly note?: string;
 }
 

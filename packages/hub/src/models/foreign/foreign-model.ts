@@ -19,7 +19,7 @@ export interface ForeignTensor {
 export interface ForeignModel {
   /** The same model in our terms. */
   readonly config: ModelConfig;
-  /** @param name of a parameter of ours */
+  /** Where a parameter lies. @param name of ours @throws CheckpointError for one that the other code does not have */
   tensorFor(name: string): ForeignTensor;
 }
 
@@ -35,7 +35,7 @@ const readers: { readonly [modelType: string]: (fields: ForeignConfig) => Foreig
 export const foreignModelTypes = Object.keys(readers);
 
 /**
- * A model described by a config.json of transformers.
+ * A model described by a config.json of transformers; undefined for a `model_type` that is not in `foreignModelTypes`.
  * @throws ConfigError where something in it is not known here, by name
  */
 export function foreignModel(json: Json): ForeignModel | undefined {
@@ -117,7 +117,10 @@ export function unknownParameter(modelType: string, name: string): never {
   throw new CheckpointError(`${modelType} has no parameter for ${name}`);
 }
 
-/** A parameter of ours from the values in the file. */
+/**
+ * A parameter of ours from the values in the file, row major.
+ * @param rows of the parameter: its first size
+ */
 export function fromForeign(tensor: ForeignTensor, values: Float32Array, rows: number): Float32Array {
   const { rowOf = (row) => row, factorOf } = tensor;
   if (!tensor.rowOf && !factorOf) return values;
