@@ -1,0 +1,282 @@
+// The forward pass of attention-hopper.cu.
+#pragma once
+#include "attention-hopper-parts.cuh"
+
+// WARPGROUPS of 64 queries each, which are one span; N keys at a time.
+template <int D, int S, int WARPGROUPS, int N, int STAGES> struct Forward {
+  static const int SW = S ? S : 16, ROWS = 64 * WARPGROUPS;
+  typedef SharedTile<D, ROWS> Queries;
+  typedef SharedTile<SW, ROWS> Reads;
+  typedef SharedTile<D, N> Keys;
+  typedef SharedTile<SW, N> Writes;
+  static_assert(S == 0 || ROWS % N == 0, "a tile of keys lies in one span");
+  static const int WRITES = S ? Writes::BYTES : 0;
+  static const int FIXED = Queries::BYTES + (S ? Reads::BYTES : 0), STAGE = 2 * Keys::BYTES + WRITES;
+
+  uint32 memory, barriers;
+  volatile int* item;  // the piece of work that the queries are of
+  __device__ Forward() {
+    extern __shared__ unsigned char shared[];
+    memory = (addressOf(shared) + 1023) / 1024 * 1024;
+    barriers = memory + FIXED + STAGES * STAGE;
+    item = (volatile int*)(shared + barriers + 256 - addressOf(shared));
+  }
+  __device__ Queries queries() const { return {memory}; }
+  __device__ Reads reads() const { return {memory + Queries::BYTES}; }
+  __device__ Keys keys(int stage) const { return {memory + FIXED + stage * STAGE}; }
+  __device__ Keys values(int stage) const { return {memory + FIXED + stage * STAGE + Keys::BYTES}; }
+  __device__ Writes writes(int stage) const { return {memory + FIXED + stage * STAGE + 2 * Keys::BYTES}; }
+  __device__ uint32 rowsFull() const { return barriers; }
+  __device__ uint32 rowsEmpty() const { return barriers + 8; }
+  __device__ uint32 keysFull(int stage) const { return barriers + 32 + 32 * stage; }
+  __device__ uint32 keysEmpty(int stage) const { return barriers + 40 + 32 * stage; }
+  __device__ uint32 valuesFull(int stage) const { return barriers + 48 + 32 * stage; }
+  __device__ uint32 valuesEmpty(int stage) const { return barriers + 56 + 32 * stage; }
+  __device__ void start() const {
+    if (threadIdx.x == 0) {
+      startBarrier(rowsFull(), 1);
+      startBarrier(rowsEmpty(), 4 * WARPGROUPS);
+      for (int stage = 0; stage < STAGES; stage++) {
+        startBarrier(keysFull(stage), 1);
+        startBarrier(keysEmpty(stage), 4 * WARPGROUPS);
+        startBarrier(valuesFull(stage), 1);
+        startBarrier(valuesEmpty(stage), 4 * WARPGROUPS);
+      }
+      fenceBarriers();
+    }
+    __syncthreads();
+  }
+};
+
+template <int D, int S, int WARPGROUPS, int N, int STAGES>
+__device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, const TensorMap& vMap, const TensorMap& cMap,
+                                 const TensorMap& bMap, const TensorMap& bHatMap, const float* lambda, const Spans& spans,
+                                 int* counter, bf16* out, float* logSumExp, const AttentionSizes& sizes) {
+  typedef Forward<D, S, WARPGROUPS, N, STAGES> Layout;
+  const int SPAN = Layout::ROWS;
+  Layout layout;
+  layout.start();
+  int T = sizes.length, keyTiles = (T + N - 1) / N, warpgroup = threadIdx.x / 128;
+  Work work(sizes, SPAN);
+  Ring<1> rows;
+  Ring<STAGES> ring;
+  // The longest first.
+  auto ownSpan = [&]() { return work.tiles - 1 - work.tile; };
+  auto lastTile = [&](int first) { return min((first + SPAN - 1) / N, keyTiles - 1); };
+  auto isSteep = [&](int span) {
+    int place = work.line * work.tiles + span;
+    return spans.firsts[place] - spans.lasts[place] > steepest<S>() * (SPAN / 64);
+  };
+
+  if (warpgroup == 0) {
+    giveRegisters<WARPGROUPS == 3 ? 32 : 24>();
+    if (threadIdx.x != 0) return;
+    int upcoming = blockIdx.x;
+    while (true) {
+      wait(layout.rowsEmpty(), rows.parity ^ 1);
+      *layout.item = upcoming;
+      if (!work.take(upcoming)) {
+        arrive(layout.rowsFull());
+        return;
+      }
+      upcoming = gridDim.x + atomicAdd(counter, 1);
+      int own = ownSpan(), first = own * SPAN, head = work.line % sizes.heads, batch = work.line / sizes.heads;
+      arriveExpecting(layout.rowsFull(), Layout::FIXED);
+      layout.queries().copy(qMap, head, first, batch, layout.rowsFull());
+      if (S) layout.reads().copy(cMap, head, first, batch, layout.rowsFull());
+      rows.next();
+      int near = S ? spans.reach[work.line * work.tiles + own] : 0;
+      bool steep = S && isSteep(own);
+      for (int n = lastTile(first); n >= 0; n--) {
+        bool withWrites = S && n * N >= near * SPAN;
+        wait(layout.keysEmpty(ring.stage), ring.parity ^ 1);
+        arriveExpecting(layout.keysFull(ring.stage), Layout::Keys::BYTES + (withWrites ? Layout::WRITES : 0));
+        layout.keys(ring.stage).copy(kMap, head, n * N, batch, layout.keysFull(ring.stage));
+        if (withWrites) layout.writes(ring.stage).copy(steep && n * N >= first ? bMap : bHatMap, head, n * N, batch, layout.keysFull(ring.stage));
+        wait(layout.valuesEmpty(ring.stage), ring.parity ^ 1);
+        arriveExpecting(layout.valuesFull(ring.stage), Layout::Keys::BYTES);
+        layout.values(ring.stage).copy(vMap, head, n * N, batch, layout.valuesFull(ring.stage));
+        ring.next();
+      }
+    }
+    return;
+  }
+
+  takeRegisters<WARPGROUPS == 3 ? 160 : 240>();
+  int local = (warpgroup - 1) * 64, warpRow = local + threadIdx.x % 128 / 32 * 16;
+  bool speaks = threadIdx.x % 32 == 0;
+  float factor = sizes.scale * LOG2E;
+  while (true) {
+    wait(layout.rowsFull(), rows.parity);
+    rows.next();
+    if (!work.take(*layout.item)) return;
+    int own = ownSpan(), first = own * SPAN, head = work.line % sizes.heads, batch = work.line / sizes.heads;
+    int row = first + warpRow, near = 0;
+    const float* decay = spans.decay + (int64)(work.line * work.tiles + own) * SPAN;
+    float rowFactor[2] = {};
+    bool steep = false;
+    if (S) {
+      near = spans.reach[work.line * work.tiles + own];
+      steep = isSteep(own);
+      float weight = lambda[head] / sizes.scale;
+#pragma unroll
+      for (int half = 0; half < 2; half++) rowFactor[half] = exp2f(decay[warpRow + rowOf(half * 2)]) * weight;
+    }
+    // Keys that only later warpgroups see.
+    int n = lastTile(first);
+    for (int least = first + local < T ? min((first + local + 63) / N, keyTiles - 1) : -1; n > least; n--) {
+      wait(layout.keysFull(ring.stage), ring.parity);
+      if (speaks) arrive(layout.keysEmpty(ring.stage));
+      wait(layout.valuesFull(ring.stage), ring.parity);
+      if (speaks) arrive(layout.valuesEmpty(ring.stage));
+      ring.next();
+    }
+    if (n < 0) {
+      if (speaks) arrive(layout.rowsEmpty());
+      continue;
+    }
+
+    float s[N / 2], o[D / 2], most[2], total[2];
+    uint32 p[N / 16][4];
+    // Starts the scores of a tile.
+    auto startScores = [&](int n, int stage, auto kind) {
+      if constexpr (kind.value == Steep) {
+        pin(s);
+        beginProducts();
+#pragma unroll
+        for (int k = 0; k < S; k += 16) multiply<0>(s, layout.reads().byRow(local, k), layout.writes(stage).byRow(0, k), k > 0);
+        commitProducts();
+        waitProducts<0>();
+        pin(s);
+        const float* rowDecay = decay + warpRow + threadIdx.x % 32 / 4;
+        const float* keyDecay = decay + n * N - first + threadIdx.x % 4 * 2;
+        float weight = lambda[head] / sizes.scale;
+#pragma unroll
+        for (int i = 0; i < N / 2; i++)
+          s[i] *= weight * exp2Of(fminf(rowDecay[i % 4 / 2 * 8] - keyDecay[i / 4 * 8 + i % 2], 0.f));
+      }
+      uint32 a[Layout::SW / 16][4];
+      if constexpr (kind.value == Near) {
+        float f = powerOf2(spans.firsts[work.line * work.tiles + own] - spans.lasts[work.line * work.tiles + n * N / SPAN]);
+        RowFactors scale(rowFactor[0] * f, rowFactor[1] * f);
+#pragma unroll
+        for (int k = 0; k < S; k += 16) {
+          layout.reads().left(a[k / 16], warpRow, k);
+          scale.apply(a[k / 16]);
+        }
+      }
+      pin(s);
+      beginProducts();
+      if constexpr (kind.value == Near)
+#pragma unroll
+        for (int k = 0; k < S; k += 16) multiply<0>(s, a[k / 16], layout.writes(stage).byRow(0, k), k > 0);
+#pragma unroll
+      for (int k = 0; k < D; k += 16)
+        multiply<0>(s, layout.queries().byRow(local, k), layout.keys(stage).byRow(0, k), k > 0 || kind.value != Far);
+      commitProducts();
+    };
+    auto hideLater = [&](int n) {
+#pragma unroll
+      for (int i = 0; i < N / 2; i++)
+        if (n * N + columnOf(i) > row + rowOf(i)) s[i] = -INFINITY;
+    };
+    auto startSums = [&](int stage, int add) {
+      pin(o);
+      beginProducts();
+#pragma unroll
+      for (int k = 0; k < N; k += 16) multiply<1>(o, p[k / 16], layout.values(stage).byColumn(k), k > 0 || add);
+      commitProducts();
+    };
+
+    wait(layout.keysFull(ring.stage), ring.parity);
+    auto finishScores = [&](auto kind) {
+      startScores(n, ring.stage, kind);
+      waitProducts<0>();
+      pin(s);
+    };
+    if (steep) finishScores(Kind<S ? Steep : Far>());
+    else finishScores(Kind<S ? Near : Far>());
+    if (speaks) arrive(layout.keysEmpty(ring.stage));
+    hideLater(n);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float largest = -INFINITY;
+#pragma unroll
+      for (int i = half * 2; i < N / 2; i += 4) largest = fmaxf(largest, fmaxf(s[i], s[i + 1]));
+      most[half] = quadMax(largest);
+      // A row that begins in the tile before sees nothing of this one.
+      float offset = most[half] == -INFINITY ? 0.f : most[half] * factor, sum = 0;
+#pragma unroll
+      for (int i = half * 2; i < N / 2; i += 4) {
+        sum += s[i] = exp2Of(s[i] * factor - offset);
+        sum += s[i + 1] = exp2Of(s[i + 1] * factor - offset);
+      }
+      total[half] = sum;
+    }
+    pack<N / 2>(p, s);
+    int add = 0;
+    // Scores of tile n while values of the tile before are summed.
+    auto addTile = [&](int n, auto kind) {
+      int stage = ring.stage;
+      uint32 parity = ring.parity;
+      ring.next();
+      wait(layout.keysFull(ring.stage), ring.parity);
+      startScores(n, ring.stage, kind);
+      wait(layout.valuesFull(stage), parity);
+      startSums(stage, add);
+      add = 1;
+      waitProducts<1>();
+      pin(s);
+      if (speaks) arrive(layout.keysEmpty(ring.stage));
+      // A tile of keys that is not as wide as a power of 2 may end within the queries of a warpgroup, so that two are cut.
+      if (64 % N != 0 && N % 64 != 0 && n * N + N > first + local) hideLater(n);
+      float fix[2];
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        float largest = most[half];
+#pragma unroll
+        for (int i = half * 2; i < N / 2; i += 4) largest = fmaxf(largest, fmaxf(s[i], s[i + 1]));
+        largest = quadMax(largest);
+        fix[half] = exp2Of((most[half] - largest) * factor);
+        most[half] = largest;
+        float offset = largest * factor, sum = 0;
+#pragma unroll
+        for (int i = half * 2; i < N / 2; i += 4) {
+          sum += s[i] = exp2Of(s[i] * factor - offset);
+          sum += s[i + 1] = exp2Of(s[i + 1] * factor - offset);
+        }
+        total[half] = total[half] * fix[half] + sum;
+      }
+      waitProducts<0>();
+      pin(o);
+      if (speaks) arrive(layout.valuesEmpty(stage));
+#pragma unroll
+      for (int i = 0; i < D / 2; i++) o[i] *= fix[i % 4 / 2];
+      pack<N / 2>(p, s);
+    };
+    n--;
+    if constexpr (S > 0 && SPAN > N)
+      for (; steep && n * N >= first; n--) addTile(n, Kind<Steep>());
+    if constexpr (S > 0)
+      for (; n * N >= near * SPAN; n--) addTile(n, Kind<Near>());
+    for (; n >= 0; n--) addTile(n, Kind<Far>());
+    if (speaks) arrive(layout.rowsEmpty());
+    wait(layout.valuesFull(ring.stage), ring.parity);
+    startSums(ring.stage, add);
+    waitProducts<0>();
+    pin(o);
+    if (speaks) arrive(layout.valuesEmpty(ring.stage));
+    ring.next();
+
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      int position = row + rowOf(half * 2);
+      float sum = quadSum(total[half]), inverse = 1.f / sum;
+      if (position >= T) continue;
+      bf16* target = out + (((int64)batch * T + position) * sizes.heads + head) * D;
+#pragma unroll
+      for (int i = half * 2; i < D / 2; i += 4) *(uint32*)(target + columnOf(i)) = packed(o[i] * inverse, o[i + 1] * inverse);
+      if (threadIdx.x % 4 == 0) logSumExp[(int64)work.line * T + position] = (most[half] * factor + log2f(sum)) / LOG2E;
+    }
+  }
+}
