@@ -9,6 +9,8 @@ import type { TensorSpec } from "./spec.ts";
 export interface BackendLimits {
   /** True where graphs with unbound dims can be compiled, so that one executable serves all lengths. */
   readonly symbolicDims: boolean;
+  /** True where tensors lie in the host's memory, so that reading one takes no more than a copy. */
+  readonly hostMemory: boolean;
   /** Largest single tensor, in bytes. */
   readonly maximumTensorBytes: number;
 }

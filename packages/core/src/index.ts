@@ -88,7 +88,15 @@ export {
   presetFamilies,
   presetSizes,
 } from "./models/presets.ts";
-export { checkSampling, likeliest, type SamplingOptions, sampleToken } from "./models/sampler.ts";
+export {
+  checkSampling,
+  checkToken,
+  likeliest,
+  Sampler,
+  type SamplingOptions,
+  sampleToken,
+  type TokenChoice,
+} from "./models/sampler.ts";
 export * from "./ops/index.ts";
 export { RandomStream } from "./random.ts";
 export {

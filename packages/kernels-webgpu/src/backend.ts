@@ -75,7 +75,7 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
     this.#lowerings = lowerings;
     const { maxBufferSize, maxStorageBufferBindingSize } = open.limits;
     const maximumTensorBytes = Math.min(maxBufferSize, maxStorageBufferBindingSize);
-    this.limits = { symbolicDims: false, maximumTensorBytes };
+    this.limits = { symbolicDims: false, hostMemory: false, maximumTensorBytes };
     this.pipelines = new Pipelines(open.device);
     this.#pool = new BufferPool(open.device, maximumTensorBytes);
     open.device.onuncapturederror = ({ error }) => this.#fail(new DeviceError(`webgpu: ${error.message}`));

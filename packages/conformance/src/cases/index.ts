@@ -55,6 +55,7 @@ import { padCases } from "./pad.ts";
 import { reshapeCases } from "./reshape.ts";
 import { rmsNormBackwardCases, rmsNormCases } from "./rms-norm.ts";
 import { ropeCases } from "./rope.ts";
+import { sampleTokensCases } from "./sample-tokens.ts";
 import { scatterAddCases } from "./scatter-add.ts";
 import { sigmoidCases } from "./sigmoid.ts";
 import { sigmoidDecayAttentionBackwardCases, sigmoidDecayAttentionCases } from "./sigmoid-decay-attention.ts";
@@ -135,6 +136,7 @@ export const allCases: readonly OpCases[] = [
   rmsNormCases,
   rmsNormBackwardCases,
   ropeCases,
+  sampleTokensCases,
   scatterAddCases,
   sigmoidCases,
   sigmoidDecayAttentionCases,

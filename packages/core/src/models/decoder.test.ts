@@ -73,12 +73,31 @@ function difference(logits: Float32Array, row: number, full: Float64Array, posit
   return worst;
 }
 
-/** The reference, saying that it takes bound graphs only, as GPU backends do. */
-function boundOnly(): Backend {
+/** The reference, saying that it takes bound graphs only and is a device, as GPU backends do; it notes runs and reads. */
+function boundOnly(events: string[] = []): Backend {
   const backend = reference();
+  const compile: Backend["compile"] = async (graph, options) => {
+    const executable = await backend.compile(graph, options);
+    return {
+      run(inputs) {
+        events.push("run");
+        const outputs = executable.run(inputs);
+        for (const [name, tensor] of Object.entries(outputs)) {
+          const read = tensor.read.bind(tensor);
+          tensor.read = () => {
+            events.push(`read ${name}`);
+            return read();
+          };
+        }
+        return outputs;
+      },
+      close: () => executable.close(),
+    };
+  };
   return new Proxy(backend, {
     get(target, name) {
-      if (name === "limits") return { ...target.limits, symbolicDims: false };
+      if (name === "limits") return { ...target.limits, symbolicDims: false, hostMemory: false };
+      if (name === "compile") return compile;
       const value: unknown = Reflect.get(target, name, target);
       return typeof value === "function" ? value.bind(target) : value;
     },
@@ -154,6 +173,16 @@ describe.each([
       expect(difference(next, index, fullPass(own, row), row.length - 1)).toBeLessThan(1e-5);
     });
   });
+});
+
+test("a prompt of several runs is read once, at its end, and of a step only tokens are", async () => {
+  const events: string[] = [];
+  await using backend = boundOnly(events);
+  await using decoder = await Decoder.create({ ...tinyModel(["sisa"]), backend });
+  await decoder.append([tokens.slice(0, 130)], [0]);
+  expect(events.splice(0)).toEqual(["run", "run", "run", "read logits"]);
+  await decoder.next([[1]], [130], [{ uniform: 0.5 }]);
+  expect(events).toEqual(["run", "run", "read value"]);
 });
 
 test("form sdpa decodes while no clamp is active, and refuses to go on where one is", async () => {

@@ -8,6 +8,7 @@ import { simplify } from "../graph/passes.ts";
 import { sdpaClamp } from "../ops/sisa-attention.ts";
 import { i32 } from "../spec.ts";
 import type { LanguageModel } from "./language-model.ts";
+import { checkToken, Sampler, type TokenChoice } from "./sampler.ts";
 
 /** A model on a backend, and how much its caches hold. */
 export interface DecoderOptions {
@@ -41,6 +42,7 @@ export class Decoder implements AsyncDisposable {
   readonly #caches: { readonly [name: string]: DeviceTensor };
   /** Tokens that each row holds. */
   readonly #held: number[];
+  #sampler: Sampler | undefined;
   readonly #inputs = new Map<
     number,
     { readonly ids: DeviceTensor; readonly start: DeviceTensor; readonly last: DeviceTensor }
@@ -101,6 +103,47 @@ export class Decoder implements AsyncDisposable {
    *   where form `sdpa` would clamp; GraphError where the model gives no logits
    */
   async append(rows: readonly (readonly number[])[], start: readonly number[]): Promise<Float32Array> {
+    const { vocabularySize } = this.#options.model.config;
+    const result = new Float32Array(this.batch * vocabularySize);
+    const ends = await this.#append(rows, start, (logits) => logits.read());
+    for (const { row, value } of ends) {
+      const first = row * vocabularySize;
+      result.set(value.subarray(first, first + vocabularySize), first);
+    }
+    return result;
+  }
+
+  /**
+   * Appends tokens as `append` does, and returns the token that is chosen to follow each row. Where the logits are on a
+   * device, they stay there.
+   *
+   * @param choices how, for each row
+   * @throws DataError also where logits allow no choice
+   */
+  async next(
+    rows: readonly (readonly number[])[],
+    start: readonly number[],
+    choices: readonly TokenChoice[],
+  ): Promise<readonly number[]> {
+    const { backend, model } = this.#options;
+    this.#sampler ??= await Sampler.create(backend, this.batch, model.config.vocabularySize);
+    const sampler = this.#sampler;
+    const ends = await this.#append(rows, start, (logits) => sampler.choose(logits, choices));
+    const tokens = new Array<number>(this.batch).fill(-1);
+    for (const { row, value } of ends) tokens[row] = checkToken(value[row] ?? -1);
+    return tokens;
+  }
+
+  /**
+   * Enqueues all runs that the tokens need, and waits at their end.
+   * @param read enqueues what is wanted of the logits [batch, V] of a run in which rows end
+   * @returns for each row what was wanted of the run in which it ends
+   */
+  async #append<R>(
+    rows: readonly (readonly number[])[],
+    start: readonly number[],
+    read: (logits: DeviceTensor) => Promise<R>,
+  ): Promise<readonly { readonly row: number; readonly value: R }[]> {
     if (rows.length !== this.batch || start.length !== this.batch) {
       throw new DataError(
         `decoder: expected ${this.batch} rows, got ${rows.length} of tokens and ${start.length} starts`,
@@ -109,35 +152,44 @@ export class Decoder implements AsyncDisposable {
     rows.forEach((row, index) => {
       this.#check(row, index, start[index] ?? 0);
     });
-    const { model } = this.#options;
-    const { vocabularySize } = model.config;
+    const { model, allowClamp } = this.#options;
     // Meta tokens stand in front of every sequence, and count for nobody outside.
     const tokens = rows.map((row, index) => (start[index] === 0 ? [...model.prefix, ...row] : row));
     const from = start.map((position) => (position === 0 ? 0 : position + model.prefix.length));
     const longest = Math.max(...tokens.map((row) => row.length));
     const room = this.capacity + model.prefix.length + 1;
 
-    const result = new Float32Array(this.batch * vocabularySize);
+    const pending: Promise<{ readonly ended: readonly number[]; readonly value: R }>[] = [];
     for (let offset = 0; offset < longest; ) {
       // A row that has ended waits at its end; what it writes there is overwritten by the next append.
       const first = tokens.map((row) => Math.min(offset, row.length));
       const positions = first.map((place, index) => (from[index] ?? 0) + place);
       const length = this.#runLength(longest - offset, room - Math.max(...positions));
-      const logits = await this.#run(
+      const { logits, decaySpan } = this.#run(
         tokens.map((row, index) => row.slice(first[index], (first[index] ?? 0) + length)),
         positions,
         length,
       );
-      tokens.forEach((row, index) => {
-        if (offset >= row.length || offset + length < row.length) return;
-        result.set(logits.subarray(index * vocabularySize, (index + 1) * vocabularySize), index * vocabularySize);
-      });
-      offset += length;
+      const end = offset + length;
+      const ended = tokens.flatMap((row, index) => (offset < row.length && row.length <= end ? [index] : []));
+      if (ended.length > 0) {
+        // A row's decay only grows, so its last run tells of all.
+        const spans = allowClamp ? undefined : decaySpan?.read();
+        const result = Promise.all([spans, read(logits)]).then(([span, value]) => {
+          if (span) checkSpan(span, ended);
+          return { ended, value };
+        });
+        // Where a later run cannot be enqueued, nobody waits for this one.
+        result.catch(() => undefined);
+        pending.push(result);
+      }
+      offset = end;
     }
     rows.forEach((row, index) => {
       this.#held[index] = (start[index] ?? 0) + row.length;
     });
-    return result;
+    const runs = await Promise.all(pending);
+    return runs.flatMap(({ ended, value }) => ended.map((row) => ({ row, value })));
   }
 
   /** @throws DataError unless tokens can be appended to a row at a position */
@@ -166,9 +218,9 @@ export class Decoder implements AsyncDisposable {
     return left > 1 && room >= longest ? longest : 1;
   }
 
-  /** Runs up to `length` tokens of each row; returns the logits after the last of each, of rows with none anything. */
-  async #run(rows: readonly (readonly number[])[], positions: readonly number[], length: number): Promise<TypedArray> {
-    const { backend, allowClamp } = this.#options;
+  /** Enqueues up to `length` tokens of each row; the logits are those after the last of each, of rows with none anything. */
+  #run(rows: readonly (readonly number[])[], positions: readonly number[], length: number) {
+    const { backend } = this.#options;
     const inputs = this.#inputsFor(length);
     const ids = new Int32Array(this.batch * length);
     rows.forEach((row, index) => {
@@ -181,13 +233,9 @@ export class Decoder implements AsyncDisposable {
       Int32Array.from(rows, (row) => row.length - 1),
     );
     const executable = this.#executables.get(length) ?? this.#executables.get(0);
-    const outputs = executable?.run({ ...this.#caches, ...inputs });
-    if (outputs?.logits === undefined) throw new GraphError("decoder: the decode graph gave no logits");
-    if (outputs.decaySpan && !allowClamp) {
-      const spans = await outputs.decaySpan.read();
-      checkSpan(spans.filter((_, index) => (rows[index] ?? []).length > 0));
-    }
-    return await outputs.logits.read();
+    const { logits, decaySpan } = executable?.run({ ...this.#caches, ...inputs }) ?? {};
+    if (logits === undefined) throw new GraphError("decoder: the decode graph gave no logits");
+    return { logits, decaySpan };
   }
 
   #inputsFor(length: number) {
@@ -212,6 +260,7 @@ export class Decoder implements AsyncDisposable {
 
   /** Frees caches and programs; the backend stays open. */
   async close(): Promise<void> {
+    await this.#sampler?.close();
     for (const executable of this.#executables.values()) executable.close();
     for (const tensor of Object.values(this.#caches)) tensor.dispose();
     for (const [length, tensors] of this.#inputs) this.#forget(length, tensors);
@@ -222,8 +271,8 @@ export class Decoder implements AsyncDisposable {
   }
 }
 
-function checkSpan(spans: TypedArray): void {
-  const span = Math.max(...spans);
+function checkSpan(spans: TypedArray, rows: readonly number[]): void {
+  const span = Math.max(...rows.map((row) => spans[row] ?? 0));
   if (span > 2 * sdpaClamp) {
     throw new DataError(
       `decoder: decay has reached ${span.toFixed(1)}, and form "sdpa" clamps above ${2 * sdpaClamp}: from here on cached decoding differs from the full pass. Use form "exact", or allow the clamp`,

@@ -1,10 +1,13 @@
 import { describe, expect, test } from "vitest";
+import type { Backend } from "../backend.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { initialize } from "../layers/layer.ts";
+import { RandomStream } from "../random.ts";
 import { reference } from "../reference/backend.ts";
+import { f32 } from "../spec.ts";
 import { type GenerateOptions, generate } from "./generate.ts";
 import { languageModel } from "./language-model.ts";
-import { sampleToken } from "./sampler.ts";
+import { Sampler, sampleToken } from "./sampler.ts";
 
 const model = languageModel({
   mixers: ["sisa"],
@@ -27,6 +30,17 @@ async function all(options: Partial<GenerateOptions> = {}): Promise<number[]> {
     tokens.push(token);
   }
   return tokens;
+}
+
+/** A backend that says that its tensors lie on a device. */
+function onDevice(backend: Backend): Backend {
+  return new Proxy(backend, {
+    get(target, name) {
+      if (name === "limits") return { ...target.limits, hostMemory: false };
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
 }
 
 describe("generate", () => {
@@ -106,5 +120,66 @@ describe("sampleToken", () => {
 
   test("a tiny temperature does not overflow", () => {
     expect(draw({ temperature: 1e-30 })).toEqual(new Set([1, 3]));
+  });
+});
+
+describe("logits that allow no choice are refused", () => {
+  test.each([
+    ["NaN", [1, Number.NaN, 2]],
+    ["NaN in front", [Number.NaN, 1, 2]],
+    ["+Infinity", [1, Number.POSITIVE_INFINITY]],
+    ["nothing possible", [Number.NEGATIVE_INFINITY, Number.NEGATIVE_INFINITY]],
+    ["no logits", []],
+  ])("%s", (_name, logits) => {
+    for (const temperature of [0, 1]) {
+      expect(() => sampleToken(logits, 0.5, { temperature })).toThrow("sampling: expected logits that are numbers");
+    }
+  });
+});
+
+describe("choosing on a device", () => {
+  test("takes the tokens that the host takes, over many seeds", async () => {
+    await using device = onDevice(reference());
+    const [rows, size] = [40, 60];
+    await using sampler = await Sampler.create(device, rows, size);
+    for (const seed of [1, 2, 3, 4]) {
+      const logits = new RandomStream(seed, "logits").normal(rows * size, { deviation: seed });
+      const random = new RandomStream(seed, "sample");
+      const choices = Array.from({ length: rows }, (_, row) => ({
+        uniform: random.uniform(row),
+        temperature: [1, 0, 0.5, 2][row % 4] ?? 1,
+        topK: [0, 5, 1, 60, 17][row % 5] ?? 0,
+        topP: [1, 0.9, 0.3][row % 3] ?? 1,
+      }));
+      const tokens = await sampler.choose(device.tensor(f32(rows, size), logits), choices);
+      expect(tokens).toEqual(
+        choices.map((choice, row) =>
+          sampleToken(logits.subarray(row * size, (row + 1) * size), choice.uniform, choice),
+        ),
+      );
+    }
+  });
+
+  test("gives the text that the host gives, with the same seed", async () => {
+    const options = { seed: 5, temperature: 0.9, topK: 9, topP: 0.95, maxTokens: 12 };
+    await using device = onDevice(reference());
+    const tokens: number[] = [];
+    for await (const token of generate({ model, parameters, backend: device, tokens: [1, 2], ...options })) {
+      tokens.push(token);
+    }
+    expect(tokens).toEqual(await all(options));
+    expect(device.memory().deviceBytes).toBe(0);
+  });
+
+  test("refuses what is wrong", async () => {
+    await using device = onDevice(reference());
+    await using sampler = await Sampler.create(device, 2, 3);
+    const logits = device.tensor(f32(2, 3), Float32Array.of(1, Number.NaN, 2, 0, 0, 9));
+    expect(await sampler.choose(logits, [{ uniform: 0.5 }, { uniform: 0.5 }])).toEqual([-1, 2]);
+    await expect(sampler.choose(logits, [{ uniform: 0.5 }])).rejects.toThrow(
+      "expected 2 choices, one for each row, got 1",
+    );
+    const wrong = { uniform: 0.5, topP: 2 };
+    await expect(sampler.choose(logits, [wrong, wrong])).rejects.toThrow("topP must be above 0 and at most 1, got 2");
   });
 });

@@ -3,7 +3,7 @@
 import { DataError } from "../errors.ts";
 import { RandomStream } from "../random.ts";
 import { Decoder, type DecoderOptions } from "./decoder.ts";
-import { checkSampling, type SamplingOptions, sampleToken } from "./sampler.ts";
+import { checkSampling, type SamplingOptions } from "./sampler.ts";
 
 /** A prompt, how to choose what follows it, and when to end. */
 export interface GenerateOptions extends Omit<DecoderOptions, "batch">, SamplingOptions {
@@ -51,8 +51,8 @@ export async function* generate(options: GenerateOptions): AsyncGenerator<number
   let position = 0;
   for (let index = 0; index < limit; index++) {
     signal?.throwIfAborted();
-    const logits = await decoder.append([next], [position]);
-    const token = sampleToken(logits, random.uniform(index), options);
+    const choice = { ...options, uniform: random.uniform(index) };
+    const [token = -1] = await decoder.next([next], [position], [choice]);
     if (stopTokens.includes(token)) return;
     yield token;
     position += next.length;

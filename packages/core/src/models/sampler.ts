@@ -1,6 +1,10 @@
-// Choosing the next token from logits, on the host, in float64.
+// Choosing the next token from logits: on the host in float64, or where the logits are, so that only ids are read.
 
-import { ConfigError } from "../errors.ts";
+import type { Backend, DeviceTensor } from "../backend.ts";
+import { ConfigError, DataError } from "../errors.ts";
+import { trace } from "../graph/graph.ts";
+import { sampleTokens } from "../ops/sample-tokens.ts";
+import { f32, i32 } from "../spec.ts";
 
 /** How the next token is chosen from logits. */
 export interface SamplingOptions {
@@ -10,6 +14,12 @@ export interface SamplingOptions {
   readonly topK?: number;
   /** Only the most likely tokens that together reach this probability. Default 1. */
   readonly topP?: number;
+}
+
+/** How one token is chosen, and the random number that decides. */
+export interface TokenChoice extends SamplingOptions {
+  /** In [0, 1). */
+  readonly uniform: number;
 }
 
 /** Checks how tokens are chosen. @throws ConfigError naming the option that cannot be */
@@ -23,48 +33,72 @@ export function checkSampling({ temperature = 1, topK = 0, topP = 1 }: SamplingO
 }
 
 /**
- * The next token. Filters apply in the order temperature, top-k, top-p; equal logits are ordered by id.
+ * The next token: the first id at which the running sum of the weights of what is kept exceeds `uniform` of their sum.
+ * Filters apply in the order temperature, top-k, top-p; equal logits are ordered by id.
  *
- * @param logits  [V]
+ * @param logits  [V]; -Infinity for what is impossible
  * @param uniform a random number in [0, 1)
  * @returns its id
+ * @throws DataError for logits with NaN or +Infinity, or where nothing is possible
  */
 export function sampleToken(logits: ArrayLike<number>, uniform: number, options: SamplingOptions = {}): number {
-  const { temperature = 1, topK = 0, topP = 1 } = options;
+  return checkToken(chosen(logits, { ...options, uniform }));
+}
+
+/** @throws DataError for what stands in place of a token where logits allow no choice */
+export function checkToken(token: number): number {
+  if (token >= 0) return token;
+  throw new DataError(
+    "sampling: expected logits that are numbers, or -Infinity for what is impossible; got NaN, +Infinity, or nothing that is possible: are all weights finite?",
+  );
+}
+
+/** As `sampleToken`, but -1 for what it refuses. */
+function chosen(logits: ArrayLike<number>, { uniform, temperature = 1, topK = 0, topP = 1 }: TokenChoice): number {
   const [best = 0] = likeliest(logits, 1);
+  const peak = logits[best] ?? Number.NEGATIVE_INFINITY;
+  for (let id = 0; id < logits.length; id++) if (Number.isNaN((logits[id] ?? 0) - peak)) return -1;
   if (temperature === 0) return best;
-  const peak = logits[best] ?? 0;
   const weight = (id: number) => Math.exp(((logits[id] ?? Number.NEGATIVE_INFINITY) - peak) / temperature);
-  if (topK > 0 && topK < logits.length) {
-    const candidates = likeliest(logits, topK);
-    const at = (place: number) => candidates[place] ?? 0;
-    return draw(topK, at, weight, uniform, topP * totalOf(topK, at, weight));
+  let kept = topK > 0 && topK < logits.length ? likeliest(logits, topK) : undefined;
+  if (topP < 1) {
+    const total = totalOf(kept, logits.length, weight);
+    const candidates = kept ?? likelyEnough(logits, weight, (total * (1 - topP)) / logits.length);
+    kept = nucleus(candidates, weight, topP * total);
   }
-  const total = totalOf(logits.length, (id) => id, weight);
-  if (topP >= 1) return draw(logits.length, (id) => id, weight, uniform, total);
-  const candidates = likelyEnough(logits, weight, (total * (1 - topP)) / logits.length);
-  return draw(candidates.length, (place) => candidates[place] ?? 0, weight, uniform, topP * total);
+  kept?.sort((a, b) => a - b);
+  return draw(kept, logits.length, weight, uniform);
 }
 
 type Weight = (id: number) => number;
-type Candidates = (place: number) => number;
 
-function totalOf(count: number, idAt: Candidates, weight: Weight): number {
+/** @param ids those that count; all of `count` where left out */
+function totalOf(ids: readonly number[] | undefined, count: number, weight: Weight): number {
   let total = 0;
-  for (let place = 0; place < count; place++) total += weight(idAt(place));
+  for (let place = 0; place < (ids?.length ?? count); place++) total += weight(ids?.[place] ?? place);
   return total;
 }
 
-/** One of the first candidates that together weigh as much as is wanted, in proportion to their weights. */
-function draw(count: number, idAt: Candidates, weight: Weight, uniform: number, wanted: number): number {
-  let limit = 0;
-  for (let place = 0; place < count && limit < wanted; place++) limit += weight(idAt(place));
-  let left = uniform * limit;
-  for (let place = 0; place < count; place++) {
-    left -= weight(idAt(place));
-    if (left < 0) return idAt(place);
+/** The fewest of the first ids that together weigh as much as is wanted. */
+function nucleus(ids: readonly number[], weight: Weight, wanted: number): number[] {
+  let reached = 0;
+  let count = 0;
+  while (count < ids.length && reached < wanted) reached += weight(ids[count++] ?? 0);
+  return ids.slice(0, count);
+}
+
+/** One of the ids, in their order, in proportion to their weights; of `count` ids where none are given. */
+function draw(ids: readonly number[] | undefined, count: number, weight: Weight, uniform: number): number {
+  let left = uniform * totalOf(ids, count, weight);
+  let last = -1;
+  for (let place = 0; place < (ids?.length ?? count); place++) {
+    const id = ids?.[place] ?? place;
+    const own = weight(id);
+    if (own > 0) last = id;
+    left -= own;
+    if (left < 0) return id;
   }
-  return idAt(count - 1);
+  return last;
 }
 
 /**
@@ -97,4 +131,106 @@ export function likeliest(logits: ArrayLike<number>, count: number): number[] {
     ids[place] = id;
   }
   return ids;
+}
+
+const samplingGraph = (rows: number, vocabularySize: number) =>
+  trace(
+    {
+      logits: f32(rows, vocabularySize),
+      uniform: f32(rows),
+      temperature: f32(rows),
+      topK: i32(rows),
+      topP: f32(rows),
+    },
+    ({ logits, ...choice }) => sampleTokens(logits, choice),
+  );
+
+/** The smallest temperature that float32 divides by; smaller ones leave as little choice. */
+const leastTemperature = 2 ** -120;
+
+/** The largest number below 1 in float32. */
+const belowOne = 1 - 2 ** -24;
+
+/** Chooses tokens by logits that a backend holds. From a device, only the tokens are read. Close it when done. */
+export class Sampler implements AsyncDisposable {
+  readonly #rows: number;
+  readonly #vocabularySize: number;
+  readonly #device: DeviceSampling | undefined;
+
+  private constructor(rows: number, vocabularySize: number, device: DeviceSampling | undefined) {
+    this.#rows = rows;
+    this.#vocabularySize = vocabularySize;
+    this.#device = device;
+  }
+
+  /** @param backend that holds the logits: [rows, vocabularySize]. It is not closed */
+  static async create(backend: Backend, rows: number, vocabularySize: number): Promise<Sampler> {
+    const device = backend.limits.hostMemory ? undefined : await onDevice(backend, rows, vocabularySize);
+    return new Sampler(rows, vocabularySize, device);
+  }
+
+  /**
+   * Enqueues the choice of one token a row; what is enqueued later may overwrite the logits.
+   *
+   * @param choices one for each row
+   * @returns a token for each row; -1, which `checkToken` refuses, where its logits allow no choice
+   */
+  async choose(logits: DeviceTensor, choices: readonly TokenChoice[]): Promise<readonly number[]> {
+    if (choices.length !== this.#rows) {
+      throw new DataError(`sampler: expected ${this.#rows} choices, one for each row, got ${choices.length}`);
+    }
+    for (const choice of choices) checkSampling(choice);
+    if (this.#device === undefined) {
+      const all = await logits.read();
+      const size = this.#vocabularySize;
+      return choices.map((choice, row) => chosen(all.subarray(row * size, (row + 1) * size), choice));
+    }
+    const { backend, executable, inputs } = this.#device;
+    const floats = (of: (choice: TokenChoice) => number) => Float32Array.from(choices, of);
+    backend.write(
+      inputs.uniform,
+      floats(({ uniform }) => Math.min(uniform, belowOne)),
+    );
+    backend.write(
+      inputs.temperature,
+      floats(({ temperature = 1 }) => leastOf(temperature)),
+    );
+    backend.write(
+      inputs.topK,
+      Int32Array.from(choices, ({ topK = 0 }) => topK),
+    );
+    backend.write(
+      inputs.topP,
+      floats(({ topP = 1 }) => topP),
+    );
+    return [...(await executable.run({ logits, ...inputs }).value.read())];
+  }
+
+  /** Frees what it holds on the backend. */
+  async close(): Promise<void> {
+    this.#device?.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+const leastOf = (temperature: number) => (temperature === 0 ? 0 : Math.max(temperature, leastTemperature));
+
+type DeviceSampling = Awaited<ReturnType<typeof onDevice>>;
+
+async function onDevice(backend: Backend, rows: number, vocabularySize: number) {
+  const executable = await backend.compile(samplingGraph(rows, vocabularySize));
+  const inputs = {
+    uniform: backend.tensor(f32(rows)),
+    temperature: backend.tensor(f32(rows)),
+    topK: backend.tensor(i32(rows)),
+    topP: backend.tensor(f32(rows)),
+  };
+  const close = () => {
+    executable.close();
+    for (const tensor of Object.values(inputs)) tensor.dispose();
+  };
+  return { backend, executable, inputs, close };
 }

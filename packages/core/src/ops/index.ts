@@ -71,6 +71,7 @@ export { pad, padOp } from "./pad.ts";
 export { reshape, reshapeOp } from "./reshape.ts";
 export { rmsNorm, rmsNormBackwardOp, rmsNormOp } from "./rms-norm.ts";
 export { rope, ropeOp } from "./rope.ts";
+export { type SampleTokensInputs, sampleTokens, sampleTokensOp } from "./sample-tokens.ts";
 export { scatterAdd, scatterAddOp } from "./scatter-add.ts";
 export { sigmoid, sigmoidOp } from "./sigmoid.ts";
 export {

@@ -83,6 +83,7 @@ export const lowerings = {
   rmsNorm: fused.rmsNorm,
   rmsNormBackward: fused.rmsNormBackward,
   rope: fused.rope,
+  sampleTokens: "compose",
   scatterAdd: always(movement.scatterAdd),
   sigmoid: always(elementwise.sigmoid),
   silu: always(elementwise.silu),

@@ -10,6 +10,7 @@ import { rmsNorm, rmsNormBackward } from "../kernels/norm.ts";
 import { adamw, globalNorm } from "../kernels/optimizer.ts";
 import { argmax, max, sum } from "../kernels/reduce.ts";
 import { cacheWrite, gather, scatterAdd, swigluBackward, takeRow } from "../kernels/rows.ts";
+import { sampleTokens } from "../kernels/sample.ts";
 import { blockCumulativeSum, cumulativePhase, cumulativeSum, linearScan, ssmPrepare } from "../kernels/scan.ts";
 import type { Lowering } from "../lowering.ts";
 import * as elementwise from "./elementwise.ts";
@@ -68,6 +69,7 @@ export const lowerings = {
   rmsNorm,
   rmsNormBackward,
   rope: "compose",
+  sampleTokens,
   scatterAdd,
   sigmoid: elementwise.sigmoid,
   silu: "compose",

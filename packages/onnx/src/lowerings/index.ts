@@ -80,6 +80,7 @@ export const lowerings = {
   rmsNorm,
   rmsNormBackward,
   rope,
+  sampleTokens: "compose",
   scatterAdd,
   sigmoid: elementwise.sigmoid,
   silu: elementwise.silu,
