@@ -57,6 +57,7 @@ export function checkToken(token: number): number {
 function chosen(logits: ArrayLike<number>, { uniform, temperature = 1, topK = 0, topP = 1 }: TokenChoice): number {
   const [best = 0] = likeliest(logits, 1);
   const peak = logits[best] ?? Number.NEGATIVE_INFINITY;
+  if (peak === Number.NEGATIVE_INFINITY) return -1;
   for (let id = 0; id < logits.length; id++) if (Number.isNaN((logits[id] ?? 0) - peak)) return -1;
   if (temperature === 0) return best;
   const weight = (id: number) => Math.exp(((logits[id] ?? Number.NEGATIVE_INFINITY) - peak) / temperature);
