@@ -118,7 +118,9 @@ export class Decoder implements AsyncDisposable {
    * device, they stay there.
    *
    * @param choices how, for each row
-   * @throws DataError also where logits allow no choice
+   * @returns a token for each row
+   * @throws DataError where `append` would, or where logits allow no choice; ConfigError for options that cannot be;
+   *         GraphError where the model's graph gives no logits
    */
   async next(
     rows: readonly (readonly number[])[],

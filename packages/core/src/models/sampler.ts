@@ -175,6 +175,7 @@ export class Sampler implements AsyncDisposable {
    *
    * @param choices one for each row
    * @returns a token for each row; -1, which `checkToken` refuses, where its logits allow no choice
+   * @throws DataError unless there is a choice for each row; ConfigError for options that cannot be
    */
   async choose(logits: DeviceTensor, choices: readonly TokenChoice[]): Promise<readonly number[]> {
     if (choices.length !== this.#rows) {

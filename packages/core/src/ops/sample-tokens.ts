@@ -125,6 +125,7 @@ export const sampleTokensOp = /* @__PURE__ */ defineComposite<
  *
  * @param logits [B, V] float; -Infinity for what is impossible
  * @returns int32 [B]; -1 for a row with NaN, with +Infinity, or with nothing that is possible
+ * @throws ShapeError unless logits are [B, V] and all others [B]; DTypeError for a wrong kind
  */
 export function sampleTokens(logits: Tensor, choice: SampleTokensInputs): Tensor<"int"> {
   return apply(sampleTokensOp, { logits, ...choice }, {}).value;
