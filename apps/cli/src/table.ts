@@ -22,6 +22,11 @@ export function countText(value: number): string {
   return value.toLocaleString("en-US");
 }
 
+/** A count of things: 1 document, 1,234 documents. */
+export function countOf(value: number, thing: string): string {
+  return `${countText(value)} ${thing}${value === 1 ? "" : "s"}`;
+}
+
 /** Three digits that matter: 0.313, 103, 1.2e+4. */
 export function shortNumber(value: number): string {
   const size = Math.abs(value);

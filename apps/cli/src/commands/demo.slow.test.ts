@@ -41,7 +41,7 @@ it("gives the same models again for the same number of steps, and says what one 
     expect((await readFile(again ?? "")).equals(await readFile(model ?? ""))).toBe(true);
   }
   expect(stdout).toMatch(/SISA minus Transformer: [+-]\d\.\d{4} ± \d\.\d{4} nats a byte/);
-  expect(stdout).toContain("npm run demo -- --text book.txt --to again --backend onnxruntime --steps 8");
+  expect(stdout).toContain("sisa demo --text book.txt --to again --steps 8");
   expect(await readFile(join(folder, "runs/demo/report.html"), "utf8")).toContain("does not decide which is better");
   expect(await run(folder, [...words, "--seconds", "5"])).toMatchObject({ code: 2 });
 });

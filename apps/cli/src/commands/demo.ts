@@ -29,14 +29,14 @@ import {
 } from "@sisa/train";
 import { metricsFile, textFiles } from "@sisa/train/node";
 import { type Command, Option } from "commander";
-import { type BackendOptions, openBackend } from "../backends.ts";
+import { type BackendOptions, defaultBackend, openBackend } from "../backends.ts";
 import { backendOption, type Context, command, jsonOption, numberWithin, threadsOption } from "../context.ts";
 import { InterruptedError } from "../exit-codes.ts";
 import { forPeople, type Io, note, paint, printJson, printLine, type Signal } from "../io.ts";
-import { printNextSteps, shellWord, shownPath } from "../next-steps.ts";
+import { callOf, printNextSteps, shellWord, shownPath } from "../next-steps.ts";
 import { replaceFile, reportFile } from "../run-folder.ts";
 import { secondsPerRound } from "../step-fit.ts";
-import { clockText, countText, textTable } from "../table.ts";
+import { clockText, countOf, countText, textTable } from "../table.ts";
 
 interface Options extends BackendOptions {
   readonly text?: string;
@@ -45,6 +45,8 @@ interface Options extends BackendOptions {
   readonly steps?: number;
   readonly json?: boolean;
 }
+
+const defaultFolder = "runs/demo";
 
 /** Small enough to learn something in a minute; both have the parameters of this Transformer. */
 const sizes = { layers: 2, width: 128, heads: 4, feedForwardWidth: 448, stateWidth: 16, maximumLength: 1024 };
@@ -82,7 +84,7 @@ export function demoCommand({ io }: Context): Command {
     "sisa demo --steps 500",
   ])
     .option("--text <path>", "text file or folder (default: the declaration files of @types/node)")
-    .option("--to <folder>", "where models and report go; those of an earlier demo are replaced", "runs/demo")
+    .option("--to <folder>", "where models and report go; those of an earlier demo are replaced", defaultFolder)
     .option("--seconds <number>", "how long it may take in all", numberWithin({ minimum: 1 }), 120)
     .addOption(
       new Option("--steps <number>", "steps of each model in place of a time; the same number gives the same models")
@@ -167,7 +169,7 @@ async function compare(io: Io, options: Options, startMs: number, signal: AbortS
   const shown = forPeople(io, options.json);
   printComparison(shown, runs);
   printLine(shown, `\n  ${verdict(runs).replace(". ", ".\n  ")}`);
-  printLine(shown, `  The same again: ${commandOf(options, steps)}`);
+  printLine(shown, `  The same again: ${callOf(io)} ${commandOf(options, steps)}`);
   for (const { name, sample } of runs) {
     printLine(shown, `\n${paint(shown, shown.stdout, "bold", `${name} goes on:`)}`);
     printLine(shown, indented(corpus.prompt + sample));
@@ -310,7 +312,7 @@ async function reportOf(
     }),
   );
   const { name, documents } = data.description;
-  const subtitle = `${name}: ${countText(documents)} documents, ${countText(data.training.length)} bytes to learn from`;
+  const subtitle = `${name}: ${countOf(documents, "document")}, ${countText(data.training.length)} bytes to learn from`;
   return htmlReport(shown, { title: "SISA beside a Transformer", subtitle, note: verdict(runs) });
 }
 
@@ -318,10 +320,14 @@ function indented(text: string): string {
   return text.replaceAll(/^/gm, "  ");
 }
 
-/** The command that trains the same models once more. */
+/** What trains the same models once more. */
 function commandOf({ text, to, backend, threads }: Options, steps: number): string {
-  const words = Object.entries({ text, to, backend, threads: threads?.toString(), steps: String(steps) }).flatMap(
-    ([name, value]) => (value === undefined ? [] : [`--${name} ${shellWord(value)}`]),
-  );
-  return `npm run demo -- ${words.join(" ")}`;
+  const words = Object.entries({
+    text,
+    ...(to === defaultFolder ? {} : { to }),
+    ...(backend === defaultBackend ? {} : { backend }),
+    threads: threads?.toString(),
+    steps: String(steps),
+  }).flatMap(([name, value]) => (value === undefined ? [] : [`--${name} ${shellWord(value)}`]));
+  return `demo ${words.join(" ")}`;
 }

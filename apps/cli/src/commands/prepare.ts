@@ -10,7 +10,7 @@ import { InterruptedError } from "../exit-codes.ts";
 import { forPeople, type Io, note, printJson, printLine } from "../io.ts";
 import { openTokenizer } from "../model-source.ts";
 import { printNextSteps, shellWord, shownPath } from "../next-steps.ts";
-import { clockText, countText, shortNumber } from "../table.ts";
+import { clockText, countOf, countText, shortNumber } from "../table.ts";
 
 interface Options {
   readonly tokenizer: string;
@@ -81,12 +81,11 @@ export function prepareCommand({ io }: Context): Command {
         const { train, heldOut } = index.splits;
         for (const [name, part] of Object.entries({ train, "held out": heldOut })) {
           const perToken = part.tokens === 0 ? "" : `, ${shortNumber(part.bytes / part.tokens)} bytes a token`;
-          const [tokens, documents] = [countText(part.tokens), countText(part.documents)];
-          printLine(shown, `${name.padEnd(9)} ${tokens} tokens of ${documents} documents${perToken}`);
+          const counts = `${countOf(part.tokens, "token")} of ${countOf(part.documents, "document")}`;
+          printLine(shown, `${name.padEnd(9)} ${counts}${perToken}`);
         }
         if (split === "contiguous") printLine(shown, "          of a single document, whose end is held out");
-        if (skippedDocuments > 0)
-          printLine(shown, `skipped   ${countText(skippedDocuments)} documents that are not UTF-8`);
+        if (skippedDocuments > 0) printLine(shown, `skipped   ${countOf(skippedDocuments, "document")} not in UTF-8`);
         const folder = shellWord(shownPath(io, to));
         if (heldOut.tokens < leastHeldOut) {
           note(

@@ -51,7 +51,7 @@ import {
   runFolderFor,
   tensorboardFolderName,
 } from "../run-folder.ts";
-import { byteText } from "../table.ts";
+import { byteText, countOf, countText } from "../table.ts";
 
 interface Options {
   readonly name?: string;
@@ -248,7 +248,7 @@ function requireMemory(model: LanguageModel, config: TrainingConfig): void {
   const available = Math.min(limit, totalmem());
   if (needed <= available) return;
   throw new ConfigError(
-    `training ${count(parameters)} parameters needs at least ${byteText(needed)} of memory, there is ` +
+    `training ${countText(parameters)} parameters needs at least ${byteText(needed)} of memory, there is ` +
       `${byteText(available)}; choose a smaller model, microBatchSize or sequenceLength`,
   );
 }
@@ -256,18 +256,17 @@ function requireMemory(model: LanguageModel, config: TrainingConfig): void {
 function describe(io: Io, data: TrainingData, config: ModelConfig, parameters: number, folder: string): void {
   const kinds = [...new Set(config.mixers)].join(" and ");
   const { name, documents, skippedFiles } = data.description;
-  const skipped = skippedFiles > 0 ? `, ${skippedFiles} files that are not text left out` : "";
-  note(io, `model  ${kinds}, ${config.mixers.length} layers of width ${config.width}, ${count(parameters)} parameters`);
+  const skipped = skippedFiles > 0 ? `, ${countOf(skippedFiles, "file")} without text left out` : "";
   note(
     io,
-    `data   ${name}: ${count(data.training.length)} tokens to train on, ${count(data.heldOut.length)} held out, ` +
-      `of ${count(documents)} documents${skipped}`,
+    `model  ${kinds}, ${config.mixers.length} layers of width ${config.width}, ${countText(parameters)} parameters`,
+  );
+  note(
+    io,
+    `data   ${name}: ${countText(data.training.length)} tokens to train on, ${countText(data.heldOut.length)} held out, ` +
+      `of ${countOf(documents, "document")}${skipped}`,
   );
   note(io, `run    ${folder}`);
-}
-
-function count(value: number): string {
-  return value.toLocaleString("en-US");
 }
 
 /** Refuses early what could not be saved later. */

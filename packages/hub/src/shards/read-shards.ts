@@ -52,7 +52,9 @@ const verifiedBytes = 4 * 1024 * 1024;
 export async function openTokenShards(storage: Storage): Promise<TokenShards> {
   const location = storage.location;
   if ((await storage.size(indexName)) === undefined) {
-    throw new DataError(`${location}: expected token shards; there is no ${indexName}`);
+    throw new DataError(
+      `${location}: expected token shards, as \`sisa prepare\` writes them; there is no ${indexName}`,
+    );
   }
   const index = await readIndex(storage);
   const width = index.dtype === "uint16" ? 2 : 4;

@@ -21,11 +21,13 @@ export interface HeatTable {
 
 export function heatTable(table: HeatTable): string {
   const { title, note, corner, rows, columns, values, scale = (value) => value, text = cellText } = table;
-  const scaled = values.flat().map(scale).filter(Number.isFinite);
+  // Values that read alike look alike.
+  const shade = (value: number): number => scale(Number(value.toPrecision(3)));
+  const scaled = values.flat().map(shade).filter(Number.isFinite);
   const [low, high] = table.range ?? [Math.min(...scaled), Math.max(...scaled)];
   const range = high - low || 1;
   // The page's text stays readable on shades up to about half of the full colour.
-  const share = (value: number): number => Math.round((55 * (scale(value) - low)) / range) || 0;
+  const share = (value: number): number => Math.round((55 * (shade(value) - low)) / range) || 0;
   const head = columns.map((name) => `<th scope="col">${escapeHtml(name)}</th>`).join("");
   const body = values.map((row, index) => {
     const cells = row.map((value) => `<td style="--share:${share(value)}%">${text(value)}</td>`).join("");

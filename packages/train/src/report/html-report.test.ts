@@ -77,6 +77,13 @@ describe("htmlReport", () => {
     expect(htmlReport([transformer])).not.toContain("Half-life");
   });
 
+  it("shades heads by what is read of them: values that read alike look alike", () => {
+    const heads = { layers: ["0"], lambda: [[0.31301, 0.31299, 0.5]], halfLife: [[1, 1, 1]] };
+    const [, lambdas] = htmlReport([{ ...sisa, heads }]).split("<h3>Lambda</h3>");
+    const shades = [...(lambdas ?? "").matchAll(/--share:(\d+)%">0\.(313|500)/g)].map(([, share]) => Number(share));
+    expect(shades).toEqual([0, 0, 55]);
+  });
+
   it("escapes what the model wrote", () => {
     const evil = "</script><script>alert(1)</script>\u2028&";
     const html = htmlReport([

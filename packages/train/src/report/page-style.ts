@@ -9,7 +9,7 @@ export const pageStyle = `
 @media(prefers-color-scheme:dark){:root{--text:#e7eaee;--soft:#a2abb6;--page:#14171a;--card:#1d2125;--edge:#353b42;
 --grid:#2a2f35;--heat:#3d9bdc;--c0:#56b4e9;--c1:#ff9248;--c2:#2fc79b;--c3:#e79bc7;--c4:#f0b83a;--c5:#bdbdbd}}
 *{box-sizing:border-box}
-body{margin:0 auto;max-width:60rem;padding:1.5rem 1rem 4rem;background:var(--page);color:var(--text);
+body{margin:0 auto;max-width:70rem;padding:1.5rem 1rem 4rem;background:var(--page);color:var(--text);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 h1{font-size:1.6rem;line-height:1.2;margin:0 0 .25rem}
 h2{font-size:1.2rem;margin:2.5rem 0 .75rem}
@@ -20,7 +20,7 @@ p{margin:.25rem 0 .75rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .75rem;text-align:right;border-bottom:1px solid var(--edge);white-space:nowrap}
 th:first-child,td:first-child{text-align:left;padding-left:0}
-thead th{color:var(--soft);font-weight:600;vertical-align:bottom}
+thead th{color:var(--soft);font-weight:600;vertical-align:bottom;white-space:normal;min-width:4.5rem}
 tbody th{font-weight:400}
 .best{font-weight:700}
 .swatch{display:inline-block;width:1.6rem;height:.7rem;margin-right:.4rem;vertical-align:-.05rem}
@@ -76,7 +76,7 @@ details{margin:.5rem 0}
 summary{cursor:pointer}
 pre{overflow-x:auto;padding:.75rem 1rem;background:var(--card);border-radius:.35rem;font-size:.8rem}
 @media(max-width:32rem){body{padding:1rem .75rem 3rem}figure{padding:.75rem .5rem}.plot{height:14rem;margin-left:2.8rem}
-th,td{padding:.35rem .4rem}tbody th{white-space:normal}.heat tbody th{white-space:nowrap}}
+th,td{padding:.35rem .4rem}tbody th{white-space:normal}.heat tbody th,th:has(.swatch){white-space:nowrap}}
 @media print{figure,blockquote{break-inside:avoid}details{display:none}}
 @media(prefers-reduced-motion:no-preference){summary{transition:color .15s}}
 `;
