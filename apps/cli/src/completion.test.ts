@@ -56,6 +56,7 @@ describe("in bash", () => {
     expect(await offered("train", "--precision", "b")).toEqual(["bfloat16"]);
     expect(await offered("train", "--model.size", "5")).toEqual(["5m", "50m"]);
     expect(await offered("completion", "")).toEqual(["bash", "zsh", "fish"]);
+    expect(await offered("help", "tr")).toEqual(["train"]);
     expect(await offered("inspect", "my-mo")).toEqual([]);
     expect(await offered("inspect", "--text", "-")).toEqual([]);
   });
@@ -71,6 +72,7 @@ const completed: readonly (readonly [line: string, last: string])[] = [
   ["sisa train --precision bfl", "bfloat16"],
   ["sisa generate my-model --backend onn", "onnxruntime"],
   ["sisa completion z", "zsh"],
+  ["sisa help exit", "exit-codes"],
   ["sisa inspect my-mo", "my-model/"],
   ["sisa eval my-model --text corp", "corpus.txt"],
 ];

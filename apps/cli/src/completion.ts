@@ -40,7 +40,9 @@ export const shells = Object.keys(scripts) as readonly Shell[];
  * @param program with all its commands
  */
 export function completionScript(program: Command, shell: Shell): string {
-  return scripts[shell](program.commands.map(subcommandOf));
+  const commands = program.commands.map(subcommandOf);
+  const topics = [...commands.map(({ name }) => name), "exit-codes"];
+  return scripts[shell](commands.map((command) => (command.name === "help" ? { ...command, words: topics } : command)));
 }
 
 function subcommandOf(command: Command): Subcommand {
