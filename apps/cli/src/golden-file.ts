@@ -159,7 +159,7 @@ export class GoldenFile {
     const { factorOf } = tensor;
     // Where our weight is a multiple of theirs, our gradient is a fraction.
     const inverse = factorOf && prefix === "grad." ? (row: number) => 1 / factorOf(row) : factorOf;
-    return fromForeign({ ...tensor, factorOf: inverse }, await this.floats(prefix + source), shape[0] ?? 1);
+    return fromForeign({ ...tensor, factorOf: inverse }, await this.floats(prefix + source), shape);
   }
 
   #tensorFor(name: string): ForeignTensor {

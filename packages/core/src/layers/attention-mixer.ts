@@ -2,6 +2,7 @@
 // models with windows or without rotary positions.
 
 import { Dim, type DimLike } from "../dim.ts";
+import { GraphError } from "../errors.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "../ops/add.ts";
 import { attention } from "../ops/attention.ts";
@@ -56,12 +57,14 @@ export interface AttentionSettings {
   readonly window?: number;
   /** Scores forget by gates of every token between, as in FoX. Default false */
   readonly forget?: boolean;
-  /** Norm queries and keys, head by head. Default false */
+  /** Norm queries and keys, head by head, with epsilon 1e-5. Default false */
   readonly queryKeyNorm?: boolean;
   /** Mix each key and value with that of the token before, as in FoX Pro. Default false */
   readonly shift?: boolean;
   /** Norm the output head by head and gate it, as in FoX Pro. Default false */
   readonly outputGate?: boolean;
+  /** Attend to the keys and values of the nearest layer before that has its own, as in Hymba. Default false */
+  readonly reuseKeys?: boolean;
 }
 
 /** Settings with the sizes of the model around them. */
@@ -73,6 +76,9 @@ export interface AttentionMixerSizes extends AttentionSettings {
   /** Added under the root of norms */
   readonly normEpsilon: number;
 }
+
+/** Epsilon of the norms of queries and keys, whatever that of the model, as in the code of FoX. */
+const queryKeyEpsilon = 1e-5;
 
 /**
  * Multi-head attention.
@@ -94,10 +100,8 @@ export class AttentionMixer implements Mixer {
     /** How positions enter */
     readonly positions: "rope" | "alibi" | "none";
   };
-  /** W_Q [H*D,M], W_K [G*D,M] and W_V [G*E,M]; others by the settings. */
-  readonly parameters: { readonly [N in "W_Q.weight" | "W_K.weight" | "W_V.weight"]: Parameter } & {
-    readonly [optional: string]: Parameter;
-  };
+  /** W_Q [H*D,M]; W_K [G*D,M] and W_V [G*E,M] unless keys are reused; others by the settings. */
+  readonly parameters: { readonly "W_Q.weight": Parameter } & { readonly [optional: string]: Parameter };
   readonly names = { norm: "attn_norm.weight", output: "W_O.weight" };
   readonly innerWidth: number;
   readonly outputInitializer = { kind: "normal", deviation: 0.02 } as const;
@@ -111,12 +115,16 @@ export class AttentionMixer implements Mixer {
     this.isRecurrent = sizes.shift ?? false;
     this.parameters = {
       "W_Q.weight": normal([H * keyWidth, M], 0.02),
-      "W_K.weight": normal([G * keyWidth, M], 0.02),
-      "W_V.weight": normal([G * headWidth, M], 0.02),
+      ...(sizes.reuseKeys
+        ? {}
+        : { "W_K.weight": normal([G * keyWidth, M], 0.02), "W_V.weight": normal([G * headWidth, M], 0.02) }),
       ...(sizes.forget ? { "W_F.weight": normal([H, M], 0.02), "W_F.bias": filled([H], 0) } : {}),
       ...(sizes.shift ? { "k_shift.weight": normal([G, M], 0.02), "v_shift.weight": normal([G, M], 0.02) } : {}),
       ...(sizes.queryKeyNorm
-        ? { "q_norm.weight": filled([H * keyWidth], 1), "k_norm.weight": filled([G * keyWidth], 1) }
+        ? {
+            "q_norm.weight": filled([H * keyWidth], 1),
+            ...(sizes.reuseKeys ? {} : { "k_norm.weight": filled([G * keyWidth], 1) }),
+          }
         : {}),
       ...(sizes.outputGate
         ? { "out_norm.weight": filled([H * headWidth], 1), "out_gate.weight": normal([H * headWidth, M], 0.02) }
@@ -125,52 +133,51 @@ export class AttentionMixer implements Mixer {
   }
 
   cacheSpecs(batch: DimLike, capacity: DimLike): { readonly [name: string]: TensorSpec<"float"> } {
-    const { heads, keyValueHeads: G, headWidth, keyWidth, forget, shift } = this.sizes;
+    const { heads, keyValueHeads: G, headWidth, keyWidth, forget, shift, reuseKeys } = this.sizes;
     return {
-      key: f32(batch, capacity, G, keyWidth),
-      value: f32(batch, capacity, G, headWidth),
+      ...(reuseKeys ? {} : { key: f32(batch, capacity, G, keyWidth), value: f32(batch, capacity, G, headWidth) }),
       ...(forget ? { gate: f32(batch, capacity, heads) } : {}),
       ...(shift ? { lastKey: f32(batch, 1, G, keyWidth), lastValue: f32(batch, 1, G, headWidth) } : {}),
     };
   }
 
   forward(p: ParametersOf<this>, h: Tensor, context: MixerContext): MixerOutput {
-    const { heads, keyValueHeads, keyWidth, positions, window, normEpsilon } = this.sizes;
+    const { heads, keyValueHeads, keyWidth, positions, window } = this.sizes;
     const { cache } = context;
     const written: Record<string, Tensor> = {};
-    const shifted = (name: "k" | "v", x: Tensor) => this.#shift(p, h, name, x, cache, written);
-    const rotated = (x: Tensor) => {
-      if (positions !== "rope") return x;
+    const prepared = (x: Tensor, norm: Tensor | undefined, groups: number) => {
+      const normed = norm ? splitHeads(normGroups(mergeHeads(x), norm, groups, queryKeyEpsilon), groups) : x;
+      if (positions !== "rope") return normed;
       const { cos, sin } = context.rope(keyWidth);
-      return rope(x, cos, sin);
+      return rope(normed, cos, sin);
     };
-    const normed = (x: Tensor, weight: Tensor | undefined, groups: number) =>
-      weight ? splitHeads(normGroups(mergeHeads(x), weight, groups, normEpsilon), groups) : x;
-    const q = rotated(normed(splitHeads(linear(h, p["W_Q.weight"]), heads), p["q_norm.weight"], heads)); // [B,T,H,D]
-    const plain = shifted("k", splitHeads(linear(h, p["W_K.weight"]), keyValueHeads));
-    const k = rotated(normed(plain, p["k_norm.weight"], keyValueHeads));
-    const v = shifted("v", splitHeads(linear(h, p["W_V.weight"]), keyValueHeads));
-
     const keep = (name: string, update: Tensor) => {
       const entry = cache?.entries[name];
       if (!cache || !entry) return update;
       written[name] = cacheWrite(entry, update, cache.start);
       return written[name];
     };
-    if (cache) expectEntries("AttentionMixer", cache, ["key", "value"]);
+    const q = prepared(splitHeads(linear(h, p["W_Q.weight"]), heads), p["q_norm.weight"], heads); // [B,T,H,D]
+    const [keyWeight, valueWeight] = [p["W_K.weight"], p["W_V.weight"]];
+    let keyValues = context.keyValues;
+    if (keyWeight && valueWeight) {
+      if (cache) expectEntries("AttentionMixer", cache, ["key", "value"]);
+      const shifted = (name: "k" | "v", weight: Tensor) =>
+        this.#shift(p, h, name, splitHeads(linear(h, weight), keyValueHeads), cache, written);
+      keyValues = {
+        k: keep("key", prepared(shifted("k", keyWeight), p["k_norm.weight"], keyValueHeads)),
+        v: keep("value", shifted("v", valueWeight)),
+      };
+    }
+    if (!keyValues) throw new GraphError("AttentionMixer: reuseKeys needs a layer before that has keys");
     const repeated = (x: Tensor) => repeatHeads(x, heads / keyValueHeads);
-    const inputs = {
-      q,
-      k: repeated(keep("key", k)),
-      v: repeated(keep("value", v)),
-      queryStart: cache?.start,
-    };
+    const inputs = { q, k: repeated(keyValues.k), v: repeated(keyValues.v), queryStart: cache?.start };
     const sums = this.#sums(p, h, inputs.k, cache, keep);
     const isPlain = sums === undefined && window === undefined;
     const y = isPlain
       ? attention(inputs)
       : forgettingAttention({ ...inputs, ...sums }, { window, sinks: context.metaTokens });
-    return { value: this.#gated(p, h, mergeHeads(y)), cache: written };
+    return { value: this.#gated(p, h, mergeHeads(y)), cache: written, keyValues };
   }
 
   /** Each key (or value) mixed with that of the token before: a x_{t-1} + (1 - a) x_t, a = sigmoid(W_shift h). */

@@ -113,9 +113,11 @@ export class Block implements Layer {
     const outputs = this.#projects.map(({ names }, index) => linear(inner[index] as Tensor, weight(names.output)));
     const mixed = add(x, total(outputs));
     const spans = results.flatMap(({ decaySpan }) => decaySpan ?? []);
+    const [keyValues] = results.flatMap(({ keyValues }) => keyValues ?? []);
     return {
       value: feedForward ? feedForward.forward(parametersUnder(p, "", feedForward), mixed) : mixed,
       cache: Object.assign({}, ...results.map(({ cache }) => cache)),
+      ...(keyValues ? { keyValues } : {}),
       ...(spans.length > 0 ? { decaySpan: spans.reduce((a, b) => maximum(a, b)) } : {}),
     };
   }

@@ -117,6 +117,24 @@ describe("attention is its sum over keys", () => {
   });
 });
 
+test("reused keys and values are those of the layer before", () => {
+  const sizes = { width: 8, heads: 2, keyValueHeads: 1, window: 10, normEpsilon } as const;
+  const own = new AttentionMixer(sizes);
+  const reusing = new AttentionMixer({ ...sizes, reuseKeys: true });
+  expect(Object.keys(reusing.parameters)).toEqual(["W_Q.weight"]);
+  expect(reusing.cacheSpecs("B", "C")).toEqual({});
+  const both = {
+    parameters: { ...own.parameters, "other.weight": reusing.parameters["W_Q.weight"] },
+    forward(p: Readonly<Record<"W_Q.weight" | "other.weight", Tensor>>, x: Tensor, context: MixerContext) {
+      const { keyValues } = own.forward(p, x, context);
+      return reusing.forward({ "W_Q.weight": p["other.weight"] }, x, { ...context, keyValues });
+    },
+  };
+  const definition = (w: Weights, tokens: readonly Row[]) =>
+    attends(sizes, 0)({ ...w, "W_Q.weight": w["other.weight"] ?? [] }, tokens);
+  expect(distance(both, 8, definition, { rotatedWidth: 4 })).toBeLessThan(1e-11);
+});
+
 test("Hymba's block is the projected mean of both branches, each normed", () => {
   const [width, metaTokens] = [8, 3];
   const attention = { width, heads: 2, keyValueHeads: 1, headWidth: 8, window: 20, normEpsilon } as const;

@@ -16,12 +16,11 @@ import { slice } from "../ops/slice.ts";
 import { softplus } from "../ops/softplus.ts";
 import { sum } from "../ops/sum.ts";
 import { swiglu } from "../ops/swiglu.ts";
-import { where } from "../ops/where.ts";
 import { f32 } from "../spec.ts";
 import { filled, type Initializer, type Parameter, type ParametersOf, uniformFor } from "./layer.ts";
 import { timeStepInitializer } from "./mamba2-mixer.ts";
 import {
-  counts,
+  countedSteps,
   expectEntries,
   lastRows,
   type Mixer,
@@ -120,7 +119,7 @@ export class MambaMixer implements Mixer {
     const { innerWidth: I, stateWidth: N, stepWidth, convWidth, normEpsilon } = this.sizes;
     const [B = Dim.of(1), T = Dim.of(1)] = h.shape;
     const entries = cache && expectEntries("MambaMixer", cache, ["state", "conv"]);
-    const [convIn = h, z = h] = splitWidths(linear(h, p["mamba.in_proj.weight"]), [I, I]);
+    const [convIn, z] = splitWidths(linear(h, p["mamba.in_proj.weight"]), [I, I]);
     const before = cache && entries && stateBefore(entries.conv, cache.start);
     const weight = reshape(p["mamba.conv1d.weight"], [I, convWidth]);
     const x = silu(causalConv({ x: convIn, weight, bias: p["mamba.conv1d.bias"], before }));
@@ -129,10 +128,9 @@ export class MambaMixer implements Mixer {
       const norm = p[`mamba.${name}_layernorm.weight`];
       return norm ? rmsNorm(values, norm, { epsilon: normEpsilon }) : values;
     };
-    const [stepIn = x, bIn = x, cIn = x] = splitWidths(linear(x, p["mamba.x_proj.weight"]), [stepWidth, N, N]);
+    const [stepIn, bIn, cIn] = splitWidths(linear(x, p["mamba.x_proj.weight"]), [stepWidth, N, N]);
     const steps = softplus(linear(normed(stepIn, "dt"), p["mamba.dt_proj.weight"], p["mamba.dt_proj.bias"]));
-    // A step of no time changes no state.
-    const dt = cache ? where(counts(steps, cache), steps, 0) : steps; // [B,T,I]
+    const dt = countedSteps(steps, cache); // [B,T,I]
     const perChannel = (values: Tensor) => reshape(values, [B, T, I, 1]);
     const perState = (values: Tensor) => reshape(values, [B, T, 1, N]);
     const states = linearScan({

@@ -13,11 +13,10 @@ import { silu } from "../ops/silu.ts";
 import { softplus } from "../ops/softplus.ts";
 import { ssdScan } from "../ops/ssd-scan.ts";
 import { swiglu } from "../ops/swiglu.ts";
-import { where } from "../ops/where.ts";
 import { f32 } from "../spec.ts";
 import { filled, type Initializer, type ParametersOf, uniformFor } from "./layer.ts";
 import {
-  counts,
+  countedSteps,
   expectEntries,
   lastRows,
   type Mixer,
@@ -124,17 +123,15 @@ export class Mamba2Mixer implements Mixer {
     const channels = innerWidth + 2 * groups * N;
     const [B = Dim.of(1), T = Dim.of(1)] = h.shape;
     const projected = linear(h, p["mamba.in_proj.weight"]);
-    const [z = h, convIn = h, dtIn = h] = splitWidths(projected, [innerWidth, channels, heads]);
+    const [z, convIn, dtIn] = splitWidths(projected, [innerWidth, channels, heads]);
     const entries = cache && expectEntries("Mamba2Mixer", cache, ["state", "conv"]);
 
     const before = cache && entries && stateBefore(entries.conv, cache.start);
     const weight = reshape(p["mamba.conv1d.weight"], [channels, convWidth]);
     const mixed = silu(causalConv({ x: convIn, weight, bias: p["mamba.conv1d.bias"], before }));
-    const [xIn = h, bIn = h, cIn = h] = splitWidths(mixed, [innerWidth, groups * N, groups * N]);
+    const [xIn, bIn, cIn] = splitWidths(mixed, [innerWidth, groups * N, groups * N]);
     const x = splitHeads(xIn, heads); // [B,T,H,P]
-    const steps = softplus(add(dtIn, p["mamba.dt_bias"])); // [B,T,H]
-    // A step of no time changes no state.
-    const dt = cache ? where(counts(steps, cache), steps, 0) : steps;
+    const dt = countedSteps(softplus(add(dtIn, p["mamba.dt_bias"])), cache); // [B,T,H]
 
     const ranked = (values: Tensor, count: number) => reshape(values, [B, T, 1, count, values.shape.at(-1) ?? 1]);
     const scanned = ssdScan({

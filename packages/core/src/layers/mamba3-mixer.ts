@@ -33,7 +33,7 @@ import { f32 } from "../spec.ts";
 import { filled, type Initializer, type Parameter, type ParametersOf, uniformFor } from "./layer.ts";
 import { timeStepInitializer } from "./mamba2-mixer.ts";
 import {
-  counts,
+  countedSteps,
   expectEntries,
   lastRows,
   type Mixer,
@@ -208,9 +208,9 @@ export class Mamba3Mixer implements Mixer {
   #project(p: ParametersOf<this>, h: Tensor) {
     const { innerWidth, groups, rank, stateWidth: N, heads, angles } = this.sizes;
     const sets = N * groups * rank;
-    const widths = [innerWidth, innerWidth, sets, sets, heads, heads, heads, angles];
-    const parts = splitWidths(linear(h, p["mamba.in_proj.weight"]), widths);
-    const [z = h, x = h, b = h, c = h, dt = h, decay = h, trapezoid = h, angle = h] = parts;
+    const projected = linear(h, p["mamba.in_proj.weight"]);
+    const widths = [innerWidth, innerWidth, sets, sets, heads, heads, heads, angles] as const;
+    const [z, x, b, c, dt, decay, trapezoid, angle] = splitWidths(projected, widths);
     return { z, x, b, c, dt, decay, trapezoid, angle };
   }
 
@@ -233,9 +233,7 @@ export class Mamba3Mixer implements Mixer {
   ): Prepared {
     const { heads, headWidth, angles, decay, rank } = this.sizes;
     const [B = Dim.of(1), T = Dim.of(1)] = inputs.x.shape;
-    const steps = softplus(add(inputs.dt, p["mamba.dt_bias"]));
-    // A step of no time changes no state.
-    const dt = cache ? where(counts(steps, cache), steps, 0) : steps;
+    const dt = countedSteps(softplus(add(inputs.dt, p["mamba.dt_bias"])), cache);
     const strength = decay === "softplus" ? softplus(inputs.decay) : heavyTail(inputs.decay);
     const turn = mul(tanh(inputs.angle), Math.PI); // [B,T,angles]
     const speed = mul(reshape(turn, [B, T, 1, angles]), reshape(dt, [B, T, heads, 1]));
@@ -259,7 +257,7 @@ export class Mamba3Mixer implements Mixer {
     const normed = rmsNorm(reshape(x, [B, T, rank, groups, N]), weight, { epsilon: normEpsilon });
     const own = add(repeatHeads(normed, heads / groups), byRank(bias));
     const table = reshape(phase, [B, T, 1, heads, angles]);
-    const [turned = own, rest = own] = splitWidths(own, [2 * angles, N - 2 * angles]);
+    const [turned, rest] = splitWidths(own, [2 * angles, N - 2 * angles]);
     return concat([rope(turned, cos(table), sin(table)), rest], { axis: -1 });
   }
 

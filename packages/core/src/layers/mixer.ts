@@ -31,8 +31,16 @@ export interface MixerContext {
   rope(width: number): { readonly cos: Tensor; readonly sin: Tensor };
   /** How many of the first positions are meta tokens, which every window sees. */
   readonly metaTokens: number;
+  /** Those of the nearest layer before that has its own. */
+  readonly keyValues?: KeyValues | undefined;
   /** Present when decoding. */
   readonly cache?: MixerCache;
+}
+
+/** What attention reads: keys [B,C,G,D], normed and rotated, and values [B,C,G,E]. */
+export interface KeyValues {
+  readonly k: Tensor;
+  readonly v: Tensor;
 }
 
 /** What a mixer reads of earlier tokens. */
@@ -54,6 +62,8 @@ export interface MixerOutput {
   readonly value: Tensor;
   /** The caches with the T tokens written; empty when not decoding. */
   readonly cache: { readonly [name: string]: Tensor };
+  /** What attention read, for layers after it that reuse it. */
+  readonly keyValues?: KeyValues;
   /** [B,H] by how much g has fallen since the first token; given where decoding is only exact up to a limit. */
   readonly decaySpan?: Tensor;
 }
@@ -113,12 +123,16 @@ export function normGroups(x: Tensor, weight: Tensor, groups: number, epsilon: n
 }
 
 /** Parts of the last axis of these widths, in order. */
-export function splitWidths(x: Tensor, widths: readonly number[]): readonly Tensor[] {
+export function splitWidths<const W extends readonly number[]>(
+  x: Tensor,
+  widths: W,
+): { readonly [I in keyof W]: Tensor } {
   let start = 0;
-  return widths.map((width) => {
+  const parts = widths.map((width) => {
     start += width;
     return slice(x, { axis: -1, start: start - width, end: start });
   });
+  return parts as { [I in keyof W]: Tensor };
 }
 
 /** The entries of a cache under the names that a mixer declared. @throws GraphError naming one that is missing */
@@ -156,10 +170,12 @@ function expectLast(last: Tensor<"int"> | undefined): Tensor<"int"> {
   return last;
 }
 
-/** True in [B,T,1] for tokens that count. */
-export function counts(x: Tensor, { last }: MixerCache): Tensor<"bool"> {
-  const [B = Dim.of(1), T = Dim.of(1)] = x.shape;
-  return reshape(lessEqual<"int">(iota(T), reshape(expectLast(last), [B, 1])), [B, T, 1]);
+/** Time steps [B,T,E], 0 for padding when decoding: a step of no time changes no state. */
+export function countedSteps(steps: Tensor, cache: MixerCache | undefined): Tensor {
+  if (!cache) return steps;
+  const [B = Dim.of(1), T = Dim.of(1)] = steps.shape;
+  const counts = reshape(lessEqual<"int">(iota(T), reshape(expectLast(cache.last), [B, 1])), [B, T, 1]);
+  return where(counts, steps, 0);
 }
 
 /**

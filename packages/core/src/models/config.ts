@@ -107,6 +107,7 @@ export function checkModelConfig(config: ModelConfig): ModelConfig {
   mixers.forEach((_, layer) => {
     for (const settings of mixersOfLayer(config, layer)) checkMixerSettings(settings, config);
   });
+  checkReusedKeys(config);
   if (feedForwards && feedForwards.length !== mixers.length) {
     throw new ConfigError(`model: feedForwards must have ${mixers.length} entries, got ${feedForwards.length}`);
   }
@@ -127,6 +128,24 @@ export function checkModelConfig(config: ModelConfig): ModelConfig {
     }
   }
   return config;
+}
+
+/** @throws ConfigError where keys are reused that no layer before has, or that are of another shape */
+function checkReusedKeys(config: ModelConfig): void {
+  let before: string | undefined;
+  config.mixers.forEach((_, layer) => {
+    for (const settings of mixersOfLayer(config, layer)) {
+      if (settings.kind !== "attention") continue;
+      const { keyValueHeads = config.heads, headWidth = config.width / config.heads, keyWidth = headWidth } = settings;
+      const shape = `${keyValueHeads} heads of width ${keyWidth} and ${headWidth}`;
+      if (settings.reuseKeys && shape !== before) {
+        throw new ConfigError(
+          `model: layer ${layer} reuses keys and values of ${shape}, but ${before ? `those before are ${before}` : "no layer before has any"}`,
+        );
+      }
+      before = shape;
+    }
+  });
 }
 
 function expectCount(name: string, value: number | undefined, least: number, largest = most.size): void {

@@ -26,6 +26,7 @@ const mixerSettings = {
   foxPro: { kind: "attention", positions: "none", forget: true, queryKeyNorm: true, shift: true, outputGate: true },
   alibi: { kind: "attention", positions: "alibi" },
   local: { kind: "attention", window: 20, keyValueHeads: 1, keyWidth: 12 },
+  localAgain: { kind: "attention", window: 20, keyValueHeads: 1, keyWidth: 12, reuseKeys: true },
 } as const satisfies ModelConfig["mixerSettings"];
 
 function tinyModel(mixers: readonly string[], change: Partial<ModelConfig> = {}) {
@@ -116,6 +117,7 @@ describe.each([
   ["fox", ["fox", "fox"]],
   ["fox pro", ["foxPro", "foxPro"]],
   ["alibi and a window", ["alibi", "local"]],
+  ["reused keys", ["local", "mamba2+localAgain", "localAgain"]],
   ["mamba2 beside attention", ["mamba2+attention", "sisa"]],
   ["a mean of mamba2 and attention, after meta tokens", ["wide+inner", "attention"], meanWithMeta],
 ] as const)("cached decoding of %s equals the full pass", (_name, mixers, change: Partial<ModelConfig> = {}) => {

@@ -16,7 +16,7 @@ import {
   parameterSpecs,
   parametersUnder,
 } from "../layers/layer.ts";
-import type { MixerCache, MixerContext } from "../layers/mixer.ts";
+import type { KeyValues, MixerCache, MixerContext } from "../layers/mixer.ts";
 import { RoutedFeedForward } from "../layers/routed-feed-forward.ts";
 import { add } from "../ops/add.ts";
 import { broadcastTo } from "../ops/broadcast-to.ts";
@@ -148,16 +148,19 @@ export class LanguageModel implements Layer {
     };
     const cache: Record<string, Tensor> = {};
     const spans: Tensor[] = [];
+    let keyValues: KeyValues | undefined;
     for (const { prefix, block } of this.#blocks) {
       const entries = decoding && entriesUnder(decoding.entries, prefix);
       const context: MixerContext = {
         rope,
         metaTokens: this.prefix.length,
+        keyValues,
         ...(decoding && entries ? { cache: { ...decoding, entries } } : {}),
       };
       const result = block.forward(parametersUnder(p, prefix, block), x, context);
       for (const [name, tensor] of Object.entries(result.cache)) cache[prefix + name] = tensor;
       if (result.decaySpan) spans.push(max(result.decaySpan, { axes: [-1] }));
+      keyValues = result.keyValues ?? keyValues;
       x = result.value;
     }
     if (meta && !decoding) x = slice(x, { axis: 1, start: this.prefix.length });

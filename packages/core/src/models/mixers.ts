@@ -36,6 +36,7 @@ const rules: { readonly [K in MixerKind]: { readonly [N in Exclude<keyof Setting
     queryKeyNorm: "boolean",
     shift: "boolean",
     outputGate: "boolean",
+    reuseKeys: "boolean",
   },
   sisa: {
     stateWidth: "count",
@@ -114,6 +115,9 @@ function checkSizes(settings: MixerSettings, { width, heads, stateWidth, form }:
       if (positions === "rope" && keyWidth % 2 !== 0) expectEvenHeads(width, heads, keyWidth);
       if (positions === "alibi" && settings.forget) {
         throw new ConfigError('model: attention with forget takes no positions "alibi", since both penalise distance');
+      }
+      if (settings.reuseKeys && settings.shift) {
+        throw new ConfigError("model: attention with reuseKeys has no keys of its own that shift could mix");
       }
       return;
     }

@@ -1,11 +1,19 @@
-// The paper's checkpoints as models: weights from torch, configuration from what lies beside them or from their shapes.
+// Checkpoints of the paper and of mamba_ssm as models: weights from torch, configuration from what lies beside them or from their shapes.
 
-import { languageModel } from "@sisa/core";
+import { checkModelConfig, languageModel } from "@sisa/core";
 import type { Storage } from "../storage/storage.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
 import { type ConfigHints, inferModelConfig } from "../torch/infer-config.ts";
 import { openTorchCheckpoint, type TorchCheckpoint } from "../torch/torch-checkpoint.ts";
-import { checkTokenizer, configurationFiles, type LoadedModel, readParameters } from "./model-folder.ts";
+import { foreignModel } from "./foreign/foreign-model.ts";
+import { mambaSsmConfig } from "./foreign/mamba-ssm.ts";
+import {
+  checkTokenizer,
+  configurationFiles,
+  type LoadedModel,
+  readForeignParameters,
+  readParameters,
+} from "./model-folder.ts";
 
 /** What a torch checkpoint does not say of itself. */
 export interface ImportOptions extends ConfigHints {
@@ -16,7 +24,7 @@ export interface ImportOptions extends ConfigHints {
 }
 
 /**
- * Loads a checkpoint of the official training code, or a state dictionary with its parameter names.
+ * Loads a checkpoint of the official training code or of mamba_ssm, or a state dictionary with their parameter names.
  * Nothing in the file is executed.
  *
  * @param options what shapes do not tell; what the checkpoint says itself is used where nothing is given
@@ -26,12 +34,16 @@ export interface ImportOptions extends ConfigHints {
 export async function importTorchModel(storage: Storage, name: string, options: ImportOptions): Promise<LoadedModel> {
   const { tokenizer, verify = true, ...hints } = options;
   await using source = await openTorchCheckpoint(storage, name, { verify });
-  const config = inferModelConfig(source.tensors, source.location, { ...savedHints(source), ...hints });
+  const json = mambaSsmConfig(source.tensors, source.location);
+  const foreign = json && foreignModel(json);
+  const config = foreign
+    ? checkModelConfig(foreign.config)
+    : inferModelConfig(source.tensors, source.location, { ...savedHints(source), ...hints });
   checkTokenizer(tokenizer, config, source.location);
   const model = languageModel(config);
   return {
     model,
-    parameters: await readParameters(source, model),
+    parameters: foreign ? await readForeignParameters(source, model, foreign) : await readParameters(source, model),
     tokenizer,
     generationConfig: {},
     assets: { ...configurationFiles(config, tokenizer), ...tokenizer.files },

@@ -18,6 +18,7 @@ import { readBytes, type Storage } from "../storage/storage.ts";
 import { fromFloat32, type TensorSource, toFloat32 } from "../tensors.ts";
 import { loadTokenizer } from "../tokenizers/json-tokenizer.ts";
 import type { Tokenizer } from "../tokenizers/tokenizer.ts";
+import { openTorchCheckpoint } from "../torch/torch-checkpoint.ts";
 import { type ForeignModel, foreignModel, foreignNames, fromForeign } from "./foreign/foreign-model.ts";
 import { type GenerationConfig, generationConfigFromJson, generationConfigToJson } from "./generation-config.ts";
 import { modelCard } from "./model-card.ts";
@@ -96,7 +97,7 @@ export async function loadModelFolder(storage: Storage, options: LoadOptions = {
   const tokenizer = options.tokenizer ?? (await loadTokenizer(storage));
   checkTokenizer(tokenizer, config, storage.location);
   const model = languageModel(config);
-  await using source = await openTensors(storage, options);
+  await using source = await openWeights(storage, options);
   const parameters = foreign
     ? await readForeignParameters(source, model, foreign)
     : await readParameters(source, model);
@@ -109,6 +110,14 @@ export async function loadModelFolder(storage: Storage, options: LoadOptions = {
     generationConfig,
     assets: { ...written, ...assets, ...own, ...options.tokenizer?.files },
   };
+}
+
+/** Weights in safetensors, or else in the one file that torch.save writes for older models. */
+async function openWeights(storage: Storage, options: LoadOptions): Promise<TensorSource> {
+  const names = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"];
+  const sizes = await Promise.all(names.map((name) => storage.size(name)));
+  const isTorch = sizes.findIndex((size) => size !== undefined) === 2;
+  return isTorch ? openTorchCheckpoint(storage, "pytorch_model.bin", options) : openTensors(storage, options);
 }
 
 /**
@@ -184,13 +193,14 @@ export async function readForeignParameters(
     const parts: Float32Array[] = [];
     for (const part of tensor.names) parts.push(toFloat32(await source.read(part), `${source.location}: ${part}`));
     const values = parts.length === 1 && parts[0] ? parts[0] : joined(parts);
-    const size = shape.reduce((a, b) => a * b, 1);
+    const [rows = 1, ...inner] = shape;
+    const size = inner.reduce((a, b) => a * b, tensor.rows ?? rows);
     if (values.length !== size) {
       throw new CheckpointError(
         `${source.location}: expected ${size} elements of ${tensor.names.join(", ")} for ${name} [${shape}], got ${values.length}; the weights are of another model than the configuration`,
       );
     }
-    parameters[name] = fromForeign(tensor, values, shape[0] ?? 1);
+    parameters[name] = fromForeign(tensor, values, shape);
   }
   return parameters;
 }

@@ -6,6 +6,7 @@ import {
   denseNames,
   type ForeignConfig,
   type ForeignModel,
+  halvesOfHeads,
   outsideNames,
   partsOf,
   unknownParameter,
@@ -58,11 +59,7 @@ export function falconH1(fields: ForeignConfig): ForeignModel {
     "embed.weight": embeddingFactor,
     "lm_head.weight": headFactor,
   };
-  /** Their pairs are channels i and i + half of a head, ours neighbours. */
-  const unpaired = (row: number) => {
-    const channel = row % headWidth;
-    return row - channel + (channel % 2) * (headWidth / 2) + Math.floor(channel / 2);
-  };
+  const unpaired = halvesOfHeads(headWidth);
   const rope = fields.json.rope_parameters;
   const ropeBase =
     typeof rope === "object" && rope !== null && "rope_theta" in rope ? rope.rope_theta : fields.json.rope_theta;

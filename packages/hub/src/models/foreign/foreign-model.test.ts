@@ -318,8 +318,41 @@ describe("Jamba with four experts, two for each token", () => {
   });
 });
 
-it("refuses what would compute something else, by its name", () => {
-  const config = { model_type: "falcon_h1", hidden_act: "gelu" };
-  expect(() => foreignModel(config)).toThrow('falcon_h1 with hidden_act "gelu" is not known, only "silu"');
+const hymba = {
+  ...{ model_type: "hymba", vocab_size: 257, hidden_size: 16, intermediate_size: 8, num_hidden_layers: 5 },
+  ...{ num_attention_heads: 4, num_key_value_heads: 2, max_position_embeddings: 64, num_memory_tokens: 3 },
+  ...{ sliding_window: 7, global_attn_idx: [0, 4], kv_reuse_group: [[1, 2, 3]], rope: true, rms_norm_eps: 1e-6 },
+};
+
+it("Hymba's windows leave out the token itself, and neighbours share keys", () => {
+  const config = foreignModel(hymba)?.config;
+  expect(config?.mixers).toEqual(["global", "local", "localAgain", "localAgain", "global"].map((n) => `${n}+mamba`));
+  expect(config?.mixerSettings?.localAgain).toMatchObject({ window: 8, keyWidth: 4, headWidth: 8, reuseKeys: true });
+  expect(config).toMatchObject({ combination: "mean", metaTokens: 3, tiedHead: false });
+});
+
+it.each<[Readonly<Record<string, unknown>>, string]>([
+  [{ model_type: "falcon_h1", hidden_act: "gelu" }, 'falcon_h1 with hidden_act "gelu" is not known, only "silu"'],
+  [
+    { ...hymba, kv_reuse_group: [[1, 3]] },
+    "hymba with kv_reuse_group [1,3] is not known, only layers one after another",
+  ],
+  [{ ...hymba, kq_norm: "rms" }, 'hymba with kq_norm "rms" is not known, only "none" or null'],
+  [
+    { model_type: "forgetting_transformer-project_fox", fgate_type: "fixed" },
+    'forgetting_transformer-project_fox with fgate_type "fixed" is not known, only "full"',
+  ],
+  [{ d_model: 8, n_layer: 1, attn_layer_idx: [3] }, "mamba_ssm with attn_layer_idx [3] is not known, only []"],
+  [{ d_model: 8, n_layer: 1, rms_norm: false }, "mamba_ssm with rms_norm false is not known, only true"],
+  [
+    { d_model: 8, n_layer: 1, ssm_cfg: { layer: "Mamba3", is_mimo: true } },
+    "mamba_ssm Mamba3 with is_mimo true is not known, only false",
+  ],
+  [{ d_model: 8, n_layer: 1, ssm_cfg: { layer: "S4" } }, "ssm_cfg.layer must be one of Mamba1, Mamba2, Mamba3, got"],
+])("refuses what would compute something else, by its name: %j", (config, message) => {
+  expect(() => foreignModel(config)).toThrow(message);
+});
+
+it("leaves models of other code alone", () => {
   expect(foreignModel({ model_type: "llama" })).toBeUndefined();
 });

@@ -1,15 +1,20 @@
-// Models in the configuration and parameter names of Hugging Face transformers, read as models of ours.
+// Models in the configuration and parameter names of other code, transformers foremost, read as models of ours.
 
 import { CheckpointError, ConfigError, type LanguageModel, type ModelConfig } from "@sisa/core";
 import { falconH1 } from "./falcon-h1.ts";
+import { forgettingTransformer } from "./forgetting-transformer.ts";
+import { hymba } from "./hymba.ts";
 import { jamba } from "./jamba.ts";
-import { mamba2 } from "./mamba2.ts";
+import { mamba, mamba2 } from "./mamba.ts";
+import { isMambaSsm, mambaSsm } from "./mamba-ssm.ts";
 
 /** Where a parameter of ours is found, and what has to be done to it. */
 export interface ForeignTensor {
   /** Names in the file; the elements of several follow each other. */
   readonly names: readonly string[];
-  /** For each row of ours, the row of the file: for parameters of other order. */
+  /** How many rows they have together, where that is not as many as ours. */
+  readonly rows?: number;
+  /** For each row of ours, the row of the file: for parameters of other order, or that are a part. */
   readonly rowOf?: ((row: number) => number) | undefined;
   /** Factor of each row, where the file keeps one beside the weights. */
   readonly factorOf?: ((row: number) => number) | undefined;
@@ -27,7 +32,10 @@ export type Json = Readonly<Record<string, unknown>>;
 
 const readers: { readonly [modelType: string]: (fields: ForeignConfig) => ForeignModel } = {
   falcon_h1: falconH1,
+  "forgetting_transformer-project_fox": forgettingTransformer,
+  hymba,
   jamba,
+  mamba,
   mamba2,
 };
 
@@ -35,10 +43,12 @@ const readers: { readonly [modelType: string]: (fields: ForeignConfig) => Foreig
 export const foreignModelTypes = Object.keys(readers);
 
 /**
- * A model described by a config.json of transformers; undefined for a `model_type` that is not in `foreignModelTypes`.
+ * A model described by a config.json of transformers or of mamba_ssm; undefined for a `model_type` that is not in
+ * `foreignModelTypes`.
  * @throws ConfigError where something in it is not known here, by name
  */
 export function foreignModel(json: Json): ForeignModel | undefined {
+  if (isMambaSsm(json)) return mambaSsm(new ForeignConfig({ ...json, model_type: "mamba_ssm" }));
   const reader = Object.hasOwn(readers, String(json.model_type)) ? readers[String(json.model_type)] : undefined;
   return reader?.(new ForeignConfig(json));
 }
@@ -112,20 +122,44 @@ export const denseNames: Readonly<Record<string, string>> = {
   "ffn.w_down.weight": "feed_forward.down_proj.weight",
 };
 
+/** For a row of heads whose neighbours turn together, the row where channels i and i + half of a head do. */
+export function halvesOfHeads(headWidth: number): (row: number) => number {
+  return (row) => {
+    const channel = row % headWidth;
+    return row - channel + (channel % 2) * (headWidth / 2) + Math.floor(channel / 2);
+  };
+}
+
+/** Where state space models keep their parameters: layers under "backbone.", mixers as "mixer.". */
+export function backboneTensor(
+  modelType: string,
+  known: { readonly embedding: string; readonly layer: Readonly<Record<string, ForeignTensor>> },
+): ForeignModel["tensorFor"] {
+  const outside: Readonly<Record<string, string>> = {
+    "embed.weight": known.embedding,
+    "final_norm.weight": "backbone.norm_f.weight",
+    "lm_head.weight": "lm_head.weight",
+  };
+  return (name) => {
+    const parts = partsOf(name);
+    if (parts === undefined) return { names: [outside[name] ?? unknownParameter(modelType, name)] };
+    const tensor = known.layer[parts.rest] ?? { names: [parts.rest.replace(/^mamba\./, "mixer.")] };
+    return { ...tensor, names: tensor.names.map((own) => `backbone.layers.${parts.layer}.${own}`) };
+  };
+}
+
 /** @throws CheckpointError for a parameter that the other code does not have */
 export function unknownParameter(modelType: string, name: string): never {
   throw new CheckpointError(`${modelType} has no parameter for ${name}`);
 }
 
-/**
- * A parameter of ours from the values in the file, row major.
- * @param rows of the parameter: its first size
- */
-export function fromForeign(tensor: ForeignTensor, values: Float32Array, rows: number): Float32Array {
+/** A parameter of ours, of this shape, from the values in the file, row major. */
+export function fromForeign(tensor: ForeignTensor, values: Float32Array, shape: readonly number[]): Float32Array {
   const { rowOf = (row) => row, factorOf } = tensor;
   if (!tensor.rowOf && !factorOf) return values;
-  const width = values.length / rows;
-  const result = new Float32Array(values.length);
+  const [rows = 1, ...inner] = shape;
+  const width = inner.reduce((a, b) => a * b, 1);
+  const result = new Float32Array(rows * width);
   for (let row = 0; row < rows; row++) {
     const factor = factorOf?.(row) ?? 1;
     const own = values.subarray(rowOf(row) * width, (rowOf(row) + 1) * width);
