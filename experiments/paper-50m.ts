@@ -2,7 +2,8 @@
 //
 //   npm run sisa -- experiment experiments/paper-50m.ts
 //
-// With SISA_EXPERIMENT=reduced the same workload runs small, on the CPU, to prove the way through it.
+// With SISA_EXPERIMENT=proof it is a hundred steps of the full size, for their throughput; with SISA_EXPERIMENT=reduced the
+// same workload runs small, on the CPU, to prove the way through it.
 import { defineExperiment, type WorkloadInput } from "@sisa/cli/config";
 
 /** The paper's recipe; the run is the beginning of its 9,536 steps. */
@@ -43,21 +44,36 @@ const small: WorkloadInput = {
   taskOptions: { lengths: [256], limit: 4 },
 };
 
-const isReduced = process.env.SISA_EXPERIMENT === "reduced";
+/** A hundred steps, which say how fast it is and that every part of it works; not what is learnt. */
+const proof: WorkloadInput = {
+  ...paper,
+  steps: 100,
+  evaluateEvery: 50,
+  finalTasks: ["niah:grid"],
+  taskOptions: { lengths: [512, 2048], limit: 200 },
+};
+
+const sizes = { full: paper, proof, reduced: small };
+const size = process.env.SISA_EXPERIMENT ?? "full";
+if (size !== "full" && size !== "proof" && size !== "reduced") {
+  throw new Error(`SISA_EXPERIMENT: expected "proof" or "reduced", or nothing; got "${size}"`);
+}
 
 export default defineExperiment({
-  name: isReduced ? "paper-50m-reduced" : "paper-50m",
+  name: size === "full" ? "paper-50m" : `paper-50m-${size}`,
   families: ["transformer", "sisa", "mamba2", "mamba3"],
   sizes: ["50m"],
   seeds: [0],
   sets: ["data/sets"],
-  common: isReduced ? small : paper,
-  workloads: isReduced
-    ? { float32: {} }
-    : {
-        // Parameters and moments in float32, products and activations in bfloat16.
-        bfloat16: { precision: "bfloat16" },
-        // As the paper's code: parameters, gradients and moments in bfloat16 too, and stock attention.
-        paper: { precision: "paper", model: { form: "sdpa" } },
-      },
+  common: sizes[size],
+  workloads:
+    size === "reduced"
+      ? // CPUs have float32 only; stock attention is there.
+        { float32: {}, paper: { model: { form: "sdpa" } } }
+      : {
+          // Parameters and moments in float32, products and activations in bfloat16.
+          bfloat16: { precision: "bfloat16" },
+          // As the paper's code: parameters, gradients and moments in bfloat16 too, and stock attention.
+          paper: { precision: "paper", model: { form: "sdpa" } },
+        },
 });
