@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { copyFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { expect, test } from "vitest";
-import { swiftshaderEnvironment } from "../packages/browser-testing/src/node.ts";
+import { testGpuEnvironment } from "../packages/browser-testing/src/node.ts";
 import { codeBlocks, exampleFolder, runExample } from "./examples.ts";
 import { publicPackages } from "./packages.ts";
 import { root } from "./run.mjs";
@@ -63,7 +63,7 @@ test("that of @sisa/train", async () => {
 test("that of @sisa/kernels-webgpu, on SwiftShader", async () => {
   await using folder = await exampleFolder(packageFolder("kernels-webgpu"));
   const example = await exampleOf(packageFolder("kernels-webgpu"));
-  const printed = await runExample(example, folder.path, await swiftshaderEnvironment());
+  const printed = await runExample(example, folder.path, await testGpuEnvironment());
   expect(printed).toMatch(/SwiftShader[\s\S]*Float32Array\(1\) \[ 0\.23947/);
 });
 

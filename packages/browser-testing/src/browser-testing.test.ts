@@ -4,8 +4,12 @@ import { existsSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { launchChromium, modulePage, openPage, screenshot, serve, useSwiftshader } from "./node.ts";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { launchChromium, modulePage, openPage, screenshot, serve, useTestGpu } from "./node.ts";
+
+afterEach(() => {
+  vi.unstubAllEnvs();
+});
 
 /** Squares numbers on the first WebGPU adapter; gives the numbers and the adapter's architecture. */
 const squareOnDevice = `
@@ -97,8 +101,14 @@ test("Chromium without WebGPU has none, and is gone once closed", async () => {
   expect(() => process.kill(pid ?? 0, 0)).toThrow("ESRCH");
 });
 
-test("Dawn in Node computes on SwiftShader", async () => {
-  await useSwiftshader();
+test("a driver for tests that is not there is named", async () => {
+  vi.stubEnv("SISA_TEST_VULKAN_DRIVER", "/none/icd.json");
+  await expect(useTestGpu()).rejects.toThrow("SISA_TEST_VULKAN_DRIVER: expected the ICD file");
+});
+
+test("Dawn in Node computes on SwiftShader where no other driver is named", async () => {
+  vi.stubEnv("SISA_TEST_VULKAN_DRIVER", undefined);
+  await useTestGpu();
   const { create, globals } = await import("webgpu");
   const squares = new Function(`${squareOnDevice}; return squareOnDevice;`)();
   const { GPUBufferUsage, GPUMapMode } = globals as Record<string, Record<string, number>>;

@@ -1,6 +1,6 @@
 // What is particular to this backend: memory over many steps, tensors that are too large, a device that is gone, choices.
 
-import { useSwiftshader } from "@sisa/browser-testing/node";
+import { useTestGpu } from "@sisa/browser-testing/node";
 import {
   add,
   decayAttention,
@@ -24,7 +24,7 @@ import { lower } from "./lower.ts";
 // A software GPU compiles for seconds, and for minutes where other work has the processor.
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
 
-await useSwiftshader();
+await useTestGpu();
 
 let backend: WebgpuBackend;
 beforeAll(async () => {
@@ -89,7 +89,6 @@ test("SISA attention runs on its own kernels, and no array of theirs has T x T e
   const graph = valueAndGrad(loss, { wrt: Object.keys(specs) as (keyof typeof specs)[] });
   const device = {
     features: new Set<never>(),
-    subgroupSize: { minimum: 0, maximum: 0 },
     limits: {
       maxStorageBuffersPerShaderStage: 10,
       maxComputeWorkgroupStorageSize: 16384,
@@ -111,7 +110,6 @@ test("elementwise operations become one kernel", () => {
   const graph = trace({ x: f32(4, 3), y: f32(3) }, ({ x, y }) => mul(add(x, y), 2));
   const device = {
     features: new Set<never>(),
-    subgroupSize: { minimum: 0, maximum: 0 },
     limits: { maxStorageBuffersPerShaderStage: 8, maxComputeWorkgroupsPerDimension: 65535 } as DeviceLimits,
   };
   const { kernels } = lower(graph as never, { device, state: [] });

@@ -1,17 +1,34 @@
 // Every operation's cases on WebGPU: forward, gradients and random programs, against the reference.
 
-import { useSwiftshader } from "@sisa/browser-testing/node";
-import { conformanceSuite } from "@sisa/conformance";
-import { vi } from "vitest";
+import { useTestGpu } from "@sisa/browser-testing/node";
+import { conformanceSuite, type SuiteOptions } from "@sisa/conformance";
+import { expect, test, vi } from "vitest";
 import { webgpu } from "./backend.ts";
 
 // A software GPU compiles for seconds, and for minutes where other work has the processor.
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
 
-await useSwiftshader();
+await useTestGpu();
+const probe = await webgpu();
+const { features } = probe;
+await probe.close();
 
-conformanceSuite("webgpu", () => webgpu(), {
+const options: SuiteOptions = {
   part: "fast",
   ieee: false,
-  unsupported: ["*float16*", "*float64*"],
-});
+  unsupported: [features.has("shader-f16") ? "*bfloat16*" : "*float16*", "*float64*"],
+};
+
+conformanceSuite("webgpu", () => webgpu(), options);
+
+/** Operations whose kernels put together what the lanes of a workgroup have. */
+const ops = ["attention", "decayAttention", "globalNorm", "linearCrossEntropy", "matmul", "max", "rmsNorm", "sum"];
+
+if (features.has("subgroups")) {
+  conformanceSuite("webgpu without subgroups", () => webgpu({ without: ["subgroups"] }), { ...options, ops });
+} else {
+  test("sums by subgroups: not run here, since this adapter has no subgroups; all of the above ran without", async () => {
+    await using backend = await webgpu();
+    expect(backend.features).not.toContain("subgroups");
+  });
+}

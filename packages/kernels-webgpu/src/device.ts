@@ -5,7 +5,7 @@ import { BackendUnavailableError } from "@sisa/core";
 import { DeviceLostError } from "./errors.ts";
 
 /** Features that kernels have variants for. Whatever an adapter lacks is not used. */
-export const knownFeatures = ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"] as const;
+export const knownFeatures = ["shader-f16", "subgroups"] as const;
 /** A feature of WebGPU that kernels know how to use. */
 export type Feature = (typeof knownFeatures)[number];
 
@@ -44,8 +44,6 @@ export type DeviceLimits = { readonly [name in (typeof raisedLimits)[number]]: n
 export interface Capabilities {
   readonly features: ReadonlySet<Feature>;
   readonly limits: DeviceLimits;
-  /** Lanes of a subgroup, from and to; both 0 without the feature. */
-  readonly subgroupSize: { readonly minimum: number; readonly maximum: number };
 }
 
 export interface OpenDevice extends Capabilities {
@@ -82,15 +80,13 @@ export async function openDevice({ powerPreference, without = [], gpu: given }: 
     if (destroyed) return;
     lost = new DeviceLostError(`webgpu: the device was lost (${reason}): ${message}; make a new backend with webgpu()`);
   });
-  const { description, device: model, architecture, vendor, subgroupMinSize = 0, subgroupMaxSize = 0 } = adapter.info;
-  const subgroups = features.has("subgroups");
+  const { description, device: model, architecture, vendor } = adapter.info;
   return {
     gpu,
     device,
     description: description || model || `${vendor} ${architecture}`.trim() || "a GPU that does not say its name",
     features,
     limits: device.limits,
-    subgroupSize: { minimum: subgroups ? subgroupMinSize : 0, maximum: subgroups ? subgroupMaxSize : 0 },
     lost: () => lost,
     destroy() {
       destroyed = true;
@@ -104,9 +100,6 @@ interface DawnModule {
   create(flags: readonly string[]): GPU;
 }
 
-/** Matrix units are experimental in Dawn, and only offered where unsafe features are allowed. */
-const dawnFlags = ["enable-dawn-features=allow_unsafe_apis"];
-
 async function findGpu(): Promise<GPU> {
   const { navigator } = globalThis as { readonly navigator?: { readonly gpu?: GPU } };
   if (navigator?.gpu) return navigator.gpu;
@@ -117,7 +110,7 @@ async function findGpu(): Promise<GPU> {
   const name = "webgpu";
   try {
     const dawn: DawnModule = await import(/* @vite-ignore */ name);
-    return dawn.create(dawnFlags);
+    return dawn.create([]);
   } catch (error) {
     throw new BackendUnavailableError(
       `webgpu: package "webgpu" cannot be loaded; install it with: npm install webgpu (${messageOf(error)})`,

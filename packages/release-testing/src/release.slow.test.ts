@@ -5,7 +5,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { checkPackage, createPackageFromTarballData } from "@arethetypeswrong/core";
-import { launchChromium, openPage, serve, swiftshaderEnvironment } from "@sisa/browser-testing/node";
+import { launchChromium, openPage, serve, testGpuEnvironment } from "@sisa/browser-testing/node";
 import { build } from "esbuild";
 import { publint } from "publint";
 import { formatMessage } from "publint/utils";
@@ -26,7 +26,7 @@ let swiftshader: Readonly<Record<string, string>>;
 beforeAll(async () => {
   folder = await mkdtemp(path.join(tmpdir(), "sisa-release-"));
   registry = await localRegistry(folder);
-  swiftshader = await swiftshaderEnvironment();
+  swiftshader = await testGpuEnvironment();
 }, setUpTimeoutMs);
 afterAll(async () => {
   await registry?.[Symbol.asyncDispose]();

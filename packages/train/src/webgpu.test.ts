@@ -1,6 +1,6 @@
 // Training on WebGPU in Node, over SwiftShader: ten steps of the official PyTorch code, taken again.
 
-import { useSwiftshader } from "@sisa/browser-testing/node";
+import { useTestGpu } from "@sisa/browser-testing/node";
 import { webgpu } from "@sisa/kernels-webgpu";
 import { beforeAll, expect, it, vi } from "vitest";
 import { goldenRun } from "../test/golden.ts";
@@ -8,7 +8,7 @@ import { goldenRun } from "../test/golden.ts";
 // A software GPU compiles for seconds, and for minutes where other work has the processor.
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
 
-beforeAll(useSwiftshader);
+beforeAll(useTestGpu);
 
 it.each(["sisa-train-10-steps", "transformer-train-10-steps"])("ten steps of %s", async (name) => {
   await using backend = await webgpu();

@@ -1,6 +1,6 @@
 // The golden files on WebGPU, over SwiftShader.
 
-import { useSwiftshader } from "@sisa/browser-testing/node";
+import { useTestGpu } from "@sisa/browser-testing/node";
 import { beforeAll, expect, it, vi } from "vitest";
 import { run } from "../testing.ts";
 
@@ -9,7 +9,7 @@ const fixtures = new URL("../../../../fixtures/", import.meta.url).pathname;
 // A software GPU compiles for seconds, and for minutes where other work has the processor.
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
 
-beforeAll(useSwiftshader);
+beforeAll(useTestGpu);
 
 it.each([
   ["sisa-tiny-a", "exact"],

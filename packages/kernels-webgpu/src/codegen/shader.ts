@@ -27,14 +27,10 @@ export interface ShaderParts {
   readonly body: string;
   /** How many run along x, y and z. */
   readonly workgroups: readonly [number, number, number];
-  /** Extensions that it uses. */
-  readonly enables?: readonly string[];
-  /** Further parameters of the entry point, such as those of subgroups. */
-  readonly builtins?: string;
 }
 
 export function shader(parts: ShaderParts): Kernel {
-  const { label, slots, workgroupSize, declarations = "", body, workgroups, enables = [], builtins = "" } = parts;
+  const { label, slots, workgroupSize, declarations = "", body, workgroups } = parts;
   const bindings: Binding[] = [];
   const header: string[] = [];
   for (const [name, { value, access, type }] of Object.entries(slots)) {
@@ -45,12 +41,15 @@ export function shader(parts: ShaderParts): Kernel {
   const own = `${declarations}
 @compute @workgroup_size(${workgroupSize.join(", ")})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-        @builtin(local_invocation_index) lane: u32, @builtin(local_invocation_id) local: vec3u${builtins}) {
+        @builtin(local_invocation_index) lane: u32, @builtin(local_invocation_id) local: vec3u) {
 ${body}
 }`;
-  const half = /\bf16\b/.test(own) || header.some((line) => line.includes("f16"));
-  const extensions = new Set([...enables, ...(half ? ["f16"] : [])]);
-  const code = [...[...extensions].map((name) => `enable ${name};`), ...header, libraryFor(own), own].join("\n");
+  const uses = (pattern: RegExp) => pattern.test(own) || header.some((line) => pattern.test(line));
+  const enables = [
+    ...(uses(/\bf16\b/) ? ["enable f16;"] : []),
+    ...(uses(/\bsubgroup[A-Z]/) ? ["enable subgroups;"] : []),
+  ];
+  const code = [...enables, ...header, libraryFor(own), own].join("\n");
   return { label, code: `${code}\n`, bindings, workgroups };
 }
 

@@ -2,6 +2,7 @@
 // are queries, one whose rows are keys. Scores are computed again from the log-sum-exp of the forward pass.
 
 import { decayBlock, type Node } from "@sisa/core";
+import { sumOfLanes } from "../codegen/lanes.ts";
 import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
 import {
@@ -259,7 +260,7 @@ function decayGradients(context: KernelContext, { B, T, H, S }: AttentionSizes):
       sums: { value: sums, access: "read_write" },
     },
     workgroupSize: [decayBlock],
-    declarations: `var<workgroup> parts: array<vec2f, ${decayBlock}>;`,
+    declarations: sumOfLanes(context.device, decayBlock, "vec2f"),
     body: `let index = ${flatGroup};
 let block = index % ${blocks}u;
 let head = (index / ${blocks}u) % ${H}u;
@@ -274,15 +275,10 @@ both += vec2f(dot(vec4f(c[d]), vec4f(dc[d])), dot(vec4f(b[d]), vec4f(db[d])));
 gQuery[row] = ${gQuery.value.type}(both.x);
 gKey[row] = ${gKey.value.type}(-both.y);
 }
-parts[lane] = both;
-workgroupBarrier();
-for (var half = ${decayBlock / 2}u; half > 0u; half = half >> 1u) {
-if (lane < half) { parts[lane] += parts[lane + half]; }
-workgroupBarrier();
-}
+let total = sum_of_lanes(lane, both);
 if (lane == 0u && batch < ${B}u) {
-sums[index * 2u] = parts[0].x;
-sums[index * 2u + 1u] = parts[0].x - parts[0].y;
+sums[index * 2u] = total.x;
+sums[index * 2u + 1u] = total.x - total.y;
 }`,
     workgroups: gridOf(B * H * blocks, limit),
   });

@@ -2,6 +2,7 @@
 // blocks give is joined afterwards.
 
 import { decayBlock } from "@sisa/core";
+import { maxOfLanes, sumOfLanes } from "../codegen/lanes.ts";
 import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
 import type { KernelContext } from "../lowering.ts";
 import { attentionSizes, negligible } from "./attention-parts.ts";
@@ -52,8 +53,9 @@ export function attendFewRows(context: KernelContext, causal: boolean): void {
       parts: { value: parts, access: "read_write" },
     },
     workgroupSize: [decayBlock],
-    declarations: `var<workgroup> scores: array<f32, ${decayBlock}>;
-var<workgroup> shared_: array<f32, ${decayBlock}>;`,
+    declarations: `var<workgroup> weights: array<f32, ${decayBlock}>;
+${maxOfLanes(context.device, decayBlock)}
+${sumOfLanes(context.device, decayBlock)}`,
     body: `let index = ${flatGroup};
 let block = index % ${blocks}u;
 let row = index / ${blocks}u;
@@ -86,20 +88,18 @@ score = fma(f32(lambda[head]) * select(far, exp(min(g - gOther, 0.0f)), block >=
     : ""
 }
 }
-${tree("score", "max(shared_[lane], shared_[lane + half])")}
-let largest = shared_[0];
-workgroupBarrier();
-let p = select(exp(score - largest), 0.0f, score <= ${negligible.score}f);
-scores[lane] = p;
-${tree("p", "shared_[lane] + shared_[lane + half]")}
+let largest = max_of_lanes(lane, score);
+let weight = select(exp(score - largest), 0.0f, score <= ${negligible.score}f);
+weights[lane] = weight;
+let total = sum_of_lanes(lane, weight);
 if (lane == 0u) {
 parts[place + ${E}u] = largest;
-parts[place + ${E + 1}u] = shared_[0];
+parts[place + ${E + 1}u] = total;
 }
 let keys = u32(clamp(seen - i32(first), 0, ${decayBlock}));
 for (var e = lane; e < ${E}u; e += ${decayBlock}u) {
 var sum = 0.0f;
-for (var j = 0u; j < keys; j++) { sum = fma(scores[j], f32(v[((batch * ${C}u + first + j) * ${H}u + head) * ${E}u + e]), sum); }
+for (var j = 0u; j < keys; j++) { sum = fma(weights[j], f32(v[((batch * ${C}u + first + j) * ${H}u + head) * ${E}u + e]), sum); }
 parts[place + e] = sum;
 }`,
     workgroups: gridOf(rows * blocks, limit),
@@ -136,14 +136,4 @@ logSumExp[(row / ${H * T}u * ${H}u + head) * ${T}u + t] = ${logSumExp.value.type
 }`,
     workgroups: gridOf(rows, limit),
   });
-}
-
-/** Combines one number of every thread into `shared_[0]`. */
-function tree(value: string, combine: string): string {
-  return `shared_[lane] = ${value};
-workgroupBarrier();
-for (var half = ${decayBlock / 2}u; half > 0u; half = half >> 1u) {
-if (lane < half) { shared_[lane] = ${combine}; }
-workgroupBarrier();
-}`;
 }

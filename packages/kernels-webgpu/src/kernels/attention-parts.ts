@@ -7,6 +7,7 @@
 // Where lambda |c| |b| times that is below a bound for every pair of two tiles, their importance term is left out.
 
 import { decayBlock, type Node, sizesOf } from "@sisa/core";
+import { maxOfLanes } from "../codegen/lanes.ts";
 import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
 import type { Capabilities } from "../device.ts";
 import type { KernelContext } from "../lowering.ts";
@@ -142,7 +143,7 @@ function reach(
     label: ".reach",
     slots: { x: fours(context.input(input)), numbers },
     workgroupSize: [decayBlock],
-    declarations: `var<workgroup> largest: array<f32, ${decayBlock}>;`,
+    declarations: maxOfLanes(context.device, decayBlock),
     body: `let index = ${flatGroup};
 let block = index % ${blocks}u;
 let head = (index / ${blocks}u) % ${H}u;
@@ -155,13 +156,8 @@ for (var s = 0u; s < ${S / 4}u; s++) { let four = vec4f(x[at * ${S / 4}u + s]); 
 let decay = exp(min(${exponent}, 0.0f));
 squares = squares * decay * decay;
 }
-largest[lane] = squares;
-workgroupBarrier();
-for (var half = ${decayBlock / 2}u; half > 0u; half = half >> 1u) {
-if (lane < half) { largest[lane] = max(largest[lane], largest[lane + half]); }
-workgroupBarrier();
-}
-if (lane == 0u && batch < ${B}u) { numbers[${place}u + index] = sqrt(largest[0]); }`,
+let largest = max_of_lanes(lane, squares);
+if (lane == 0u && batch < ${B}u) { numbers[${place}u + index] = sqrt(largest); }`,
     workgroups: gridOf(B * H * blocks, context.device.limits.maxComputeWorkgroupsPerDimension),
   });
 }

@@ -3,6 +3,7 @@
 
 import { sizesOf } from "@sisa/core";
 import { count } from "../codegen/index-space.ts";
+import { maxOfLanes, sumOfLanes } from "../codegen/lanes.ts";
 import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
 import { multiply, type Product } from "./matmul.ts";
@@ -45,8 +46,8 @@ export const linearCrossEntropy = kernel(
           status,
         },
         workgroupSize: [threads],
-        declarations: `var<workgroup> peaks: array<f32, ${threads}>;
-var<workgroup> totals: array<f32, ${threads}>;`,
+        declarations: `${maxOfLanes(context.device, threads)}
+${sumOfLanes(context.device, threads)}`,
         // A grid can have more groups than rows, and a row must not be overwritten twice.
         body: `let row = ${flatGroup};
 if (row >= ${m}u) { return; }
@@ -61,18 +62,8 @@ let next = max(peak, value);
 total = fma(total, exp(peak - next), exp(value - next));
 peak = next;
 }
-peaks[lane] = peak;
-totals[lane] = total;
-workgroupBarrier();
-for (var half = ${threads / 2}u; half > 0u; half = half >> 1u) {
-if (lane < half) {
-let next = max(peaks[lane], peaks[lane + half]);
-totals[lane] = totals[lane] * exp(peaks[lane] - next) + totals[lane + half] * exp(peaks[lane + half] - next);
-peaks[lane] = next;
-}
-workgroupBarrier();
-}
-let logSumExp = peaks[0] + exact_log(totals[0]);
+let largest = max_of_lanes(lane, peak);
+let logSumExp = largest + exact_log(sum_of_lanes(lane, total * exp(peak - largest)));
 let chosen = u32(clamp(target_, 0, ${V - 1}));
 if (lane == 0u) { losses[${first}u + row] = logSumExp - logits[begin + chosen]; }
 ${
@@ -100,16 +91,11 @@ logits[begin + i] = (exact_exp(logits[begin + i] - logSumExp) - select(0.0f, 1.0
       label: ".mean",
       slots: { losses: { value: losses, access: "read" }, value },
       workgroupSize: [threads],
-      declarations: `var<workgroup> totals: array<f32, ${threads}>;`,
+      declarations: sumOfLanes(context.device, threads),
       body: `var total = 0.0f;
 for (var i = lane; i < ${N}u; i += ${threads}u) { total += losses[i]; }
-totals[lane] = total;
-workgroupBarrier();
-for (var half = ${threads / 2}u; half > 0u; half = half >> 1u) {
-if (lane < half) { totals[lane] += totals[lane + half]; }
-workgroupBarrier();
-}
-if (lane == 0u) { value[0] = ${value.value.type}(totals[0] / ${N}.0f); }`,
+let sum = sum_of_lanes(lane, total);
+if (lane == 0u) { value[0] = ${value.value.type}(sum / ${N}.0f); }`,
       workgroups: [1, 1, 1],
     });
   },

@@ -2,6 +2,7 @@
 
 import { sizesOf } from "@sisa/core";
 import { count, Place } from "../codegen/index-space.ts";
+import { sumOfLanes } from "../codegen/lanes.ts";
 import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
 import type { Capabilities } from "../device.ts";
 import { originOf } from "../fuse.ts";
@@ -81,25 +82,16 @@ const fewRows = 4;
 
 const isForFewRows = ({ m, n, k, leading }: Product) => m <= fewRows && n >= 8 && m * n * k * count(leading) > 0;
 
+/** A matrix that fits into one tile leaves a tile little to save, and a kernel of a few lines is compiled in no time. */
+const isSmall = ({ m, n, k }: Product) => (m <= 32 && n <= 32 && k <= 64) || k === 0;
+
 /** Chooses a variant by shape and device, and dispatches it. */
 export function multiply(context: KernelContext, given: Product): void {
   const product = mergeBatch(given);
-  const { m, n, k } = product;
-  const batch = count(product.leading);
-  if (batch * m * n === 0) return;
-  if (k === 0) {
-    context.dispatch({
-      label: ".zero",
-      slots: { ...product.finish?.slots, out: product.out },
-      workgroupSize: [256],
-      declarations: product.finish?.declaration ?? "",
-      body: `let i = ${flatGroup} * 256u + lane;
-if (i < ${batch * m * n}u) { out[i] = ${product.out.value.type}(${finished(product.finish, "i", "0.0f")}); }`,
-      workgroups: gridOf(Math.ceil((batch * m * n) / 256), limitOf(context)),
-    });
-    return;
-  }
+  const { m, n, leading } = product;
+  if (count(leading) * m * n === 0) return;
   if (isForFewRows(product)) multiplyFewRows(context, [product]);
+  else if (isSmall(product)) multiplySmall(context, product);
   else multiplyTiles(context, product);
 }
 
@@ -111,6 +103,33 @@ function mergeBatch(product: Product): Product {
   const same = leading.length === leadingA.length && leading.every((size, axis) => size === leadingA[axis]);
   if (leading.length === 0 || transposeA || !same || count(leadingB) !== 1) return product;
   return { ...product, m: m * count(leading), leading: [], leadingA: [], leadingB: [] };
+}
+
+/** A thread for each element. */
+function multiplySmall(context: KernelContext, product: Product): void {
+  const { m, n, k, transposeA, transposeB, leading, out, finish } = product;
+  const elements = count(leading) * m * n;
+  const { lines: starts, startA, startB } = batchStarts(product);
+  context.dispatch({
+    label: ".small",
+    slots: { a: product.a, b: product.b, ...finish?.slots, out },
+    workgroupSize: [256],
+    declarations: finish?.declaration ?? "",
+    body: `let i = ${flatGroup} * 256u + lane;
+if (i >= ${elements}u) { return; }
+let column = i % ${n}u;
+let row = (i / ${n}u) % ${m}u;
+let batch = i / ${m * n}u;
+${starts.join("\n")}
+var total = 0.0f;
+for (var d = 0u; d < ${k}u; d++) {
+let x = f32(a[${startA} + ${transposeA ? `d * ${m}u + row` : `row * ${k}u + d`}]);
+let y = f32(b[${startB} + ${transposeB ? `column * ${k}u + d` : `d * ${n}u + column`}]);
+total = fma(x, y, total);
+}
+out[${outStart(product)}i] ${assign(product)} ${out.value.type}(${finished(finish, "i", "total")});`,
+    workgroups: gridOf(Math.ceil(elements / 256), limitOf(context)),
+  });
 }
 
 /** A workgroup computes rows x columns; each of its threads a small block; `depth` steps of k at a time. */
@@ -398,27 +417,35 @@ function batchStarts({ leading, leadingA, leadingB, m, n, k, offsets }: Product)
   return { lines, startA, startB };
 }
 
+/** How a workgroup forms the sums of a few rows and some columns. */
+interface FewRows {
+  readonly threads: number;
+  readonly columns: number;
+  /** Operands are read four elements at a time. */
+  readonly four: boolean;
+  /** Of the sums `c0`, `c1`, ... that a thread has for each row. */
+  readonly type: string;
+  readonly declarations: string;
+  /** Statements that add a thread's share of the columns from `first` on. */
+  add(product: Product, names: { readonly b: string; readonly startA: string; readonly startB: string }): string;
+  /** Statements that put the sums of all threads together. */
+  readonly join: string;
+  /** The sum of a row and the column that has the thread's number. */
+  total(row: number): string;
+}
+
 /**
- * Up to four rows, as in decoding: bound by reading b once. Where b lies with k innermost, the threads of a group share
- * the sum of one column; else neighbouring threads take neighbouring columns and share k among groups of them. Several
- * products of one a are computed by groups beside each other.
+ * Up to four rows, as in decoding: bound by reading b once. Several products of one a are computed by groups beside each
+ * other.
  */
 function multiplyFewRows(context: KernelContext, products: readonly Product[]): void {
   const [first] = products;
   if (!first) return;
-  const { m, k, transposeA, transposeB, leading } = first;
+  const { m, transposeB, leading } = first;
   const batch = count(leading);
-  const lanes = transposeB ? 32 : 8;
-  const columns = transposeB ? 4 : 32;
-  const threads = lanes * columns;
-  const [ownColumn, worker] = transposeB
-    ? [`lane / ${lanes}u`, `lane % ${lanes}u`]
-    : [`lane % ${columns}u`, `lane / ${columns}u`];
+  const shape = transposeB ? alongColumns(context, first) : acrossColumns(first);
+  const { columns, four } = shape;
   const rows = Array.from({ length: m }, (_, row) => row);
-  // Both with k innermost: four elements at a time.
-  const four = transposeB && k % 4 === 0 && (!transposeA || m === 1);
-  const type = four ? "vec4f" : "f32";
-  const steps = four ? k / 4 : k;
   const groupsOf = ({ n }: Product) => Math.ceil(n / columns);
   const starts = products.map((_, index) => products.slice(0, index).reduce((total, one) => total + groupsOf(one), 0));
   const groups = products.reduce((total, one) => total + groupsOf(one), 0);
@@ -438,53 +465,110 @@ function multiplyFewRows(context: KernelContext, products: readonly Product[]): 
     Object.assign(slots, finish?.slots);
     slots[name("out", index)] = out;
   });
-  const columnOf = (index: number) => `(block - ${starts[index]}u) * ${columns}u + ownColumn`;
+  const firstColumn = (index: number) => `let first = (block - ${starts[index]}u) * ${columns}u;`;
 
   context.dispatch({
     label: products.length === 1 ? ".rows" : `.rows.${products.length}`,
     slots,
-    workgroupSize: [threads],
-    declarations: `var<workgroup> parts: array<f32, ${threads * m}>;
+    workgroupSize: [shape.threads],
+    declarations: `${shape.declarations}
 ${products.length === 1 ? (first.finish?.declaration ?? "") : ""}`,
     body: `let index = ${flatGroup};
 let batch = index / ${groups}u;
 let block = index % ${groups}u;
-let ownColumn = ${ownColumn};
-let worker = ${worker};
-${rows.map((row) => `var c${row} = ${type}();`).join("\n")}
+${rows.map((row) => `var c${row} = ${shape.type}();`).join("\n")}
+if (batch < ${batch}u) {
 ${choose((product, index) => {
   const { lines: places, startA, startB } = batchStarts(product);
-  const scaled = (start: string) => (four && start !== "0u" ? `${start} / 4u` : start);
-  const placeA = (row: number) => (transposeA && !four ? `d * ${m}u + ${row}u` : `${row * steps}u + d`);
-  return `let column = ${columnOf(index)};
-if (column < ${product.n}u && batch < ${batch}u) {
+  return `${firstColumn(index)}
 ${places.join("\n")}
-for (var d = worker; d < ${steps}u; d += ${lanes}u) {
-let value = ${type}(${name("b", index)}[${scaled(startB)} + ${transposeB ? `column * ${steps}u + d` : `d * ${product.n}u + column`}]);
-${rows.map((row) => `c${row} = fma(${type}(a[${scaled(startA)} + ${placeA(row)}]), value, c${row});`).join("\n")}
-}
-}`;
+${shape.add(product, { b: name("b", index), startA, startB })}`;
 })}
-${rows.map((row) => `parts[${row * threads}u + lane] = ${four ? `c${row}.x + c${row}.y + c${row}.z + c${row}.w` : `c${row}`};`).join("\n")}
-workgroupBarrier();
-for (var half = ${lanes / 2}u; half > 0u; half = half >> 1u) {
-if (worker < half) {
-${rows.map((row) => `parts[${row * threads}u + lane] += parts[${row * threads}u + lane + half * ${transposeB ? 1 : columns}u];`).join("\n")}
 }
-workgroupBarrier();
-}
-if (worker == 0u && batch < ${batch}u) {
+${shape.join}
+if (lane < ${columns}u && batch < ${batch}u) {
 ${choose((product, index) => {
   const { n, out, finish } = product;
   const store = (row: number) => {
     const place = `(batch * ${m}u + ${row}u) * ${n}u + column`;
-    return `${name("out", index)}[${outStart(product)}${place}] ${assign(product)} ${out.value.type}(${finished(finish, place, `parts[${row * threads}u + lane]`)});`;
+    return `${name("out", index)}[${outStart(product)}${place}] ${assign(product)} ${out.value.type}(${finished(finish, place, shape.total(row))});`;
   };
-  return `${products.length === 1 ? "" : `let column = ${columnOf(index)};\n`}if (column < ${n}u) {
+  return `${firstColumn(index)}
+let column = first + lane;
+if (column < ${n}u) {
 ${rows.map(store).join("\n")}
 }`;
 })}
 }`,
     workgroups: gridOf(groups * batch, limitOf(context)),
   });
+}
+
+/** b has k innermost: all threads of a group share the sums of four columns. */
+function alongColumns({ device }: KernelContext, { m, k, transposeA }: Product): FewRows {
+  // Both with k innermost: four elements at a time.
+  const four = k % 4 === 0 && (!transposeA || m === 1);
+  const steps = four ? k / 4 : k;
+  const threads = steps > 64 ? 128 : 32;
+  const rows = Array.from({ length: m }, (_, row) => row);
+  const type = four ? "vec4f" : "f32";
+  const scaled = (start: string) => (four && start !== "0u" ? `${start} / 4u` : start);
+  return {
+    threads,
+    columns: 4,
+    four,
+    type: "vec4f",
+    declarations: sumOfLanes(device, threads, "vec4f"),
+    add({ n }, { b, startA, startB }) {
+      const value = (column: number) =>
+        `${type}(${b}[${scaled(startB)} + min(first + ${column}u, ${n - 1}u) * ${steps}u + d])`;
+      const product = (column: number) => (four ? `dot(x, y${column})` : `x * y${column}`);
+      return `for (var d = lane; d < ${steps}u; d += ${threads}u) {
+${lines(4, (column) => `let y${column} = ${value(column)};`)}
+${rows
+  .map((row) => {
+    const place = transposeA && !four ? `d * ${m}u + ${row}u` : `${row * steps}u + d`;
+    return `{
+let x = ${type}(a[${scaled(startA)} + ${place}]);
+c${row} += vec4f(${[0, 1, 2, 3].map(product).join(", ")});
+}`;
+  })
+  .join("\n")}
+}`;
+    },
+    join: rows.map((row) => `c${row} = sum_of_lanes(lane, c${row});`).join("\n"),
+    total: (row) => `c${row}[lane]`,
+  };
+}
+
+/** b has its columns innermost: neighbouring threads take neighbouring columns and share k among groups of them. */
+function acrossColumns({ m, k, transposeA }: Product): FewRows {
+  const [lanes, columns] = [8, 32];
+  const threads = lanes * columns;
+  const rows = Array.from({ length: m }, (_, row) => row);
+  return {
+    threads,
+    columns,
+    four: false,
+    type: "f32",
+    declarations: `var<workgroup> parts: array<f32, ${threads * m}>;`,
+    add({ n }, { b, startA, startB }) {
+      return `let column = first + lane % ${columns}u;
+if (column < ${n}u) {
+for (var d = lane / ${columns}u; d < ${k}u; d += ${lanes}u) {
+let value = f32(${b}[${startB} + d * ${n}u + column]);
+${rows.map((row) => `c${row} = fma(f32(a[${startA} + ${transposeA ? `d * ${m}u + ${row}u` : `${row * k}u + d`}]), value, c${row});`).join("\n")}
+}
+}`;
+    },
+    join: `${rows.map((row) => `parts[${row * threads}u + lane] = c${row};`).join("\n")}
+workgroupBarrier();
+for (var half = ${threads / 2}u; half >= ${columns}u; half = half >> 1u) {
+if (lane < half) {
+${rows.map((row) => `parts[${row * threads}u + lane] += parts[${row * threads}u + lane + half];`).join("\n")}
+}
+workgroupBarrier();
+}`,
+    total: (row) => `parts[${row * threads}u + lane]`,
+  };
 }

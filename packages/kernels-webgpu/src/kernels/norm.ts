@@ -2,6 +2,7 @@
 // other where the weight's gradient is summed over them.
 
 import { count } from "../codegen/index-space.ts";
+import { sumOfLanes } from "../codegen/lanes.ts";
 import { flatGroup, floatLiteral, gridOf, type Slot } from "../codegen/shader.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
 
@@ -27,13 +28,6 @@ function layout(context: KernelContext) {
   };
 }
 
-/** Adds up one number, or vector, of every thread, in a fixed order, as `sums[0]`. */
-const tree = `workgroupBarrier();
-for (var half = ${threads / 2}u; half > 0u; half = half >> 1u) {
-if (lane < half) { sums[lane] += sums[lane + half]; }
-workgroupBarrier();
-}`;
-
 const holdsElements = { supports: ({ inputs }: KernelContext["node"]) => inputs.x?.shape.at(-1)?.value !== 0 };
 
 export const rmsNorm = kernel((context) => {
@@ -44,16 +38,14 @@ export const rmsNorm = kernel((context) => {
     label: "",
     slots: { x: bind(context.input("x")), weight: bind(context.input("weight")), out: bind(out) },
     workgroupSize: [threads],
-    declarations: `var<workgroup> sums: array<f32, ${threads}>;`,
+    declarations: sumOfLanes(context.device, threads),
     body: `let row = min(${flatGroup}, ${rows - 1}u);
 var total = 0.0f;
 for (var i = lane; i < ${steps}u; i += ${threads}u) {
 let value = ${type}(x[row * ${steps}u + i]);
 total += ${whole("value * value")};
 }
-sums[lane] = total;
-${tree}
-let inverse = 1.0f / sqrt(sums[0] / ${width}.0f + ${floatLiteral(context.attributes.epsilon as number)});
+let inverse = 1.0f / sqrt(sum_of_lanes(lane, total) / ${width}.0f + ${floatLiteral(context.attributes.epsilon as number)});
 for (var i = lane; i < ${steps}u; i += ${threads}u) {
 out[row * ${steps}u + i] = ${stored(out, `${type}(x[row * ${steps}u + i]) * inverse * ${type}(weight[i])`)};
 }`,
@@ -83,7 +75,7 @@ export const rmsNormBackward = kernel((context) => {
       parts: bind({ value: parts, access: "read_write" }),
     },
     workgroupSize: [threads],
-    declarations: `var<workgroup> sums: array<vec2f, ${threads}>;`,
+    declarations: sumOfLanes(device, threads, "vec2f"),
     body: `let group_ = ${flatGroup};
 if (group_ >= ${groups}u) { return; }
 var slope: array<${type}, ${held}>;
@@ -94,11 +86,9 @@ let value = ${type}(x[row * ${steps}u + i]);
 let scaled = ${type}(gradient[row * ${steps}u + i]) * ${type}(weight[i]);
 total += vec2f(${whole("value * value")}, ${whole("scaled * value")});
 }
-sums[lane] = total;
-${tree}
-let inverse = 1.0f / sqrt(sums[0].x / ${width}.0f + ${floatLiteral(context.attributes.epsilon as number)});
-let meanProduct = sums[0].y * inverse * inverse / ${width}.0f;
-workgroupBarrier();
+let sums = sum_of_lanes(lane, total);
+let inverse = 1.0f / sqrt(sums.x / ${width}.0f + ${floatLiteral(context.attributes.epsilon as number)});
+let meanProduct = sums.y * inverse * inverse / ${width}.0f;
 for (var n = 0u; n < ${held}u; n++) {
 let i = lane + n * ${threads}u;
 if (i < ${steps}u) {

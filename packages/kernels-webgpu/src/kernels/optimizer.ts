@@ -1,6 +1,7 @@
 // The optimizer over many tensors at once: a step of AdamW, and the norm of all gradients together.
 
 import { count } from "../codegen/index-space.ts";
+import { sumOfLanes } from "../codegen/lanes.ts";
 import { flatGroup, floatLiteral, gridOf, type Slot } from "../codegen/shader.ts";
 import { originOf } from "../fuse.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
@@ -139,12 +140,12 @@ total = fma(x, x, total);
         parts: { value: parts, access: "read_write" },
       },
       workgroupSize: [threads],
-      declarations: `var<workgroup> totals: array<f32, ${threads}>;`,
+      declarations: sumOfLanes(device, threads),
       body: `let block = ${flatGroup};
 var total = 0.0f;
 ${text}
-${totalOf("total")}
-if (lane == 0u && block < ${groups}u) { parts[${groupsOf(sizes.slice(0, from))}u + block] = totals[0]; }`,
+let squares = sum_of_lanes(lane, total);
+if (lane == 0u && block < ${groups}u) { parts[${groupsOf(sizes.slice(0, from))}u + block] = squares; }`,
       workgroups: gridOf(groups, device.limits.maxComputeWorkgroupsPerDimension),
     });
   }
@@ -153,21 +154,11 @@ if (lane == 0u && block < ${groups}u) { parts[${groupsOf(sizes.slice(0, from))}u
     label: ".root",
     slots: { parts: { value: parts, access: "read" }, out },
     workgroupSize: [threads],
-    declarations: `var<workgroup> totals: array<f32, ${threads}>;`,
+    declarations: sumOfLanes(device, threads),
     body: `var total = 0.0f;
 for (var i = lane; i < ${all}u; i += ${threads}u) { total += parts[i]; }
-${totalOf("total")}
-if (lane == 0u) { out[0] = ${out.value.type}(sqrt(totals[0])); }`,
+let squares = sum_of_lanes(lane, total);
+if (lane == 0u) { out[0] = ${out.value.type}(sqrt(squares)); }`,
     workgroups: [1, 1, 1],
   });
 });
-
-/** Adds up one number of every thread, in a fixed order, as `totals[0]`. */
-function totalOf(value: string): string {
-  return `totals[lane] = ${value};
-workgroupBarrier();
-for (var half = ${threads / 2}u; half > 0u; half = half >> 1u) {
-if (lane < half) { totals[lane] += totals[lane + half]; }
-workgroupBarrier();
-}`;
-}

@@ -3,20 +3,32 @@
 import type { Node } from "@sisa/core";
 import { stored } from "../codegen/emitter.ts";
 import { count, Place } from "../codegen/index-space.ts";
+import { maxOfLanes, sumOfLanes } from "../codegen/lanes.ts";
 import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
+import type { Capabilities } from "../device.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
 
 interface Reduction {
   readonly start: string;
   readonly combine: (total: string, x: string) => string;
+  /** The same for all lanes of a workgroup: a declaration, and what it is called. */
+  readonly lanes: { readonly declare: (device: Capabilities, lanes: number) => string; readonly name: string };
 }
 
 const isWhole = (node: Node) => node.inputs.x?.dtype === "int32";
 const sums = (node: Node): Reduction => ({
   start: isWhole(node) ? "0i" : "0.0f",
   combine: (total, x) => `${total} + ${x}`,
+  lanes: {
+    declare: (device, lanes) => sumOfLanes(device, lanes, isWhole(node) ? "i32" : "f32"),
+    name: "sum_of_lanes",
+  },
 });
-const maxima: Reduction = { start: "-infinity()", combine: (total, x) => `maximum(${total}, ${x})` };
+const maxima: Reduction = {
+  start: "-infinity()",
+  combine: (total, x) => `maximum(${total}, ${x})`,
+  lanes: { declare: maxOfLanes, name: "max_of_lanes" },
+};
 
 export const sum = kernel((context) => reduce(context, sums(context.node)), { absorbs: "x" });
 export const max = kernel((context) => reduce(context, maxima), { absorbs: "x" });
@@ -30,7 +42,7 @@ interface Shape {
 /** Workgroups that fill a GPU; fewer are made more by cutting what is reduced into segments. */
 const enough = 256;
 
-function reduce(context: KernelContext, { start, combine }: Reduction): void {
+function reduce(context: KernelContext, { start, combine, lanes: ofLanes }: Reduction): void {
   const { node, sizes, attributes, device } = context;
   const shape = sizes(node.inputs.x);
   const axes = attributes.axes as readonly number[];
@@ -76,7 +88,12 @@ total = ${combine("total", element)};
     label: segments > 1 ? ".segments" : "",
     slots: { ...slots, out: target },
     workgroupSize: [columns * lanes],
-    declarations: lanes > 1 ? `var<workgroup> totals: array<${scalar}, ${columns * lanes}>;` : "",
+    declarations:
+      columns === 1
+        ? ofLanes.declare(device, lanes)
+        : lanes > 1
+          ? `var<workgroup> totals: array<${scalar}, ${columns * lanes}>;`
+          : "",
     body: `let block = ${flatGroup};
 let segment = block / ${groups}u;
 let column = (block % ${groups}u) * ${columns}u + lane % ${columns}u;
@@ -85,7 +102,7 @@ var total: ${scalar} = ${start};
 if (column < ${results}u && segment < ${segments}u) {
 ${loop}
 }
-${treeOf(lanes, columns, combine)}
+${columns === 1 ? `total = ${ofLanes.name}(lane, total);` : treeOf(lanes, columns, combine)}
 if (worker == 0u && column < ${results}u && segment < ${segments}u) {
 out[segment * ${results}u + column] = ${stored(target.value.type, "total")};
 }`,

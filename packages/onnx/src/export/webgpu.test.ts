@@ -3,7 +3,7 @@
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { useSwiftshader } from "@sisa/browser-testing/node";
+import { useTestGpu } from "@sisa/browser-testing/node";
 import { languageModel } from "@sisa/core";
 import * as ort from "onnxruntime-node";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -22,7 +22,7 @@ interface ProfileEvent {
 
 let folder: string;
 beforeAll(async () => {
-  await useSwiftshader();
+  await useTestGpu();
   folder = await mkdtemp(join(tmpdir(), "sisa-webgpu-"));
 });
 afterAll(() => rm(folder, { recursive: true }));

@@ -1,0 +1,48 @@
+// The GPU of tests in Node, for Dawn (package webgpu) and for ONNX Runtime's WebGPU: SwiftShader, a Vulkan driver that
+// computes on the CPU, or the one whose ICD file the variable SISA_TEST_VULKAN_DRIVER names.
+
+import { existsSync } from "node:fs";
+import { constants } from "node:os";
+import path from "node:path";
+import { unpackedChromium } from "./unpacked.ts";
+
+/** dlopen's flag that keeps a library loaded; Node does not name it. */
+const RTLD_NODELETE = 0x1000;
+
+/**
+ * Makes one Vulkan driver the only one of this process. Dawn asks the system for libvulkan.so.1, and is given the one
+ * that is already loaded. Call it before the first adapter is requested.
+ * @throws Error where SISA_TEST_VULKAN_DRIVER names no file
+ */
+export async function useTestGpu(): Promise<void> {
+  const { vulkan, driver } = await files();
+  process.env.VK_ICD_FILENAMES = driver;
+  try {
+    process.dlopen({ exports: {} }, vulkan, constants.dlopen.RTLD_NOW | RTLD_NODELETE);
+  } catch (error) {
+    // It is loaded by now, and no add-on of Node, which is what Node complains about.
+    if (!(error instanceof Error && error.message.includes("did not self-register"))) throw error;
+  }
+}
+
+/** The same for a process that is about to be started: variables to add to its environment. */
+export async function testGpuEnvironment(): Promise<{ readonly [name: string]: string }> {
+  const { vulkan, driver } = await files();
+  const before = process.env.LD_LIBRARY_PATH;
+  const folder = path.dirname(vulkan);
+  return {
+    VK_ICD_FILENAMES: driver,
+    LD_LIBRARY_PATH: before === undefined ? folder : `${folder}:${before}`,
+  };
+}
+
+async function files(): Promise<{ readonly vulkan: string; readonly driver: string }> {
+  const { vulkan, vulkanDriver } = await unpackedChromium();
+  const driver = process.env.SISA_TEST_VULKAN_DRIVER ?? vulkanDriver;
+  if (!existsSync(driver)) {
+    throw new Error(
+      `SISA_TEST_VULKAN_DRIVER: expected the ICD file of a Vulkan driver, such as /usr/share/vulkan/icd.d/lvp_icd.json, got "${driver}"`,
+    );
+  }
+  return { vulkan, driver };
+}
