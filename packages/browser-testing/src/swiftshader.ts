@@ -9,13 +9,23 @@ import { unpackedChromium } from "./unpacked.ts";
 /** dlopen's flag that keeps a library loaded; Node does not name it. */
 const RTLD_NODELETE = 0x1000;
 
+/** Makes SwiftShader the only Vulkan driver of this process. Call it before the first adapter is requested. */
+export async function useSwiftshader(): Promise<void> {
+  const { vulkan, vulkanDriver } = await unpackedChromium();
+  load(vulkan, vulkanDriver);
+}
+
 /**
- * Makes one Vulkan driver the only one of this process. Dawn asks the system for libvulkan.so.1, and is given the one
- * that is already loaded. Call it before the first adapter is requested.
+ * The same for the driver that tests run on.
  * @throws Error where SISA_TEST_VULKAN_DRIVER names no file
  */
 export async function useTestGpu(): Promise<void> {
-  const { vulkan, driver } = await files();
+  const { vulkan, driver } = await testFiles();
+  load(vulkan, driver);
+}
+
+/** Dawn asks the system for libvulkan.so.1, and is given the one that is already loaded. */
+function load(vulkan: string, driver: string): void {
   process.env.VK_ICD_FILENAMES = driver;
   try {
     process.dlopen({ exports: {} }, vulkan, constants.dlopen.RTLD_NOW | RTLD_NODELETE);
@@ -25,9 +35,9 @@ export async function useTestGpu(): Promise<void> {
   }
 }
 
-/** The same for a process that is about to be started: variables to add to its environment. */
+/** The driver of tests for a process that is about to be started: variables to add to its environment. */
 export async function testGpuEnvironment(): Promise<{ readonly [name: string]: string }> {
-  const { vulkan, driver } = await files();
+  const { vulkan, driver } = await testFiles();
   const before = process.env.LD_LIBRARY_PATH;
   const folder = path.dirname(vulkan);
   return {
@@ -36,7 +46,7 @@ export async function testGpuEnvironment(): Promise<{ readonly [name: string]: s
   };
 }
 
-async function files(): Promise<{ readonly vulkan: string; readonly driver: string }> {
+async function testFiles(): Promise<{ readonly vulkan: string; readonly driver: string }> {
   const { vulkan, vulkanDriver } = await unpackedChromium();
   const driver = process.env.SISA_TEST_VULKAN_DRIVER ?? vulkanDriver;
   if (!existsSync(driver)) {
