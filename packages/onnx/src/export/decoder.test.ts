@@ -119,6 +119,26 @@ describe.each(Object.keys(models) as (keyof typeof models)[])("decoders of %s", 
   });
 });
 
+test.each(["sisa", "mixed", "hybrid by layer"] as const)("importance weighs in the logits of %s", async (name) => {
+  const model = languageModel(models[name]);
+  const parameters = largeParameters(model);
+  const without = Object.entries(parameters).map(([entry, values]) => [
+    entry,
+    entry.endsWith("lambda_raw") ? values.map(() => -100) : values,
+  ]);
+  const logits = await trainerLogits(model, parameters);
+  const others = await trainerLogits(model, Object.fromEntries(without));
+  // The first token sees itself alone, whatever its score.
+  const changes = rows.flatMap((ids, row) =>
+    ids.slice(1).map((_, index) => {
+      const own = logits[row]?.subarray((index + 1) * vocabularySize) ?? new Float32Array();
+      return difference(own, 0, others, row, index + 1);
+    }),
+  );
+  // A hundred times what files may differ by.
+  expect(Math.min(...changes)).toBeGreaterThan(2e-3);
+});
+
 describe("form sdpa", () => {
   const formed = (form: "exact" | "sdpa") =>
     languageModel({ ...models.mixed, mixers: ["sisa", "attention", "sisa"], form });

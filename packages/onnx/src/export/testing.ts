@@ -68,12 +68,17 @@ export const rows = lengths.map((length, row) => {
   return Array.from({ length: length + steps }, (_, index) => random.below(vocabularySize, index));
 });
 
-/** Weights ten times as large as at first, so that decays and phases matter. */
+/**
+ * Weights ten times as large as at first, so that decays and phases matter; lambda four times, and the vectors that make
+ * scores only five times, so that importance outweighs content without scores growing.
+ */
 export function largeParameters(model: LanguageModel): Record<string, Float32Array> {
   const parameters = initialize(model, 7);
   for (const [name, values] of Object.entries(parameters)) {
-    if (/embed|theta|alpha|W_/.test(name)) parameters[name] = values.map((value) => value * 10);
+    const factor = /W_[QKBC]\b/.test(name) ? 5 : /embed|theta|alpha|W_/.test(name) ? 10 : 1;
+    parameters[name] = values.map((value) => value * factor);
     if (name.endsWith("alpha_proj.bias")) parameters[name] = values.map((_, head) => -5 + 4 * head);
+    if (name.endsWith("lambda_raw")) parameters[name] = values.map(() => 1);
   }
   return parameters;
 }
