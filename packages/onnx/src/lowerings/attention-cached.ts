@@ -3,12 +3,16 @@
 // A single query looks at the whole cache, which is read once and copied nowhere. Several queries, as in prefill, look at
 // the keys up to the last one that any of them may see. All else is the same for both, so that a row's result does not
 // depend on how many rows are computed with it.
+//
+// Where each row of the batch has a cache of its own, only what reads a cache is done row by row, each up to its own last
+// key: three products. All else is done once for all rows.
 
-import { Dim, type Shape } from "@sisa/core";
-import type { Emitter } from "../lowering.ts";
+import { Dim, type Shape, sizeOf } from "@sisa/core";
+import type { Emitter, Operand } from "../lowering.ts";
 import type { Value } from "../model-proto.ts";
 import { smallestExponent } from "./attention-tiles.ts";
 import { shiftOf } from "./log-sum-exp.ts";
+import { joinedRows } from "./shapes.ts";
 
 /** Positions after which sums of log decay begin anew. */
 const block = 64;
@@ -52,50 +56,114 @@ export interface CachedResult {
 
 const one = Dim.of(1);
 
-/**
- * How heads are brought in front of time. With one row in the batch, matrix products take them where they lie; with
- * several they are copied.
- */
+/** How heads are brought in front of time, in shapes [..., T, keys] for scores. */
 interface Layout {
-  /** Axes in front of time: [H] or [B,H]. */
+  /** Axes in front of time: [H], [B,H] or [B*H]. */
   readonly leading: Shape;
-  /** Time, as the products of this layout take it in their operands. */
-  readonly timeAxis: number;
-  /** [B,T,H,X] as an operand of products. */
-  operand(x: Value, time: Dim, width: Dim): Value;
-  /** a b^T * factor over the last axis, for every head. */
-  scores(a: Value, b: Value, factor: number): Value;
-  /** p [..., T, keys] times v, for every head. */
-  mix(p: Value, v: Value): Value;
+  /** q [B,T,H,X] times k [B,C,H,X] transposed, times a factor. */
+  scores(q: Value, k: Value, width: Dim, factor: number): Value;
+  /** p [..., T, keys] times v [B,C,H,E]: [..., T, E]. */
+  mix(p: Value, v: Value, width: Dim): Value;
   /** [B,T,H] as [..., T]. */
-  perHead(x: Value, time: Dim): Value;
+  perQuery(x: Value): Value;
+  /** [B,C,H] as [..., keys]. */
+  perKey(x: Value): Value;
+  /** [B] as what scores are compared with. */
+  perRow(x: Value): Value;
   /** [..., T, E] as [B,T,H,E]. */
-  result(x: Value, time: Dim, width: Dim): Value;
+  result(x: Value, width: Dim): Value;
 }
 
-function layoutOf(emit: Emitter, { B, H }: CachedAttention["sizes"]): Layout {
-  if (B.equals(1)) {
-    const settings = { transBatchA: 1, transBatchB: 1, transB: 1 };
-    return {
-      leading: [H],
-      timeAxis: 0,
-      operand: (x, time, width) => emit.reshape(x, [time, H, width]),
-      scores: (a, b, factor) => emit.microsoft("FusedMatMul", [a, b], { ...settings, alpha: { float: factor } }),
-      mix: (p, v) => emit.microsoft("FusedMatMul", [p, v], { transBatchB: 1 }),
-      perHead: (x, time) =>
-        time.equals(1) ? emit.reshape(x, [H, one]) : emit.transpose(emit.reshape(x, [time, H]), [1, 0]),
-      result: (x, time, width) =>
-        emit.reshape(time.equals(1) ? x : emit.transpose(x, [1, 0, 2]), [one, time, H, width]),
-    };
+function layoutOf(emit: Emitter, args: CachedAttention, keys: Keys): Layout {
+  if (args.sizes.B.equals(1)) return ofOneRow(emit, args, keys);
+  return keys.ofRows ? ofRowsApart(emit, args, keys.ofRows) : ofRowsTogether(emit, args, keys);
+}
+
+/** Products take heads where they lie. */
+function ofOneRow(emit: Emitter, { sizes: { T, C, H } }: CachedAttention, keys: Keys): Layout {
+  const kept = (x: Value, width: Dim) => cut(emit, emit.reshape(x, [C, H, width]), 0, C, keys);
+  return {
+    leading: [H],
+    scores: (q, k, width, factor) => {
+      const settings = { transBatchA: 1, transBatchB: 1, transB: 1, alpha: { float: factor } };
+      return emit.microsoft("FusedMatMul", [emit.reshape(q, [T, H, width]), kept(k, width)], settings);
+    },
+    mix: (p, v, width) => emit.microsoft("FusedMatMul", [p, kept(v, width)], { transBatchB: 1 }),
+    perQuery: (x) => headsFirst(x, T),
+    perKey: (x) => cut(emit, headsFirst(x, C), 1, C, keys),
+    perRow: (x) => emit.reshape(x, []),
+    result: (x, width) => emit.reshape(T.equals(1) ? x : emit.transpose(x, [1, 0, 2]), [one, T, H, width]),
+  };
+
+  function headsFirst(x: Value, time: Dim): Value {
+    return time.equals(1) ? emit.reshape(x, [H, one]) : emit.transpose(emit.reshape(x, [time, H]), [1, 0]);
   }
+}
+
+/** Heads are copied in front of time. */
+function ofRowsTogether(emit: Emitter, { sizes: { B, C, H } }: CachedAttention, keys: Keys): Layout {
+  const headsFirst = (x: Value) => emit.transpose(x, [0, 2, 1, 3]);
+  const kept = (x: Value) => headsFirst(cut(emit, x, 1, C, keys));
   return {
     leading: [B, H],
-    timeAxis: 2,
-    operand: (x) => emit.transpose(x, [0, 2, 1, 3]),
-    scores: (a, b, factor) => emit.matmul({ value: a, rank: 4 }, { value: b, rank: 4 }, { transposeB: true, factor }),
-    mix: (p, v) => emit.node("MatMul", [p, v]),
-    perHead: (x) => emit.transpose(x, [0, 2, 1]),
-    result: (x) => emit.transpose(x, [0, 2, 1, 3]),
+    scores: (q, k, _width, factor) => {
+      const operands = [headsFirst(q), kept(k)].map((value) => ({ value, rank: 4 })) as [Operand, Operand];
+      return emit.matmul(...operands, { transposeB: true, factor });
+    },
+    mix: (p, v) => emit.node("MatMul", [p, kept(v)]),
+    perQuery: (x) => emit.transpose(x, [0, 2, 1]),
+    perKey: (x) => emit.transpose(cut(emit, x, 1, C, keys), [0, 2, 1]),
+    perRow: (x) => emit.reshape(x, [B, one, one, one]),
+    result: (x) => headsFirst(x),
+  };
+}
+
+/** Heads of all rows are one axis. Products take those of a row's cache where they lie, as with one row. */
+function ofRowsApart(emit: Emitter, args: CachedAttention, ofRows: readonly KeysOfRow[]): Layout {
+  const { B, T, C, H } = args.sizes;
+  const { builder } = emit;
+  const all = B.times(H);
+  const rows = (x: Value) => emit.nodes(ofRows.length, "Split", [x], { axis: 0, num_outputs: ofRows.length });
+  const upToEnd = (x: Value, axis: number, { end }: KeysOfRow) =>
+    emit.node("Slice", [x, builder.int64(0), end, builder.int64(axis)]);
+  const padded = (x: Value, axis: number, { padding }: KeysOfRow) =>
+    emit.node("Pad", [x, padding, undefined, builder.int64(axis)]);
+  const eachRow = (x: Value, of: (part: Value, keys: KeysOfRow, row: number) => Value) => {
+    const parts = emit.kept(joinedRows, x) ?? [];
+    return emit.node(
+      "Concat",
+      ofRows.map((keys, row) => of(parts[row] ?? "", keys, row)),
+      { axis: 0 },
+    );
+  };
+  const kept = (part: Value, width: Dim, keys: KeysOfRow) => upToEnd(emit.reshape(part, [C, H, width]), 0, keys);
+  return {
+    leading: [all],
+    scores: (q, k, width, factor) => {
+      const settings = { transBatchB: 1, transB: 1, alpha: { float: factor } };
+      const queries = rows(emit.reshape(emit.transpose(q, [0, 2, 1, 3]), [all, T, width]));
+      return eachRow(k, (part, keys, row) =>
+        padded(emit.microsoft("FusedMatMul", [queries[row], kept(part, width, keys)], settings), 2, keys),
+      );
+    },
+    mix: (p, v, width) => {
+      const weights = rows(p);
+      return eachRow(v, (part, keys, row) =>
+        emit.microsoft("FusedMatMul", [upToEnd(weights[row] ?? "", 2, keys), kept(part, width, keys)], {
+          transBatchB: 1,
+        }),
+      );
+    },
+    perQuery: (x) => emit.reshape(emit.transpose(x, [0, 2, 1]), [all, T]),
+    perKey: (x) => {
+      const together = eachRow(x, (part, keys) => padded(upToEnd(part, 1, keys), 1, keys));
+      return emit.node("Reshape", [emit.transpose(together, [0, 2, 1]), builder.int64(sizeOf(all), -1)]);
+    },
+    perRow: (x) => {
+      const spread = emit.node("Expand", [emit.reshape(x, [B, one]), emit.sizes.shape([B, H])]);
+      return emit.reshape(spread, [all, one, one]);
+    },
+    result: (x, width) => emit.transpose(emit.reshape(x, [B, H, T, width]), [0, 2, 1, 3]),
   };
 }
 
@@ -104,7 +172,17 @@ interface Keys {
   /** int64 [1] */
   readonly count: Value;
   /** int64 [1] where the keys are cut there; undefined where all of the cache takes part */
-  readonly end: Value | undefined;
+  readonly end?: Value;
+  /** Where each row of the batch has a cache of its own. */
+  readonly ofRows?: readonly KeysOfRow[];
+}
+
+/** Keys of one row of the batch. */
+interface KeysOfRow {
+  /** int64 [1] where they are cut */
+  readonly end: Value;
+  /** int64 [2] zeros before and after them, for as many as the row with the most has */
+  readonly padding: Value;
 }
 
 /**
@@ -114,7 +192,9 @@ export function cachedAttention(emit: Emitter, args: CachedAttention, needsLogSu
   const { sizes, widths, queryStart } = args;
   const { B, T, H } = sizes;
   const many = attend(args, keysOf(emit, args), visibilityOf(emit, args, keysOf(emit, args)));
-  if (T.value !== undefined || queryStart === undefined) return many(emit, needsLogSumExp);
+  // Tokens and a row more are never a single row.
+  const mayBeSingle = T.value === undefined && T.symbols.has(T.text);
+  if (!mayBeSingle || queryStart === undefined) return many(emit, needsLogSumExp);
 
   // Masks are the same in all layers, so they are made outside of what is chosen.
   const alone = { ...args, sizes: { ...sizes, T: one } };
@@ -137,10 +217,9 @@ function attend(args: CachedAttention, keys: Keys, visible: Visibility) {
   const { B, T, C, H } = sizes;
   return (emit: Emitter, needsLogSumExp: boolean): CachedResult => {
     const { builder } = emit;
-    const layout = layoutOf(emit, sizes);
-    const keyOperand = (x: Value, width: Dim) => cut(emit, layout.operand(x, C, width), layout.timeAxis, C, keys);
-    const product = layout.scores(layout.operand(args.q, T, widths.D), keyOperand(args.k, widths.D), scale);
-    const decayed = importance && importanceOf(emit, args, importance, layout, keys, visible, keyOperand);
+    const layout = layoutOf(emit, args, keys);
+    const product = layout.scores(args.q, args.k, widths.D, scale);
+    const decayed = importance && importanceOf(emit, args, importance, layout, keys, visible);
     const withImportance = decayed ? emit.node("Add", [product, decayed]) : product;
     const scores = bias
       ? emit.node("Add", [withImportance, cut(emit, bias, layout.leading.length + 1, C, keys)])
@@ -157,12 +236,12 @@ function attend(args: CachedAttention, keys: Keys, visible: Visibility) {
     const grown = emit.node("Exp", [exponent]);
     const weights = visible.factor ? emit.node("Mul", [grown, visible.factor]) : grown;
     const total = emit.node("ReduceSum", [weights, last], { keepdims: 1 });
-    const mixed = layout.mix(weights, keyOperand(args.v, widths.E));
+    const mixed = layout.mix(weights, args.v, widths.E);
     // The largest score counts one, so the sum is smaller only where there is none.
     const isNothing = mayHideAll ? emit.node("Less", [total, builder.float(1)]) : undefined;
     const unless = (x: Value, nothing: number) =>
       isNothing ? emit.node("Where", [isNothing, builder.float(nothing), x]) : x;
-    const value = layout.result(unless(emit.node("Div", [mixed, total]), 0), T, widths.E);
+    const value = layout.result(unless(emit.node("Div", [mixed, total]), 0), widths.E);
     if (!needsLogSumExp) return { value };
     const logSumExp = unless(emit.node("Add", [largest, emit.node("Log", [total])]), Number.NEGATIVE_INFINITY);
     return { value, logSumExp: emit.reshape(logSumExp, [B, H, T]) };
@@ -170,16 +249,32 @@ function attend(args: CachedAttention, keys: Keys, visible: Visibility) {
 }
 
 /** All keys for one query and for none that start somewhere; else up to the last that any query sees, in whole blocks. */
-function keysOf(emit: Emitter, { sizes, queryStart, causal }: CachedAttention): Keys {
-  const { T, C } = sizes;
-  const all = { count: emit.sizes.size(C), end: undefined };
-  if (queryStart === undefined || !causal || T.equals(1)) return all;
+function keysOf(emit: Emitter, args: CachedAttention): Keys {
+  const { sizes, queryStart, causal } = args;
+  const { B, T, C } = sizes;
+  if (queryStart === undefined || !causal || T.equals(1)) return { count: emit.sizes.size(C) };
   const { builder } = emit;
-  const start = emit.node("ReduceMax", [emit.cast(queryStart, "int64"), builder.int64(0)], { keepdims: 1 });
-  const length = emit.node("Add", [start, emit.sizes.size(T)]);
-  const blocks = emit.node("Div", [emit.node("Add", [length, builder.int64(block - 1)]), builder.int64(block)]);
-  const count = emit.node("Mul", [blocks, builder.int64(block)]);
-  return { count, end: count };
+  const lengths = emit.node("Add", [emit.cast(queryStart, "int64"), emit.sizes.size(T)]);
+  const blocks = emit.node("Div", [emit.node("Add", [lengths, builder.int64(block - 1)]), builder.int64(block)]);
+  const ends = emit.node("Mul", [blocks, builder.int64(block)]);
+  const count = B.equals(1) ? ends : emit.node("ReduceMax", [ends, builder.int64(0)], { keepdims: 1 });
+  if (!hasRowsApart(emit, args)) return { count, end: count };
+  const rows = sizeOf(B);
+  const eachRow = (x: Value) => emit.nodes(rows, "Split", [x], { axis: 0, num_outputs: rows });
+  const missing = eachRow(emit.node("Sub", [count, ends]));
+  const ofRows = eachRow(ends).map((end, row) => ({
+    end,
+    padding: emit.node("Concat", [builder.int64(0), missing[row]], { axis: 0 }),
+  }));
+  return { count, end: count, ofRows };
+}
+
+/** True where whatever is read of a cache was put together from one array for each row. */
+function hasRowsApart(emit: Emitter, { sizes, k, v, importance, bias }: CachedAttention): boolean {
+  const { B, C, H } = sizes;
+  const read = [k, v, ...(importance ? [importance.b, importance.gKey] : [])];
+  const areApart = read.every((x) => emit.kept(joinedRows, x)?.length === B.value);
+  return areApart && isWhole(C) && H.value !== undefined && bias === undefined;
 }
 
 /** An array of the cache with as many keys as take part; where that is more than there are, with zeros after them. */
@@ -204,22 +299,21 @@ function upTo(emit: Emitter, count: Value): Value {
   return emit.node("Range", [builder.int32(0), end, builder.int32(1)]);
 }
 
-/** Masks over keys, to be broadcast over heads. */
+/** Masks over keys, to be broadcast to the scores. */
 interface Visibility {
   /** Zero for keys that a query sees, minus infinity for others; undefined where it sees all. */
   readonly hidden?: Value;
   /** One for keys that a query sees, zero for others. */
   readonly factor?: Value;
-  /** True for blocks of keys before the query's own: [T,blocks,1] or [B,1,T,blocks,1]. */
+  /** True for blocks of keys before the query's own: [..., T, blocks, 1]. */
   readonly earlierBlocks?: Value;
 }
 
 function visibilityOf(emit: Emitter, args: CachedAttention, keys: Keys): Visibility {
   const { builder } = emit;
   const { causal, keyLength, importance, queryStart, sizes } = args;
-  const { B, T } = sizes;
-  // One row's start and length need no axis of their own.
-  const perRow = (x: Value) => emit.reshape(x, B.equals(1) ? [] : [B, one, one, one]);
+  const { T } = sizes;
+  const { perRow } = layoutOf(emit, args, keys);
   const row = emit.reshape(upTo(emit, emit.sizes.size(T)), [T, one]);
   const position = queryStart ? emit.node("Add", [row, perRow(queryStart)]) : row;
 
@@ -248,24 +342,23 @@ function importanceOf(
   layout: Layout,
   keys: Keys,
   visible: Visibility,
-  keyOperand: (x: Value, width: Dim) => Value,
 ): Value {
   const { builder, sizes } = emit;
   const { leading } = layout;
   const rank = leading.length;
-  const product = layout.scores(layout.operand(c, T, S), keyOperand(b, S), 1);
+  const product = layout.scores(c, b, S, 1);
   const shape = (...ends: readonly Value[]) =>
     emit.node("Concat", [...leading.map((size) => sizes.size(size)), ...ends], { axis: 0 });
 
   // Log decay within blocks of keys [..., 1, blocks, 64], and of each block as a whole.
-  const key = filled(emit, cut(emit, layout.perHead(gKey, C), rank, C, keys), rank, C, keys);
+  const key = filled(emit, layout.perKey(gKey), rank, C, keys);
   const blocks = emit.node("Reshape", [key, shape(builder.int64(1), builder.int64(-1), builder.int64(block))]);
   const ends = [builder.int64(block - 1), builder.int64(block), builder.int64(rank + 2)];
   const totals = emit.node("Slice", [blocks, ...ends]);
   // What comes between the key's block and the query's: sums over whole blocks, from the query backwards.
   const counted = emit.node("Where", [visible.earlierBlocks, totals, builder.float(0)]);
   const between = emit.node("CumSum", [counted, builder.int64Scalar(rank + 1)], { reverse: 1 });
-  const query = emit.reshape(layout.perHead(gQuery, T), [...leading, T, one, one]);
+  const query = emit.reshape(layout.perQuery(gQuery), [...leading, T, one, one]);
   const difference = emit.node("Sub", [emit.node("Add", [query, between]), blocks]);
   const decay = emit.node("Exp", [emit.node("Clip", [difference, builder.float(smallestExponent), builder.float(0)])]);
 

@@ -18,16 +18,22 @@ import {
   unchunkOp,
 } from "@sisa/core";
 import { elementType } from "../element-type.ts";
-import { type Emitter, lowering } from "../lowering.ts";
+import { type Emitter, lowering, type Slot } from "../lowering.ts";
 import type { Value } from "../model-proto.ts";
 
 export const broadcastTo = lowering(broadcastToOp, ({ emit, inputs: { x }, attributes: { shape } }) => ({
   value: emit.node("Expand", [x, emit.sizes.shape(shape)]),
 }));
 
-export const concat = lowering(concatOp, ({ emit, inputs, attributes: { axis } }) => ({
-  value: emit.node("Concat", Object.values(inputs), { axis }),
-}));
+/** What was put one after another along the first axis. */
+export const joinedRows: Slot<readonly Value[]> = { name: "joined rows" };
+
+export const concat = lowering(concatOp, ({ emit, inputs, attributes: { axis } }) => {
+  const parts = Object.values(inputs);
+  const value = emit.node("Concat", parts, { axis });
+  if (axis === 0) emit.keep(joinedRows, value, parts);
+  return { value };
+});
 
 export const constant = lowering(constantOp, ({ emit, attributes: { spec, data } }) => ({
   value: emit.builder.constant(elementsOfType(spec.dtype, data), sizesOf(spec.shape), elementType(spec.dtype)),

@@ -2,7 +2,8 @@
 // all lanes together, what looks at a cache lane by lane, where that cache lies.
 //
 // A cache of all lanes in one tensor would have to be brought into another order for every product with it; caches of
-// their own are read in place, and a sequence can join or leave without any being moved.
+// their own are read in place, and a sequence can join or leave without any being moved. Attention itself is one operation
+// for all lanes where a backend tells by its compiler that the caches lie apart; else it is one for each.
 //
 // What looks at a cache has a row more than there are tokens, which nobody reads: products of one row add in another order
 // than those of several, and a token's result must not depend on how many come with it. Products with weights have one
@@ -11,9 +12,11 @@
 import {
   type AnyTensor,
   applyOp,
+  attentionOp,
   bindAttributes,
   concat,
   constantOp,
+  decayAttentionOp,
   Graph,
   inputTensor,
   type LanguageModel,
@@ -34,13 +37,18 @@ export function laneCache(lane: number, name: string): string {
 /** A tensor of all lanes together, or one for each lane. */
 type Placed = AnyTensor | readonly AnyTensor[];
 
+/** Attention of which a compiler may do all but its products for all lanes at once. */
+const attentions: ReadonlySet<unknown> = new Set([attentionOp, decayAttentionOp]);
+
 /**
  * `model.stepGraph()` for a number of lanes.
  *
  * Inputs: `ids` int32 [lanes,T], `start` int32 [lanes], `places` int32 [R], and for each lane its caches [1,C,...] by
  * `laneCache`; the parameters. Outputs: `logits` [R,V], where form `sdpa` is used `decaySpan` [lanes], and the caches.
+ *
+ * @param attendTogether one attention for all lanes, of caches that are put together in the graph
  */
-export function laneGraph(model: LanguageModel, lanes: number, capacity: number): Graph {
+export function laneGraph(model: LanguageModel, lanes: number, capacity: number, attendTogether: boolean): Graph {
   const graph = model.stepGraph();
   const caches = new Set(Object.keys(model.cacheSpecs()));
   const together = { B: lanes, C: capacity };
@@ -65,7 +73,8 @@ export function laneGraph(model: LanguageModel, lanes: number, capacity: number)
   }
 
   for (const node of graph.nodes) {
-    const results = isApart(node, placed) ? byLane(node) : whole(node);
+    const isTogether = attendTogether && attentions.has(node.op);
+    const results = !isApart(node, placed) ? whole(node) : isTogether ? attended(node) : byLane(node);
     for (const [name, tensor] of Object.entries(node.outputs)) {
       const result = results[name];
       if (result !== undefined) placed.set(tensor, result);
@@ -86,6 +95,16 @@ export function laneGraph(model: LanguageModel, lanes: number, capacity: number)
   function whole(node: Node): Record<string, Placed> {
     const operands = Object.entries(node.inputs).map(([name, tensor]) => [name, joined(placed.get(tensor) ?? tensor)]);
     return { ...applyOp(node.op, Object.fromEntries(operands), bindAttributes(node.attributes, together), node.tag) };
+  }
+
+  /** The node once, with a row more where it has one for every token. */
+  function attended(node: Node): Record<string, Placed> {
+    const operands = Object.entries(node.inputs).map(([name, tensor]) => {
+      const value = placed.get(tensor) ?? tensor;
+      return [name, isPerToken(tensor) ? withRow(tensor, value) : joined(value)];
+    });
+    const results = applyOp(node.op, Object.fromEntries(operands), bindAttributes(node.attributes, together), node.tag);
+    return { value: slice(results.value as Tensor, { axis: 1, end: "T" }) };
   }
 
   /** The node once for each lane. What it gives stays apart where it is as long as a cache. */
