@@ -109,6 +109,21 @@ describe("beginnings that are shared", () => {
     }
   });
 
+  test("are computed once for many that come together", async () => {
+    let computed = 0;
+    const stepDone = ({ promptTokens }: { readonly promptTokens: number }) => {
+      computed += promptTokens;
+    };
+    await using engine = await open({ slots: 4, observer: { stepDone } });
+    const tokens = prompt(long.repeat(2));
+    const together = [1, 2, 3, 4].map((seed) => answer(engine, { tokens, seed, maxTokens: 5, ignoreEndOfText: true }));
+    const answers = await Promise.all(together);
+    expect(answers.map(({ cachedTokens }) => cachedTokens)).toEqual(
+      [0, 1, 1, 1].map((part) => part * (tokens.length - 1)),
+    );
+    expect(computed).toBe(tokens.length + 3);
+  });
+
   test("go on from what was generated", async () => {
     await using engine = await open({ slots: 1 });
     const tokens = prompt("Tell");
@@ -292,13 +307,16 @@ describe("slots and queue", () => {
         };
       },
     });
-    await using engine = await Engine.create({ ...own, backend: broken, slots: 1 });
-    failing = true;
-    await expect(answer(engine, { tokens: prompt("x"), maxTokens: 1 })).rejects.toThrow("the device is gone");
-    expect(engine.ready).toBe(false);
-    failing = false;
-    expect((await answer(engine, { tokens: prompt("x"), maxTokens: 1 })).tokens).toHaveLength(1);
-    expect(engine.ready).toBe(true);
+    await using engine = await Engine.create({ ...own, backend: broken, slots: 2 });
+    // The first fails in its own run, the second where a beginning is copied for it.
+    for (const text of ["xyz", "xy!"]) {
+      failing = true;
+      await expect(answer(engine, { tokens: prompt(text), maxTokens: 1 })).rejects.toThrow("the device is gone");
+      expect([engine.ready, engine.healthy]).toEqual([false, false]);
+      failing = false;
+      expect((await answer(engine, { tokens: prompt("xyz"), maxTokens: 1 })).tokens).toHaveLength(1);
+      expect([engine.ready, engine.healthy]).toEqual([true, true]);
+    }
   });
 
   test("holds the same memory however many come and go, and none when closed", async () => {

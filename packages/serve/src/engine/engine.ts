@@ -74,9 +74,10 @@ const promptChunk = 64;
 interface Running {
   readonly generation: Generation;
   readonly slot: number;
-  /** Tokens of the prompt that are computed. */
+  /** Tokens of the prompt that were in a slot already; undefined until its turn comes. */
+  cachedTokens: number | undefined;
+  /** Tokens of the prompt that are there. */
   computed: number;
-  readonly cachedTokens: number;
   readonly promptScores: TokenScore[];
 }
 
@@ -138,6 +139,11 @@ export class Engine implements AsyncDisposable {
     return !this.#draining && this.#healthy;
   }
 
+  /** False where the last run failed: until one succeeds, or for good where the device is lost. */
+  get healthy(): boolean {
+    return this.#healthy;
+  }
+
   /** What it is busy with now. */
   get counts(): EngineCounts {
     return {
@@ -192,7 +198,7 @@ export class Engine implements AsyncDisposable {
   async #work(): Promise<void> {
     while (!this.#closed) {
       this.#release();
-      await this.#fillSlots();
+      this.#fillSlots();
       const decoding = this.#running.filter(({ generation }) => generation.generated > 0);
       const prompt = this.#running.find(({ generation }) => generation.generated === 0);
       if (decoding.length === 0 && prompt === undefined) {
@@ -238,22 +244,19 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  async #fillSlots(): Promise<void> {
+  #fillSlots(): void {
     while (this.#waiting.length > 0) {
       const busy = new Set(this.#running.map(({ slot }) => slot));
       const idle = this.#lastUse.map((_, slot) => slot).filter((slot) => !busy.has(slot));
       if (idle.length === 0) return;
       const generation = this.#waiting.shift();
-      if (generation) await this.#place(generation, idle);
+      if (generation) this.#place(generation, idle);
     }
   }
 
-  /** Gives a request the slot from which the least is lost, and the beginning that it shares with any other. */
-  async #place(generation: Generation, idle: readonly number[]): Promise<void> {
-    const { tokens, promptLogprobs } = generation.request;
-    // Logits after the last token are wanted in any case, and those of all tokens where the prompt is scored.
-    const usable = promptLogprobs ? [] : tokens.slice(0, -1);
-    const shared = this.#lastUse.map((_, slot) => this.#slots.commonPrefix(slot, usable));
+  /** Gives a request the slot from which the least is lost. */
+  #place(generation: Generation, idle: readonly number[]): void {
+    const shared = this.#sharedTokens(generation);
     const sharedBy = (slot: number) => shared[slot] ?? 0;
     const losesNothing = (slot: number) => this.#slots.length(slot) === sharedBy(slot);
     const better = (a: number, b: number) =>
@@ -261,18 +264,34 @@ export class Engine implements AsyncDisposable {
       (losesNothing(a) ? sharedBy(b) - sharedBy(a) : 0) ||
       (this.#lastUse[a] ?? 0) - (this.#lastUse[b] ?? 0);
     const slot = [...idle].sort(better)[0] ?? 0;
-    const source = shared.indexOf(Math.max(...shared));
-    const cachedTokens = sharedBy(source);
-    if (sharedBy(slot) < cachedTokens) await this.#slots.copy(source, slot, cachedTokens);
     this.#lastUse[slot] = this.#steps;
     generation.startedMs = performance.now();
-    this.#observer.promptStarted?.(tokens.length, cachedTokens);
-    this.#running.push({ generation, slot, computed: cachedTokens, cachedTokens, promptScores: [] });
+    this.#running.push({ generation, slot, cachedTokens: undefined, computed: 0, promptScores: [] });
+  }
+
+  /** How much of a prompt each slot holds. */
+  #sharedTokens({ request: { tokens, promptLogprobs } }: Generation): readonly number[] {
+    // Logits after the last token are wanted in any case, and those of all tokens where the prompt is scored.
+    const usable = promptLogprobs ? [] : tokens.slice(0, -1);
+    return this.#lastUse.map((_, slot) => this.#slots.commonPrefix(slot, usable));
+  }
+
+  /** Goes on from the longest beginning that any slot holds, those among them that were computed while this one waited. */
+  async #begin(running: Running): Promise<number> {
+    const { generation, slot } = running;
+    const shared = this.#sharedTokens(generation);
+    const cachedTokens = Math.max(...shared);
+    if ((shared[slot] ?? 0) < cachedTokens) await this.#slots.copy(shared.indexOf(cachedTokens), slot, cachedTokens);
+    this.#observer.promptStarted?.(generation.request.tokens.length, cachedTokens);
+    running.computed = cachedTokens;
+    return cachedTokens;
   }
 
   async #computePrompt(running: Running): Promise<void> {
-    const { generation, slot, computed } = running;
+    const { generation, slot } = running;
     const { tokens, promptLogprobs, logprobs } = generation.request;
+    running.cachedTokens ??= await this.#begin(running);
+    const { cachedTokens, computed } = running;
     const end = Math.min(tokens.length, computed + promptChunk);
     const count = end - computed;
     const lane = { slot, tokens: tokens.slice(0, end), count };
@@ -288,7 +307,7 @@ export class Engine implements AsyncDisposable {
     running.computed = end;
     this.#observer.stepDone?.({ promptTokens: count, generatedTokens: end === tokens.length ? 1 : 0 });
     if (this.#isClamped(generation, decaySpans?.[0]) || end < tokens.length) return;
-    generation.promptDone({ cachedTokens: running.cachedTokens, scores: running.promptScores });
+    generation.promptDone({ cachedTokens, scores: running.promptScores });
     if (!generation.isOver) this.#add(generation, logits.subarray(-V));
   }
 

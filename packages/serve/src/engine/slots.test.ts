@@ -120,6 +120,19 @@ test("backends of fixed sizes give the same logits", async () => {
   });
 });
 
+test("a run that fails leaves slots that work, and the memory as it was", async () => {
+  const own = tinyModel();
+  await using other = await onnxruntime();
+  await using slots = await Slots.create({ ...own, backend: other, slots: 2, contextLength: 128 });
+  const run = (end: number) => slots.run([{ slot: 0, tokens: tokens.slice(0, end), count: end }]);
+  const expected = (await run(20)).logits.slice();
+  const { deviceBytes } = other.memory();
+  await expect(slots.run([{ slot: 0, tokens: [1, 10_000], count: 2 }])).rejects.toThrow("gather");
+  expect(slots.length(0)).toBe(0);
+  expect((await run(20)).logits).toEqual(expected);
+  expect(other.memory().deviceBytes).toBe(deviceBytes);
+});
+
 test("refuses sizes that cannot be", async () => {
   const own = tinyModel({ maximumLength: 64 });
   await expect(Slots.create({ ...own, backend, slots: 0, contextLength: 64 })).rejects.toThrow(ConfigError);

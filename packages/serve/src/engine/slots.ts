@@ -65,18 +65,18 @@ export class Slots implements AsyncDisposable {
    * again, with the same result.
    */
   readonly #shortest: number;
-  readonly #caches: readonly Caches[];
+  readonly #caches: Caches[];
   /** Tokens whose rows each slot holds. */
   readonly #contents: number[][];
   readonly #steps = new Map<string, Promise<Executable<GraphInputs, GraphOutputs>>>();
   #copier: Promise<Executable<GraphInputs, GraphOutputs>> | undefined;
 
-  private constructor(options: SlotsOptions, capacity: number, caches: readonly Caches[]) {
+  private constructor(options: SlotsOptions, capacity: number) {
     this.#options = options;
     this.#capacity = capacity;
     this.#shortest = shortestRun(options.model);
-    this.#caches = caches;
-    this.#contents = caches.map(() => []);
+    this.#caches = Array.from({ length: options.slots }, () => this.#emptyCaches());
+    this.#contents = this.#caches.map(() => []);
     this.count = options.slots;
     this.contextLength = options.contextLength;
   }
@@ -100,16 +100,25 @@ export class Slots implements AsyncDisposable {
     if (model.prefix.length > 0) throw new ConfigError("serve: models with meta tokens are not served yet");
     // Whole blocks need no filling up; what looks at a cache has a row more than there are tokens.
     const capacity = Math.ceil((contextLength + 1) / fixedLength) * fixedLength;
-    const specs = Object.entries(model.cacheSpecs(1, capacity));
-    const caches = Array.from({ length: slots }, () =>
-      Object.fromEntries(specs.map(([name, spec]) => [name, backend.tensor(spec)])),
-    );
-    const created = new Slots(options, capacity, caches);
+    const created = new Slots(options, capacity);
     if (backend.limits.symbolicDims) {
       await created.#step(1, 0, 0);
       if (slots > 1) await created.#step(slots, 0, 0);
     }
     return created;
+  }
+
+  #emptyCaches(): Caches {
+    const { model, backend } = this.#options;
+    const specs = Object.entries(model.cacheSpecs(1, this.#capacity));
+    return Object.fromEntries(specs.map(([name, spec]) => [name, backend.tensor(spec)]));
+  }
+
+  /** Where a run has failed, what it was to write is lost, and stays so: caches are made anew. */
+  #renew(slot: number): void {
+    for (const tensor of Object.values(this.#caches[slot] ?? {})) tensor.dispose();
+    this.#contents[slot] = [];
+    this.#caches[slot] = this.#emptyCaches();
   }
 
   /** How many tokens from the first on are in a slot already. */
@@ -183,6 +192,9 @@ export class Slots implements AsyncDisposable {
         logits: logits.subarray(0, used * vocabularySize),
         ...(spans === undefined ? {} : { decaySpans: floats(await spans) }),
       };
+    } catch (error) {
+      for (const { slot } of all) this.#renew(slot);
+      throw error;
     } finally {
       for (const tensor of Object.values(inputs)) tensor.dispose();
     }
@@ -212,7 +224,8 @@ export class Slots implements AsyncDisposable {
     const key = backend.limits.symbolicDims ? String(width) : `${width} ${length} ${places}`;
     const known = this.#steps.get(key);
     if (known) return known;
-    const open = laneGraph(model, width, this.#capacity);
+    // Programs of fixed sizes would copy the caches to put them together.
+    const open = laneGraph(model, width, this.#capacity, width > 1 && backend.limits.symbolicDims);
     const graph: Graph = backend.limits.symbolicDims ? open : open.bind({ T: length, R: places });
     const names = Object.keys(model.cacheSpecs());
     const states = Array.from({ length: width }, (_, lane) => names.map((name) => laneCache(lane, name))).flat();

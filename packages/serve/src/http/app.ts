@@ -154,10 +154,15 @@ export function createApp(options: AppOptions): App {
     });
   });
 
-  app.get(routes.health.path, (context) => context.json({ status: "ok" }));
+  const unavailable = (code: string, message: string) =>
+    new ApiError(503, message, { type: "service_unavailable_error", code });
+  app.get(routes.health.path, (context) => {
+    if (engine.healthy) return context.json({ status: "ok" });
+    throw unavailable("run_failed", "the last run of the model failed");
+  });
   app.get(routes.ready.path, (context) => {
     if (engine.ready) return context.json({ status: "ready" });
-    throw new ApiError(503, "no requests are taken", { type: "service_unavailable_error", code: "not_ready" });
+    throw unavailable("not_ready", "no requests are taken");
   });
   app.get(routes.metrics.path, async (context) =>
     context.text(await metrics.text(), 200, { "content-type": metrics.contentType }),

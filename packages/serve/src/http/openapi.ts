@@ -78,10 +78,10 @@ export const routes = {
   health: {
     method: "get",
     path: "/health",
-    summary: "Whether the process lives",
+    summary: "Whether the model runs",
     answer: schemas.statusResponse,
     open: true,
-    errors: [],
+    errors: [503],
   },
   ready: {
     method: "get",

@@ -30,6 +30,7 @@ export function checkModel({ modelName }: Service, model: string | null | undefi
 export class Answers {
   readonly generations: readonly Generation[];
   readonly promptTokens: number;
+  readonly #perPrompt: number;
   readonly #admission: Admission;
   readonly #stopping = new AbortController();
   readonly #cached = new Map<number, number>();
@@ -51,6 +52,7 @@ export class Answers {
     if (choices > most) {
       throw new ApiError(400, `at most ${most} answers fit in one request, ${choices} were asked for`, { param: "n" });
     }
+    this.#perPrompt = perPrompt;
     this.#admission = engine.admit(choices);
     try {
       const each = requests();
@@ -87,9 +89,9 @@ export class Answers {
 
   usage(): Usage {
     const generated = this.generations.reduce((sum, generation) => sum + generation.generated, 0);
-    // A prompt counts once, however many answers it has; so does what was found of it.
-    const prompts = new Map(this.generations.map(({ request }, choice) => [request.tokens, choice]));
-    const cached = [...prompts.values()].map((choice) => this.#cached.get(choice) ?? 0);
+    // A prompt counts once, however many answers it has; so does what the first of them found.
+    const first = this.generations.map((_, choice) => choice).filter((choice) => choice % this.#perPrompt === 0);
+    const cached = first.map((choice) => this.#cached.get(choice) ?? 0);
     return {
       prompt_tokens: this.promptTokens,
       completion_tokens: generated,
