@@ -4,20 +4,26 @@ import {
   apply,
   attention,
   attentionOp,
+  concat,
   decayAttention,
+  elementsOf,
   f32,
   forgettingAttention,
   type Graph,
+  i32,
   mul,
   reference,
   sigmoidDecayAttention,
+  sizeOf,
   sum,
   type Tensor,
+  type TypedArray,
   trace,
   valueAndGrad,
 } from "@sisa/core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { onnxruntime } from "../index.ts";
+import { lower } from "../lower.ts";
 import { tileFor } from "./attention-tiles.ts";
 
 const sizes = { B: 2, H: 2, D: 4, E: 6, S: 4 };
@@ -54,7 +60,7 @@ function blockSums(T: number, decay: number): Float32Array {
 }
 
 /** Largest distance of each output, relative to the largest element of what the reference gives in float64. */
-async function distances(graph: Graph, inputs: { readonly [name: string]: Float32Array }) {
+async function distances(graph: Graph, inputs: { readonly [name: string]: TypedArray }) {
   const read = async (device: typeof backend) => {
     const program = await device.compile(graph);
     const tensors = Object.entries(graph.inputs).map(([name, spec]) => [name, device.tensor(spec, inputs[name])]);
@@ -189,5 +195,68 @@ describe("tiles", () => {
     };
     // The first tile is computed apart from what comes later.
     expect(await run(Number.POSITIVE_INFINITY)).toEqual(await run(0.5));
+  });
+});
+
+describe("caches that lie apart", () => {
+  const { H, D, E, S } = sizes;
+  const C = 192;
+  const T = 2;
+  const starts = [3, 150, 64];
+  const rows = starts.length;
+  const cacheWidths = { k: [H, D], v: [H, E], b: [H, S], g: [H] };
+  const caches = Object.entries(cacheWidths).flatMap(([name, shape]) =>
+    starts.map((_, row) => [`${name}${row}`, f32(1, C, ...shape)] as const),
+  );
+  const specs = {
+    q: f32(rows, T, H, D),
+    c: f32(rows, T, H, S),
+    gQuery: f32(rows, T, H),
+    lambda: f32(H),
+    start: i32(rows),
+    ...Object.fromEntries(caches),
+  };
+  const graph = trace(specs, (inputs) => {
+    const given = inputs as unknown as { readonly [name: string]: Tensor };
+    const all = (name: string) =>
+      concat(
+        starts.map((_, row) => given[`${name}${row}`] as Tensor),
+        { axis: 0 },
+      );
+    return decayAttention({
+      q: inputs.q,
+      k: all("k"),
+      v: all("v"),
+      cRotated: inputs.c,
+      bRotated: all("b"),
+      gQuery: inputs.gQuery,
+      gKey: all("g"),
+      lambda: inputs.lambda,
+      queryStart: inputs.start,
+    });
+  }) as unknown as Graph;
+
+  test("are read where they lie, each up to its own last key", async () => {
+    const decays = (length: number, seed: number) => noise(length, seed).map((value) => (value - 1) / 64);
+    const inputs = Object.fromEntries(
+      Object.entries(graph.inputs).map(([name, { shape }], seed) => {
+        if (name === "start") return [name, Int32Array.from(starts)];
+        const length = sizeOf(elementsOf(shape));
+        if (name === "lambda") return [name, new Float32Array(length).fill(2)];
+        return [name, name.startsWith("g") ? decays(length, seed) : noise(length, seed)];
+      }),
+    );
+    for (const { distance } of await distances(graph, inputs)) expect(distance).toBeLessThan(2e-6);
+  });
+
+  test("are never put together", () => {
+    const { node } = lower(graph, { dialect: "onnxruntime" }).builder.toProto("attention");
+    const concats = node.filter(({ opType }) => opType === "Concat");
+    const given = new Set<string>(caches.map(([name]) => name));
+    expect(concats.length).toBeGreaterThan(0);
+    for (const { input } of concats) expect(input.filter((name) => given.has(name))).toEqual([]);
+    // Rows of each cache up to the last key, and weights as many: copies of what is needed, and of nothing else.
+    expect(node.filter(({ opType }) => opType === "FusedMatMul")).toHaveLength(3 * rows);
+    expect(node.filter(({ opType }) => opType === "If")).toEqual([]);
   });
 });
