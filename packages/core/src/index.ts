@@ -31,7 +31,15 @@ export {
 } from "./graph/graph.ts";
 export * from "./graph/op.ts";
 export * from "./graph/passes.ts";
-export { applyPrecision, inBfloat16, type Precision, precisions, shadowName, takeShadows } from "./graph/precision.ts";
+export {
+  applyPrecision,
+  inBfloat16,
+  narrowDType,
+  type Precision,
+  precisions,
+  shadowName,
+  takeShadows,
+} from "./graph/precision.ts";
 export { type AnyTensor, isTensor, Node, type Tensor } from "./graph/tensor.ts";
 export { verify } from "./graph/verify.ts";
 export {

@@ -108,19 +108,23 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
     const program = lower(plain, { device: this.#open, state, lowerings: this.#lowerings });
     const pipelines = await Promise.all(program.kernels.map((kernel) => this.pipelines.get(kernel)));
     this.checkOpen();
-    const constants = Object.fromEntries(
-      given.map(([name, spec, data]) => [name, this.tensor(spec, data) as WebgpuTensor] as const),
-    );
-    const executable: WebgpuExecutable<I, O> = new WebgpuExecutable<I, O>(this, {
-      graph: plain,
-      program,
-      pipelines,
-      state,
-      constants,
-      closed: () => this.#executables.delete(executable),
-    });
-    this.#executables.add(executable);
-    return executable;
+    const constants: Record<string, WebgpuTensor> = {};
+    try {
+      for (const [name, spec, data] of given) constants[name] = this.tensor(spec, data) as WebgpuTensor;
+      const executable: WebgpuExecutable<I, O> = new WebgpuExecutable<I, O>(this, {
+        graph: plain,
+        program,
+        pipelines,
+        state,
+        constants,
+        closed: () => this.#executables.delete(executable),
+      });
+      this.#executables.add(executable);
+      return executable;
+    } catch (error) {
+      for (const tensor of Object.values(constants)) tensor.dispose();
+      throw error;
+    }
   }
 
   tensor(spec: TensorSpec, data?: TypedArray): DeviceTensor {
@@ -144,15 +148,22 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
 
   take(bytes: number, what: string): GPUBuffer {
     this.device.pushErrorScope("out-of-memory");
-    const buffer = this.#pool.take(bytes, what);
-    const checked = this.device.popErrorScope().then(
-      (error) => {
-        if (error) this.#fail(new OutOfMemoryError(`webgpu: no memory for ${what}: ${error.message}`));
-      },
-      () => undefined,
-    );
-    this.#allocated = this.#allocated.then(() => checked);
-    return buffer;
+    let buffer: GPUBuffer | undefined;
+    try {
+      buffer = this.#pool.take(bytes, what);
+      return buffer;
+    } finally {
+      const checked = this.device.popErrorScope().then(
+        (error) => {
+          if (!error) return;
+          // It is no memory, and must not serve anybody else.
+          if (buffer && !this.#closed) this.#pool.drop(buffer);
+          this.#fail(new OutOfMemoryError(`webgpu: no memory for ${what}: ${error.message}`));
+        },
+        () => undefined,
+      );
+      this.#allocated = this.#allocated.then(() => checked);
+    }
   }
 
   release(buffer: GPUBuffer): void {
@@ -189,27 +200,28 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
     }
     this.device.queue.submit([encoder.finish()]);
     const allocated = this.#allocated;
+    let isMapped = false;
     try {
       await staging.mapAsync(mapRead);
-    } catch (error) {
-      throw (
-        this.#open.lost() ?? this.#takeFailure() ?? new DeviceError(`webgpu: ${messageOf(error)}`, { cause: error })
-      );
-    }
-    await allocated;
-    const failure = this.#takeFailure();
-    if (failure) throw failure;
-    const content = staging.getMappedRange();
-    try {
+      isMapped = true;
+      await allocated;
+      this.checkOpen();
+      const failure = this.#takeFailure();
+      if (failure) throw failure;
+      const content = staging.getMappedRange();
       let place = bytes;
       for (const status of statuses) {
         status.inspect(new Int32Array(content, place, status.bytes / 4));
         place += status.bytes;
       }
       return fromDevice(spec, content);
+    } catch (error) {
+      if (isMapped) throw error;
+      this.checkOpen();
+      throw this.#takeFailure() ?? new DeviceError(`webgpu: ${messageOf(error)}`, { cause: error });
     } finally {
       staging.unmap();
-      if (this.#closed || this.#staging.length >= keptStaging) staging.destroy();
+      if (!isMapped || this.#closed || this.#staging.length >= keptStaging) staging.destroy();
       else this.#staging.push(staging);
     }
   }

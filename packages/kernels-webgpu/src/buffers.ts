@@ -57,8 +57,20 @@ export class BufferPool {
     return buffer;
   }
 
+  /** Gives up a buffer for good, wherever it is. */
+  drop(buffer: GPUBuffer): void {
+    const list = this.#free.get(buffer.size) ?? [];
+    const index = list.indexOf(buffer);
+    if (index >= 0) {
+      list.splice(index, 1);
+      this.#freeBytes -= buffer.size;
+    }
+    this.#destroy(buffer);
+  }
+
   /** Gives a buffer back. What is enqueued may still use it; whatever takes it next comes later in the queue. */
   release(buffer: GPUBuffer): void {
+    if (!this.#live.has(buffer)) return;
     if (this.#freeBytes + buffer.size > keptBytes) {
       this.#destroy(buffer);
       return;

@@ -68,6 +68,8 @@ export class WebgpuExecutable<I extends GraphInputs, O extends GraphOutputs> imp
   /** Buffers by value: temporaries and constants for good, the others as of the present run. */
   readonly #buffers = new Map<Value, GPUBuffer>();
   readonly #owned: GPUBuffer[] = [];
+  /** Blocks of outputs that got others in this run, which may still read them. */
+  readonly #replaced: Block[] = [];
   #status: RunStatus | undefined;
   #statusUsers = new Set<Block>();
   #checkedSpecs: readonly TensorSpec[] = [];
@@ -90,13 +92,24 @@ export class WebgpuExecutable<I extends GraphInputs, O extends GraphOutputs> imp
       block: undefined,
       view: undefined,
     }));
-    const plan = planBuffers(program.kernels);
+    try {
+      this.#allocate();
+    } catch (error) {
+      for (const buffer of this.#owned) host.release(buffer);
+      throw error;
+    }
+  }
+
+  /** Buffers for what lives as long as the executable. */
+  #allocate(): void {
+    const { kernels } = this.#parts.program;
+    const plan = planBuffers(kernels);
     const shared = plan.buffers.map((bytes) => this.#own(bytes, "an intermediate result"));
     for (const [value, place] of plan.places) this.#buffers.set(value, shared[place] as GPUBuffer);
-    for (const value of new Set(program.kernels.flatMap(({ bindings }) => bindings.map(({ value }) => value)))) {
+    for (const value of new Set(kernels.flatMap(({ bindings }) => bindings.map(({ value }) => value)))) {
       if (value.role.kind !== "constant") continue;
       const buffer = this.#own(value.bytes, "a constant");
-      host.device.queue.writeBuffer(buffer, 0, value.role.data);
+      this.#host.device.queue.writeBuffer(buffer, 0, value.role.data);
       this.#buffers.set(value, buffer);
     }
   }
@@ -126,7 +139,7 @@ export class WebgpuExecutable<I extends GraphInputs, O extends GraphOutputs> imp
     for (const output of this.#outputs) this.#expire(output);
     const written = this.#outputs.map((output) => {
       const state = output.state === undefined ? undefined : (tensors[output.state] as WebgpuTensor);
-      const block = this.#blockFor(output, state, tensors, encoder);
+      const block = this.#blockFor(output, state, tensors, read, encoder);
       return { output, state, block };
     });
     for (const { block } of written) {
@@ -135,6 +148,7 @@ export class WebgpuExecutable<I extends GraphInputs, O extends GraphOutputs> imp
     }
     this.#encode(encoder);
     host.device.queue.submit([encoder.finish()]);
+    for (const block of this.#replaced.splice(0)) block.release();
 
     const results = written.map(({ output, state, block }) => {
       if (state) {
@@ -201,6 +215,7 @@ export class WebgpuExecutable<I extends GraphInputs, O extends GraphOutputs> imp
     output: Output,
     state: WebgpuTensor | undefined,
     tensors: { readonly [name: string]: WebgpuTensor },
+    read: ReadonlySet<Block>,
     encoder: GPUCommandEncoder,
   ): Block {
     if (state && output.overwrites !== undefined) {
@@ -213,15 +228,17 @@ export class WebgpuExecutable<I extends GraphInputs, O extends GraphOutputs> imp
       this.#buffers.set(output.value, copy.buffer);
       return copy;
     }
-    const block = state ? state.takeSpare() : this.#outputBlock(output);
+    const block = state ? state.takeSpare() : this.#outputBlock(output, read);
     this.#buffers.set(output.value, block.buffer);
     return block;
   }
 
-  #outputBlock(output: Output): Block {
-    if (output.block && !output.block.shared) return output.block;
-    output.block?.release();
+  /** The block of the run before, unless somebody keeps its value or this very run reads it. */
+  #outputBlock(output: Output, read: ReadonlySet<Block>): Block {
+    const before = output.block;
+    if (before && !before.shared && !read.has(before)) return before;
     output.block = this.#host.allocate(output.spec);
+    if (before) this.#replaced.push(before);
     return output.block;
   }
 

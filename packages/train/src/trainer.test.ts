@@ -53,24 +53,75 @@ describe("Trainer", () => {
     expect(trainer.progress).toMatchObject({ step: 30, skipped: 0 });
   });
 
-  it("trains in bfloat16 with parameters in float32, and goes on to the same bits from a saved state", async () => {
-    await using backend = reference();
-    const settings = { precision: "bfloat16", steps: 20, gradientAccumulation: 2 };
-    await using straight = await tinyTrainer(backend, settings);
-    const { records } = await straight.advance(6);
-    await using plain = await tinyTrainer(backend, { ...settings, precision: "float32" });
-    const wide = (await plain.advance(6)).records;
-    records.forEach(({ loss }, step) => {
-      expect(Math.abs(loss - (wide[step]?.loss ?? 0))).toBeLessThan(0.02);
-    });
-    const saved = await stateOf(straight);
-    await using resumed = await tinyTrainer(backend, settings);
-    await resumed.restore(straight.progress, async (name) => saved[name] ?? new Float32Array());
-    expect((await resumed.advance(3)).records.map(({ loss }) => loss)).toEqual(
-      (await straight.advance(3)).records.map(({ loss }) => loss),
+  it.each(["bfloat16", "float16"])(
+    "trains in %s with parameters in float32, and goes on to the same bits from a saved state",
+    async (precision) => {
+      await using backend = reference();
+      const settings = { precision, steps: 20, gradientAccumulation: 2 };
+      await using straight = await tinyTrainer(backend, settings);
+      const { records } = await straight.advance(6);
+      await using plain = await tinyTrainer(backend, { ...settings, precision: "float32" });
+      const wide = (await plain.advance(6)).records;
+      records.forEach(({ loss }, step) => {
+        expect(Math.abs(loss - (wide[step]?.loss ?? 0))).toBeLessThan(0.02);
+      });
+      const saved = await stateOf(straight);
+      await using resumed = await tinyTrainer(backend, settings);
+      await resumed.restore(straight.progress, async (name) => saved[name] ?? new Float32Array());
+      expect((await resumed.advance(3)).records.map(({ loss }) => loss)).toEqual(
+        (await straight.advance(3)).records.map(({ loss }) => loss),
+      );
+      expect(await stateOf(resumed)).toEqual(await stateOf(straight));
+      expect((await straight.evaluate()).heldOutLoss).toBeGreaterThan(0);
+    },
+  );
+
+  /** Puts a trainer in float16 back to its beginning, with another scale of its loss. */
+  async function rescale(trainer: Trainer, scale: number, steps: number): Promise<void> {
+    const state = await stateOf(trainer);
+    const progress = { step: 0, skipped: 0, elapsedSeconds: 0, lossScale: { scale, steps } };
+    await trainer.restore(progress, async (name) => state[name] ?? new Float32Array());
+  }
+
+  it("halves the scale of the loss in float16 where gradients overflow, and goes on where it left off", async () => {
+    await using backend = spoiled(reference(), 2);
+    await using trainer = await tinyTrainer(backend, { precision: "float16", steps: 20 });
+    await rescale(trainer, 1024, 0);
+    const { records, skippedBecause } = await trainer.advance(5);
+    expect(records.map(({ skipped }) => skipped)).toEqual([0, 0, 1]);
+    expect(skippedBecause).toBe(
+      "gradients of the loss times 1024 are beyond float16; it is scaled by 512 from here on",
     );
-    expect(await stateOf(resumed)).toEqual(await stateOf(straight));
-    expect((await straight.evaluate()).heldOutLoss).toBeGreaterThan(0);
+    expect(trainer.progress).toMatchObject({ step: 3, skipped: 1, lossScale: { scale: 512, steps: 0 } });
+    await trainer.advance(3);
+    expect(trainer.progress).toMatchObject({ step: 6, skipped: 1, lossScale: { scale: 512, steps: 3 } });
+  });
+
+  it("finds a scale at which float16 holds the gradients, and doubles it after 2000 steps", async () => {
+    await using backend = reference();
+    await using trainer = await tinyTrainer(backend, { precision: "float16", steps: 60 });
+    await rescale(trainer, 2 ** 30, 0);
+    let skips = 0;
+    while ((await trainer.advance(1)).skippedBecause !== undefined) skips++;
+    expect(skips).toBeGreaterThan(5);
+    expect(trainer.progress.lossScale).toEqual({ scale: 2 ** (30 - skips), steps: 1 });
+
+    await rescale(trainer, 1024, 1998);
+    await trainer.advance(2);
+    expect(trainer.progress.lossScale).toEqual({ scale: 2048, steps: 0 });
+    await trainer.advance(1);
+    expect(trainer.progress.lossScale).toEqual({ scale: 2048, steps: 1 });
+  });
+
+  it("explains a loss that no scale of it could save", async () => {
+    await using backend = reference();
+    const settings = { precision: "float16", steps: 20 };
+    const first = await tinyTrainer(backend, settings);
+    const parameters = await first.parameters();
+    await first.close();
+    parameters["layers.0.W_Q.weight"]?.fill(Number.NaN);
+    await using trainer = await tinyTrainer(backend, settings, { parameters });
+    expect((await trainer.advance(1)).skippedBecause).toContain("layers.0.W_Q.weight");
   });
 
   it("keeps parameters and moments in bfloat16 in precision paper, so that small updates are lost", async () => {

@@ -22,7 +22,16 @@ import { type HeldOutBatches, HeldOutEvaluator, type HeldOutLoss } from "./held-
 import type { StepRecord } from "./metrics/metrics.ts";
 import { NotFiniteProbe } from "./not-finite.ts";
 import { learningRateAt } from "./optimizer/schedule.ts";
-import { accumulateGraph, isRounded, shadowGraph, shadowSpecs, stateName, updateGraph } from "./training-graphs.ts";
+import {
+  accumulateGraph,
+  isRounded,
+  isScaled,
+  lossScaling,
+  shadowGraph,
+  shadowSpecs,
+  stateName,
+  updateGraph,
+} from "./training-graphs.ts";
 
 type Tensors = Readonly<Record<string, DeviceTensor>>;
 type AnyExecutable = Executable<GraphInputs, GraphOutputs>;
@@ -53,6 +62,8 @@ export interface TrainerProgress {
   readonly skipped: number;
   /** Of training, those before a resume included. */
   readonly elapsedSeconds: number;
+  /** In precision `float16`: what the loss is multiplied by, and the steps that took effect since that changed. */
+  readonly lossScale?: { readonly scale: number; readonly steps: number };
 }
 
 /** A tensor of the state: its sizes, and its values when asked for. */
@@ -73,7 +84,8 @@ export interface Advance {
 
 /**
  * A model in training. `advance` runs steps; everything else may be called between.
- * State that decides what comes next: parameters, both moments, and two numbers (steps, skipped steps).
+ * State that decides what comes next: parameters, both moments, and two numbers (steps, skipped steps); in precision
+ * `float16` also the scale of the loss and its age.
  */
 export class Trainer implements AsyncDisposable {
   readonly #options: TrainerOptions;
@@ -87,6 +99,7 @@ export class Trainer implements AsyncDisposable {
   #evaluator: HeldOutEvaluator | undefined;
   #step = 0;
   #skipped = 0;
+  #lossScale: TrainerProgress["lossScale"];
   #secondsBefore = 0;
   #startedAt: number | undefined;
 
@@ -103,6 +116,7 @@ export class Trainer implements AsyncDisposable {
     this.#accumulateInputs = Object.fromEntries(Object.entries(state).filter(([name]) => reads.includes(name)));
     this.#update = update;
     this.#state = state;
+    if (isScaled(settings.precision)) this.#lossScale = { scale: lossScaling.first, steps: 0 };
     this.#now = options.now ?? (() => performance.now());
     const batch = i32(settings.microBatchSize, settings.sequenceLength);
     this.#inputs = {
@@ -149,8 +163,12 @@ export class Trainer implements AsyncDisposable {
       const sum = stateName.gradient(name);
       if (sums.includes(sum)) state[sum] = backend.tensor(spec);
     }
-    for (const [name, spec] of Object.entries(shadowSpecs(model, accumulate.shadowed))) {
+    for (const [name, spec] of Object.entries(shadowSpecs(model, accumulate.shadowed, settings.precision))) {
       state[name] = backend.tensor(spec);
+    }
+    if (isScaled(settings.precision)) {
+      state[stateName.lossScale] = backend.tensor(f32(), Float32Array.of(lossScaling.first));
+      state[stateName.stepsAtScale] = backend.tensor(f32());
     }
     const trainer = new Trainer(options, accumulateProgram, Object.keys(accumulate.graph.inputs), updateProgram, state);
     await trainer.#copyShadows();
@@ -169,7 +187,8 @@ export class Trainer implements AsyncDisposable {
 
   /** How far it has come. */
   get progress(): TrainerProgress {
-    return { step: this.#step, skipped: this.#skipped, elapsedSeconds: this.#elapsed() };
+    const scale = this.#lossScale && { lossScale: this.#lossScale };
+    return { step: this.#step, skipped: this.#skipped, elapsedSeconds: this.#elapsed(), ...scale };
   }
 
   #elapsed(): number {
@@ -197,8 +216,14 @@ export class Trainer implements AsyncDisposable {
     const seconds = this.#elapsed() - from;
 
     let skippedBecause: string | undefined;
+    const [loss = Number.NaN, , , scale, steps = 0] = done.at(-1) ?? [];
+    const before = done.at(-2)?.[3] ?? this.#lossScale?.scale ?? 0;
+    if (scale !== undefined) this.#lossScale = { scale, steps };
     if (failed >= 0) {
-      skippedBecause = await this.#explain(this.#step + failed);
+      const overflows = Number.isFinite(loss) && scale !== undefined && scale < before;
+      skippedBecause = overflows
+        ? `gradients of the loss times ${scale * 2} are beyond float16; it is scaled by ${scale} from here on`
+        : await this.#explain(this.#step + failed);
       this.#options.backend.write(this.#tensor(stateName.halted), Uint8Array.of(0));
     }
     const records = done.map((report, index): StepRecord => {
@@ -254,7 +279,7 @@ export class Trainer implements AsyncDisposable {
   async #copyShadows(): Promise<void> {
     const shadowed = Object.keys(this.model.parameters).filter((name) => this.#state[shadowName(name)]);
     if (shadowed.length === 0) return;
-    const { graph, state } = shadowGraph(this.model, shadowed);
+    const { graph, state } = shadowGraph(this.model, shadowed, this.settings.precision);
     const copy = await this.#options.backend.compile(graph, { state });
     const names = Object.keys(graph.inputs);
     copy.run(Object.fromEntries(names.map((name) => [name, this.#tensor(name)])));
@@ -284,7 +309,8 @@ export class Trainer implements AsyncDisposable {
         const batch = await batches(step, micro);
         backend.write(ids, batch.ids);
         backend.write(targets, batch.targets);
-        const found = await probe.explain({ ...this.#parameters(), ids, targets });
+        const scale = this.#lossScale && { [stateName.lossScale]: this.#tensor(stateName.lossScale) };
+        const found = await probe.explain({ ...this.#parameters(), ...scale, ids, targets });
         if (found !== undefined) return found;
       }
       return "every value is finite by itself, but the norm of all gradients overflows float32";
@@ -339,6 +365,12 @@ export class Trainer implements AsyncDisposable {
       this.#options.backend.write(this.#tensor(name), await read(name));
     }
     await this.#copyShadows();
+    if (isScaled(this.settings.precision)) {
+      const { scale, steps } = progress.lossScale ?? { scale: lossScaling.first, steps: 0 };
+      this.#options.backend.write(this.#tensor(stateName.lossScale), Float32Array.of(scale));
+      this.#options.backend.write(this.#tensor(stateName.stepsAtScale), Float32Array.of(steps));
+      this.#lossScale = { scale, steps };
+    }
     this.#step = progress.step;
     this.#skipped = progress.skipped;
     this.#secondsBefore = progress.elapsedSeconds;

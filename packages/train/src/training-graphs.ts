@@ -10,6 +10,7 @@ import {
   cast,
   clipFactor,
   concat,
+  div,
   f32,
   finite,
   Graph,
@@ -19,8 +20,11 @@ import {
   inBfloat16,
   inputTensor,
   type LanguageModel,
+  lessEqual,
   bool as logical,
+  maximum,
   mul,
+  narrowDType,
   not,
   or,
   type Precision,
@@ -47,7 +51,22 @@ export const stateName = {
   secondMoment: (parameter: string): string => `secondMoment.${parameter}`,
   loss: "loss",
   halted: "halted",
+  /** What the loss is multiplied by before it is differentiated, in precision `float16`. */
+  lossScale: "lossScale",
+  /** Steps that took effect since the scale changed. */
+  stepsAtScale: "stepsAtScale",
 } as const;
+
+/**
+ * How the scale of the loss follows what float16 can hold: halved after a step whose gradients are not finite, doubled
+ * after `interval` steps in a row that are. Source: Micikevicius et al. 2018, arXiv:1710.03740; numbers of torch.amp.
+ */
+export const lossScaling = { first: 2 ** 16, least: 1, interval: 2000 } as const;
+
+/** Whether gradients are those of a scaled loss. */
+export function isScaled(precision: Precision): boolean {
+  return precision === "float16";
+}
 
 /** A graph with the pairs of input and output that are state. */
 export interface StatefulGraph {
@@ -63,19 +82,30 @@ export function isRounded(parameter: string, precision: Precision): boolean {
   return precision === "paper" && parameter !== stateName.loss && !parameter.endsWith("lambda_raw");
 }
 
-/** The loss and its gradients by every parameter, for `ids` and `targets` [B,T]. */
+/**
+ * The loss and its gradients by every parameter, for `ids` and `targets` [B,T]; in precision `float16` all of them times
+ * the input `lossScale`.
+ */
 export function gradientGraph(model: LanguageModel, precision: Precision = "float32"): Graph {
   const names = Object.keys(model.parameters);
   // Narrow products are for GPUs, whose speed depends on even widths.
   const loss = precision === "float32" ? model.lossGraph() : applyPrecision(alignGates(model.lossGraph()), precision);
-  return valueAndGrad(loss, { wrt: names }) as unknown as Graph;
+  const scaled = isScaled(precision) ? withLossScale(loss as unknown as Graph) : loss;
+  return valueAndGrad(scaled as typeof loss, { wrt: names }) as unknown as Graph;
+}
+
+function withLossScale(graph: Graph): Graph {
+  const scale = inputTensor(stateName.lossScale, f32()) as Tensor;
+  const value = mul(graph.outputTensors.value as Tensor, scale);
+  return new Graph<GraphInputs, GraphOutputs>({ ...graph.inputTensors, [stateName.lossScale]: scale }, { value });
 }
 
 /**
  * The loss and the gradients of a step's micro-batches, summed, as `loss` and `gradient.<parameter>`.
  *
- * Inputs: `ids`, `targets` int32 [B,T]; the parameters, or their narrow copies `shadow.<parameter>`; with several micro-batches a step also the sums so far, which are
- * state, and `first` bool [], true where the sums start anew.
+ * Inputs: `ids`, `targets` int32 [B,T]; the parameters, or their narrow copies `shadow.<parameter>`; in precision `float16`
+ * `lossScale`, by which loss and gradients are multiplied; with several micro-batches a step also the sums so far, which
+ * are state, and `first` bool [], true where the sums start anew.
  */
 export function accumulateGraph(
   model: LanguageModel,
@@ -122,8 +152,10 @@ export function accumulateGraph(
  * State: the parameters, the moments, and `halted`. Where loss or norm is not finite, parameters and moments stay as they
  * are, bit for bit, and so they do in every later step until the host clears `halted`: it can then look into the very state
  * in which the step failed.
- * Narrow copies of parameters, `shadow.<parameter>`, are state too, for the parameters that are named.
- * Output: `report` float32 [3]: mean loss of the step, norm of its gradients before clipping, 1 where it took effect.
+ * Narrow copies of parameters, `shadow.<parameter>`, are state too, for the parameters that are named; so are, in precision
+ * `float16`, `lossScale` and `stepsAtScale`.
+ * Output: `report` float32 [3]: mean loss of the step, norm of its gradients before clipping, 1 where it took effect. In
+ * precision `float16` [5]: then the scale of the loss for the next step, and the steps since it changed.
  */
 export function updateGraph(
   model: LanguageModel,
@@ -133,6 +165,8 @@ export function updateGraph(
   const { beta1, beta2, epsilon, weightDecay, clipNorm, groups } = settings.optimizer;
   const specs = Object.entries(parameterSpecs(model));
   const own = parameterSettings(model.parameters, weightDecay, groups);
+  const narrow = narrowDType(settings.precision);
+  const scaled = isScaled(settings.precision);
   const inputs = {
     rates: f32(3),
     [stateName.loss]: f32(),
@@ -145,13 +179,15 @@ export function updateGraph(
         [stateName.gradient(name), spec],
       ]),
     ),
-    ...shadowSpecs(model, shadowed),
+    ...shadowSpecs(model, shadowed, settings.precision),
+    ...(scaled ? scaleSpecs : {}),
   };
   const graph = trace(inputs as GraphInputs, (tensors) => {
     const float = (name: string): Tensor => tensors[name] as Tensor;
     const rate = (index: number): Tensor =>
       reshape(slice(float("rates"), { axis: 0, start: index, end: index + 1 }), []);
-    const share = 1 / settings.gradientAccumulation;
+    const part = 1 / settings.gradientAccumulation;
+    const share = scaled ? div(part, float(stateName.lossScale)) : part;
     const loss = mul(float(stateName.loss), share);
     const norm = mul(globalNorm(specs.map(([name]) => float(stateName.gradient(name)))), share);
     const wasHalted = tensors[stateName.halted] as unknown as Tensor<"bool">;
@@ -177,27 +213,57 @@ export function updateGraph(
       );
       const stored = isRounded(name, settings.precision) ? inBfloat16 : (x: Tensor) => x;
       outputs[name] = stored(updated.parameter);
-      if (shadowed.includes(name)) outputs[shadowName(name)] = cast(updated.parameter, "bfloat16");
+      if (shadowed.includes(name)) outputs[shadowName(name)] = cast(updated.parameter, narrow ?? "float32");
       outputs[stateName.firstMoment(name)] = stored(updated.firstMoment);
       outputs[stateName.secondMoment(name)] = stored(updated.secondMoment);
     }
     outputs[stateName.halted] = or(wasHalted, not(sound));
-    const scalars = [loss, norm, cast(proceed, "float32") as Tensor].map((scalar) => reshape(scalar, [1]));
-    return { ...outputs, report: concat(scalars, { axis: 0 }) };
+    const scale = scaled
+      ? nextScale(float(stateName.lossScale), float(stateName.stepsAtScale), {
+          proceed,
+          failed: and(not(sound), not(wasHalted)),
+        })
+      : {};
+    const scalars = [loss, norm, cast(proceed, "float32") as Tensor, ...Object.values(scale)];
+    return {
+      ...outputs,
+      ...scale,
+      report: concat(
+        scalars.map((scalar) => reshape(scalar, [1])),
+        { axis: 0 },
+      ),
+    };
   });
   const state = Object.keys(graph.outputs).filter((name) => name !== "report");
   return { graph: simplify(graph), state: Object.fromEntries(state.map((name) => [name, name])) };
+}
+
+const scaleSpecs = { [stateName.lossScale]: f32(), [stateName.stepsAtScale]: f32() };
+
+/** The scale of the loss after a step that took effect or failed; a step that found the device halted changes nothing. */
+function nextScale(
+  scale: Tensor,
+  steps: Tensor,
+  { proceed, failed }: { readonly proceed: Tensor<"bool">; readonly failed: Tensor<"bool"> },
+): Readonly<Record<string, Tensor>> {
+  const { least, interval } = lossScaling;
+  const grows = and(proceed, lessEqual(interval - 1, steps));
+  return {
+    [stateName.lossScale]: where(failed, maximum(mul(scale, 0.5), least), where(grows, mul(scale, 2), scale)),
+    [stateName.stepsAtScale]: where(or(failed, grows), 0, where(proceed, add(steps, 1), steps)),
+  };
 }
 
 /**
  * Makes the narrow copies of parameters, for a start and after a restore; `update` keeps them from then on.
  * State: the copies.
  */
-export function shadowGraph(model: LanguageModel, shadowed: readonly string[]): StatefulGraph {
+export function shadowGraph(model: LanguageModel, shadowed: readonly string[], precision: Precision): StatefulGraph {
   const specs = parameterSpecs(model);
+  const narrow = narrowDType(precision) ?? "float32";
   const parameters = Object.fromEntries(shadowed.map((name) => [name, specs[name] ?? f32()]));
-  const graph = trace({ ...parameters, ...shadowSpecs(model, shadowed) } as GraphInputs, (tensors) =>
-    Object.fromEntries(shadowed.map((name) => [shadowName(name), cast(tensors[name] as Tensor, "bfloat16")])),
+  const graph = trace({ ...parameters, ...shadowSpecs(model, shadowed, precision) } as GraphInputs, (tensors) =>
+    Object.fromEntries(shadowed.map((name) => [shadowName(name), cast(tensors[name] as Tensor, narrow)])),
   );
   return { graph, state: Object.fromEntries(shadowed.map((name) => [shadowName(name), shadowName(name)])) };
 }
@@ -206,9 +272,9 @@ export function shadowGraph(model: LanguageModel, shadowed: readonly string[]): 
 export function shadowSpecs(
   model: LanguageModel,
   shadowed: readonly string[],
+  precision: Precision,
 ): Readonly<Record<string, TensorSpec<"float">>> {
   const specs = parameterSpecs(model);
-  return Object.fromEntries(
-    shadowed.map((name) => [shadowName(name), { dtype: "bfloat16", shape: specs[name]?.shape ?? [] }]),
-  );
+  const dtype = narrowDType(precision) ?? "float32";
+  return Object.fromEntries(shadowed.map((name) => [shadowName(name), { dtype, shape: specs[name]?.shape ?? [] }]));
 }

@@ -1,14 +1,19 @@
-// Training on WebGPU in Node, over SwiftShader: ten steps of the official PyTorch code, taken again.
+// Training on WebGPU in Node, on the driver of tests: ten steps of the official PyTorch code, taken again.
 
 import { useTestGpu } from "@sisa/browser-testing/node";
+import { UnsupportedOpError } from "@sisa/core";
 import { webgpu } from "@sisa/kernels-webgpu";
-import { beforeAll, expect, it, vi } from "vitest";
+import { expect, it, vi } from "vitest";
 import { goldenRun } from "../test/golden.ts";
+import { tinyTrainer } from "../test/tiny.ts";
 
 // A software GPU compiles for seconds, and for minutes where other work has the processor.
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
 
-beforeAll(useTestGpu);
+await useTestGpu();
+const probe = await webgpu();
+const hasHalves = probe.features.has("shader-f16");
+await probe.close();
 
 it.each(["sisa-train-10-steps", "transformer-train-10-steps"])("ten steps of %s", async (name) => {
   await using backend = await webgpu();
@@ -17,4 +22,25 @@ it.each(["sisa-train-10-steps", "transformer-train-10-steps"])("ten steps of %s"
   expect(differences.loss).toBeLessThan(1e-5);
   expect(differences.gradNorm).toBeLessThan(1e-4);
   expect(differences.parameter).toBeLessThan(1e-4);
+});
+
+it(`float16 ${hasHalves ? "learns as float32 does" : "was not run here, since this adapter has no shader-f16; it is refused by name"}`, async () => {
+  await using backend = await webgpu();
+  const steps = 50;
+  const lossesIn = async (precision: string) => {
+    await using trainer = await tinyTrainer(backend, { precision, steps });
+    const losses: number[] = [];
+    while (trainer.progress.step < steps) {
+      const { records } = await trainer.advance(steps - trainer.progress.step);
+      losses.push(...records.map(({ loss }) => loss));
+    }
+    return losses;
+  };
+  if (!hasHalves) {
+    const isNamed = (error: unknown) => UnsupportedOpError.isInstance(error) && String(error).includes("shader-f16");
+    await expect(lossesIn("float16")).rejects.toSatisfy(isNamed);
+    return;
+  }
+  const [narrow, wide] = [await lossesIn("float16"), await lossesIn("float32")];
+  expect(Math.max(...narrow.map((loss, step) => Math.abs(loss - (wide[step] ?? 0))))).toBeLessThan(0.05);
 });

@@ -14,14 +14,21 @@ import type { AnyTensor, Node, Tensor } from "./tensor.ts";
 
 /**
  * `float32`: everything. `bfloat16`: products and what flows between them are bfloat16; norms, softmax, running sums,
- * decays, phases, lambda and losses are float32, and so are parameters and their gradients. `paper`: as `bfloat16`, with
+ * decays, phases, lambda and losses are float32, and so are parameters and their gradients. `float16`: the same with
+ * float16, whose range is so small that a loss is scaled before it is differentiated. `paper`: as `bfloat16`, with
  * tables of positions rounded too; in training, parameters, gradients and moments are rounded as well, as in the code of
  * the paper, so that small updates are lost.
  */
-export type Precision = "float32" | "bfloat16" | "paper";
+export type Precision = "float32" | "bfloat16" | "float16" | "paper";
 
 /** Names of all precisions. */
-export const precisions = ["float32", "bfloat16", "paper"] as const satisfies readonly Precision[];
+export const precisions = ["float32", "bfloat16", "float16", "paper"] as const satisfies readonly Precision[];
+
+/** What a precision narrows to; undefined where it narrows nothing. */
+export function narrowDType(precision: Precision): "bfloat16" | "float16" | undefined {
+  if (precision === "float32") return undefined;
+  return precision === "float16" ? "float16" : "bfloat16";
+}
 
 /** Inputs that are narrowed, by operation. Products are as wide as what they multiply; their sums are float32. */
 const narrowed: { readonly [op: string]: readonly string[] } = {
@@ -61,9 +68,13 @@ export function applyPrecision<I extends GraphInputs, O extends GraphOutputs>(
   graph: Graph<I, O>,
   precision: Precision,
 ): Graph<I, O> {
-  if (precision === "float32") return graph;
+  const narrow = narrowDType(precision);
+  if (narrow === undefined) return graph;
+  const roundsTables = precision === "paper";
   // With inputs of its own, since only then may what takes a node's place have another dtype.
-  const changed = rewrite(graph, (node, inputs) => narrowNode(node, inputs, precision), { mapInput: (spec) => spec });
+  const changed = rewrite(graph, (node, inputs) => narrowNode(node, inputs, narrow, roundsTables), {
+    mapInput: (spec) => spec,
+  });
   const outputs = Object.fromEntries(
     Object.entries(changed.outputTensors).map(([name, tensor]) => {
       const dtype = graph.outputTensors[name]?.dtype ?? tensor.dtype;
@@ -76,9 +87,12 @@ export function applyPrecision<I extends GraphInputs, O extends GraphOutputs>(
   );
 }
 
-const narrow: DType = "bfloat16";
-
-function narrowNode(node: Node, inputs: { readonly [name: string]: AnyTensor }, precision: Precision): OpOutputs {
+function narrowNode(
+  node: Node,
+  inputs: { readonly [name: string]: AnyTensor },
+  narrow: DType,
+  roundsTables: boolean,
+): OpOutputs {
   const { name } = node.op;
   if (asGiven.has(name)) return rebuild(node, inputs);
   if (joined.has(name)) {
@@ -90,7 +104,7 @@ function narrowNode(node: Node, inputs: { readonly [name: string]: AnyTensor }, 
     Object.entries(inputs).map(([input, tensor]) => {
       if (!isFloat(tensor) || tensor.dtype === "float64") return [input, tensor];
       const isTable = node.op === ropeOp && input !== "x";
-      if (isTable && precision === "paper") return [input, inBfloat16(tensor as Tensor)];
+      if (isTable && roundsTables) return [input, inBfloat16(tensor as Tensor)];
       return [input, narrowInputs.includes(input) ? (cast(tensor, narrow) as AnyTensor) : widened(tensor)];
     }),
   );
@@ -99,16 +113,20 @@ function narrowNode(node: Node, inputs: { readonly [name: string]: AnyTensor }, 
 
 /** The values that bfloat16 has, as float32: [...] to [...]. */
 export function inBfloat16(x: Tensor): Tensor {
-  return cast(cast(x, narrow), "float32") as Tensor;
+  return cast(cast(x, "bfloat16"), "float32") as Tensor;
 }
 
 function isFloat({ dtype }: AnyTensor): boolean {
   return kindOf(dtype) === "float";
 }
 
+function isNarrow(tensor: AnyTensor | undefined): boolean {
+  return tensor?.dtype === "bfloat16" || tensor?.dtype === "float16";
+}
+
 /** A value in float32. A product gives its sums as they are, instead of rounding them on the way. */
 function widened(tensor: AnyTensor): AnyTensor {
-  if (tensor.dtype !== narrow) return tensor;
+  if (!isNarrow(tensor)) return tensor;
   const { node } = tensor;
   if (node.op === reshapeOp) {
     const [x] = Object.values(node.inputs);
@@ -142,7 +160,7 @@ export function takeShadows(
     const { name } = copiedInput(node, ofInput);
     if (name === undefined || shadows.has(name)) continue;
     const shape = graph.inputTensors[name]?.shape ?? [];
-    shadows.set(name, inputTensor(shadowName(name), { dtype: narrow, shape } as AnyTensor));
+    shadows.set(name, inputTensor(shadowName(name), { dtype: node.outputs.value?.dtype, shape } as AnyTensor));
   }
   const inputs = Object.fromEntries([...shadows].map(([name, tensor]) => [shadowName(name), tensor]));
   const open = new Graph({ ...graph.inputTensors, ...inputs }, graph.outputTensors, graph.nodes);
@@ -160,7 +178,7 @@ function copiedInput(
   node: Node,
   ofInput: ReadonlyMap<AnyTensor | undefined, string>,
 ): { readonly name?: string | undefined; readonly padded?: Node | undefined } {
-  if (node.op !== castOp || node.outputs.value?.dtype !== narrow) return {};
+  if (node.op !== castOp || !isNarrow(node.outputs.value)) return {};
   const source = node.inputs.x;
   const padded = source?.node.op === padOp ? source.node : undefined;
   return { name: ofInput.get(padded ? padded.inputs.x : source), padded };

@@ -51,7 +51,7 @@ describe("parseTrainingConfig", () => {
     [{ optimizer: { learningRate: Number.NaN } }, "optimizer.learningRate: expected a number > 0, got NaN"],
     [{ optimizer: 3 }, "optimizer: expected an object, got 3"],
     [{ saveEvery: 0 }, "saveEvery: expected a whole number >= 1, or -1, got 0"],
-    [{ precision: "float8" }, 'precision: expected one of float32, bfloat16, paper, got "float8"'],
+    [{ precision: "float8" }, 'precision: expected one of float32, bfloat16, float16, paper, got "float8"'],
     [{ data: { heldOutFraction: 1 } }, "data.heldOutFraction: expected a number > 0 and < 1, got 1"],
     [{ samplePrompts: [1] }, "samplePrompts: expected a text or a list of texts, got [1]"],
     [{ optimizer: { groups: [{ parameters: "*" }] } }, "optimizer.groups: expected a list of"],

@@ -65,7 +65,8 @@ export const configFields = {
     default: "float32",
     description:
       "float32; bfloat16, products and activations, with float32 parameters, norms and sums; paper, in which parameters " +
-      "and moments are rounded to bfloat16 too, as in the paper's code. The last two need backend cuda.",
+      "and moments are rounded to bfloat16 too, as in the paper's code. Those two need backend cuda. float16, as bfloat16 " +
+      "with a scaled loss, needs backend webgpu and a GPU with shader-f16.",
   }),
   output: text({ default: "runs", description: "Folder for checkpoints, metrics and the report." }),
   resume: custom<boolean | string>(
@@ -103,9 +104,12 @@ export function parseTrainingConfig(value: unknown): TrainingConfig {
   if (data.vocabularySize !== undefined && data.synthetic === undefined) {
     throw new ConfigError("data.vocabularySize is for data.synthetic; text and shards have that of their tokenizer");
   }
-  if (config.precision !== "float32" && config.backend.split(":")[0] !== "cuda") {
+  const [kind = ""] = config.backend.split(":");
+  const own = { cuda: ["bfloat16", "paper"], webgpu: ["float16"] }[kind] ?? [];
+  if (config.precision !== "float32" && !own.includes(config.precision)) {
+    const what = own.length === 0 ? "in float32 only" : `in float32 and ${own.join(" and ")}`;
     throw new ConfigError(
-      `precision ${config.precision} and backend ${config.backend} contradict each other: it computes in float32 only`,
+      `precision ${config.precision} and backend ${config.backend} contradict each other: it computes ${what}`,
     );
   }
   if (data.shards !== undefined && data.tokenizer !== configFields.data.tokenizer.default) {

@@ -72,7 +72,7 @@ export const loopFields = {
     default: "float32",
     description:
       "Widths: float32; bfloat16 products and activations with float32 parameters, norms and sums; or paper, which rounds " +
-      "parameters and moments to bfloat16 too. The last two need backend cuda.",
+      "parameters and moments to bfloat16 too: backend cuda. Or float16, as bfloat16 with a scaled loss: backend webgpu.",
   }),
   rematerialize: choice(rematerializations, {
     default: "none",
