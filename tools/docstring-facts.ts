@@ -29,6 +29,8 @@ export function thrownBy(call: ts.SignatureDeclaration, checker: ts.TypeChecker)
 
   function partsOf(node: ts.CallExpression): readonly ts.Node[] {
     const callee = ts.isPropertyAccessExpression(node.expression) ? node.expression.name : node.expression;
+    // Methods of other objects say themselves what they throw; looking for their types would take most of the time.
+    if (!ts.isPrivateIdentifier(callee) && callee !== node.expression) return [];
     const declared = declarationsOf(callee).flatMap((one) => (isPrivate(one) || isCheck(one) ? functionsOf(one) : []));
     const [op] = node.arguments;
     return callee.getText() === "apply" && op ? [...declared, ...declarationsOf(op).flatMap(rulesOf)] : declared;

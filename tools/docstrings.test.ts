@@ -11,7 +11,7 @@ import { root } from "./run.mjs";
 const { config } = ts.readConfigFile(path.join(root, "tsconfig.json"), ts.sys.readFile);
 const { options } = ts.parseJsonConfigFileContent(config, { ...ts.sys, readDirectory: () => [] }, root);
 
-test("comments of public names say what has to be known", () => {
+test("comments of public names say what has to be known", { timeout: 300_000 }, () => {
   const sources = publicPackages()
     .flatMap(entries)
     .map(({ source }) => source);
@@ -129,7 +129,7 @@ test("errors that a function throws must be told, and be public", async () => {
     /** Applies. */
     export function neg(): unknown { return apply(negOp); }
     /** Names what nobody can catch. @throws HiddenError, LostError */
-    export function hidden(): HiddenError { return new HiddenError(); }
+    export function hidden(): void { new HiddenError(); }
   `);
   expect(found).toEqual([
     "silent throws ShapeError without @throws",
@@ -143,6 +143,32 @@ test("errors that a function throws must be told, and be public", async () => {
     "neg throws ShapeError without @throws",
     "hidden @throws HiddenError, which is not public",
     "hidden @throws LostError, which is not public",
+  ]);
+});
+
+test("types of objects that signatures name must be public", async () => {
+  const found = await complaintsOf(`
+    interface Hidden { size: number }
+    type Anything = { [name: string]: number };
+    type Words = "a" | "b";
+    /** Seen. */
+    export interface Seen {
+      /** Hidden. */
+      hidden: readonly Hidden[];
+      /** A word. */
+      word: Words;
+      /** For us. @internal */
+      ours: Hidden;
+    }
+    /** Runs. @param all of them */
+    export function run<T>(seen: Seen, all: Promise<Hidden>, value: T, record: Anything): Hidden {
+      return { size: seen.hidden.length };
+    }
+  `);
+  expect(found).toEqual([
+    "Seen.hidden names the type Hidden, which is not public",
+    "run names the type Hidden, which is not public",
+    "run names the type Hidden, which is not public",
   ]);
 });
 

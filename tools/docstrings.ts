@@ -21,6 +21,7 @@ export interface Complaint {
  * - `@throws` for each of our errors that a function throws by itself, and the name of an error that is public there;
  * - a shape in brackets, such as [B,T,D], where tensors are given;
  * - the default of an option;
+ * - the types of objects that a signature names, which must be public too;
  * - the paper that the definition of an operation names.
  *
  * @param entries the files whose exports are public
@@ -49,6 +50,9 @@ export function complaints(entries: readonly string[], options: ts.CompilerOptio
     found.push({ name, what, file: file.fileName, line: line + 1 });
   };
 
+  const resolved = (symbol: ts.Symbol | undefined): ts.Symbol | undefined =>
+    symbol && symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol;
+
   /** All that a comment says, that of the implemented member where there is none of its own. */
   const commentOf = (node: ts.Node): string => {
     const own = ts.getNameOfDeclaration(node as ts.Declaration);
@@ -76,7 +80,7 @@ export function complaints(entries: readonly string[], options: ts.CompilerOptio
     for (const member of members) {
       const own = ts.getNameOfDeclaration(member);
       const symbol = own && checker.getSymbolAtLocation(own);
-      if (symbol === undefined || visited.has(member) || saysItself(member, symbol)) continue;
+      if (symbol === undefined || visited.has(member) || saysItself(member, symbol) || isInternal(member)) continue;
       visited.add(member);
       const full = `${name}.${symbol.name}`;
       const comment = says(symbol) ? commentOf(member) : told(symbol.name);
@@ -87,9 +91,24 @@ export function complaints(entries: readonly string[], options: ts.CompilerOptio
     }
   };
 
+  /** Objects that are named in a type; those of the language and of other packages are public by themselves. */
+  const checkTypes = (type: ts.Node | undefined, name: string): void => {
+    if (type === undefined) return;
+    if (ts.isTypeReferenceNode(type)) {
+      const symbol = resolved(checker.getSymbolAtLocation(type.typeName));
+      const [declaration] = symbol?.declarations ?? [];
+      const isOurs = declaration && !declaration.getSourceFile().fileName.includes("/node_modules/");
+      if (symbol && isOurs && hasMembers(declaration) && !publicSymbols.has(symbol)) {
+        report(type, name, `names the type ${symbol.name}, which is not public`);
+      }
+    }
+    if (!ts.isBlock(type)) ts.forEachChild(type, (child) => checkTypes(child, name));
+  };
+
   const visitSignature = (node: ts.Node, name: string): void => {
     if (ts.isPropertySignature(node) || ts.isPropertyDeclaration(node)) {
       if (node.type === undefined) return;
+      checkTypes(node.type, name);
       if (ts.isFunctionTypeNode(node.type)) visitCall(node.type, node, name);
       else for (const { members } of objectTypes(node.type)) visitMembers(members, name, false);
     } else if (ts.isVariableDeclaration(node)) {
@@ -117,6 +136,7 @@ export function complaints(entries: readonly string[], options: ts.CompilerOptio
   /** @param commented the declaration that carries the signature's comment */
   const visitCall = (call: ts.SignatureDeclaration, commented: ts.Node, name: string): void => {
     checkErrors(call, commented, name);
+    for (const part of [...call.parameters.map(({ type }) => type), call.type]) checkTypes(part, name);
     if (givesTensors(call, checker) && !hasShape(commentOf(commented))) report(call, name, "has no shape");
     const tags = ts.getJSDocTags(commented);
     const told = new Map(tags.filter(ts.isJSDocParameterTag).map((tag) => [tag.name.getText(), tag.getText()]));
@@ -136,12 +156,9 @@ export function complaints(entries: readonly string[], options: ts.CompilerOptio
     const file = program.getSourceFile(entry);
     const symbol = file && checker.getSymbolAtLocation(file);
     if (symbol === undefined) throw new Error(`${entry}: expected a module`);
-    return new Map(
-      checker.getExportsOfModule(symbol).map((one) => {
-        return [one.name, one.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(one) : one];
-      }),
-    );
+    return new Map(checker.getExportsOfModule(symbol).map((one) => [one.name, resolved(one) ?? one]));
   });
+  const publicSymbols = new Set(modules.flatMap((exported) => [...exported.values()]));
   const isPublic = (error: string) => modules.some((exported) => exported.has(error)) || error in globalThis;
 
   for (const exported of modules) {
@@ -161,6 +178,18 @@ export function complaints(entries: readonly string[], options: ts.CompilerOptio
     }
   }
   return found.sort((a, b) => a.file.localeCompare(b.file) || a.line - b.line);
+}
+
+/** Left out of the reference. */
+function isInternal(member: ts.Node): boolean {
+  return ts.getJSDocTags(member).some(({ tagName }) => tagName.text === "internal");
+}
+
+/** True for types of objects with members that somebody has to know; a record with any names has none. */
+function hasMembers(type: ts.Declaration): boolean {
+  if (ts.isTypeAliasDeclaration(type))
+    return ts.isTypeLiteralNode(type.type) && type.type.members.some(({ name }) => name);
+  return ts.isInterfaceDeclaration(type) || ts.isClassDeclaration(type);
 }
 
 /** Names of types whose members are settings. */

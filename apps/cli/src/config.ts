@@ -4,7 +4,7 @@ import type { ExperimentInput } from "./experiment/plan.ts";
 
 export { preset } from "@sisa/core";
 export type { TrainingConfigInput } from "@sisa/train";
-export type { ExperimentInput, FamilyChoice, WorkloadInput } from "./experiment/plan.ts";
+export type { ExperimentInput, FamilyChoice, TaskOptions, WorkloadInput } from "./experiment/plan.ts";
 
 /**
  * The configuration of `sisa train`, checked by the editor while it is written. It is returned as it is.

@@ -28,7 +28,10 @@ function atomsKey(atoms: readonly Atom[]): string {
 
 /** The size of an axis. Immutable. */
 export class Dim {
-  /** What is added up, in the order in which it is printed; the sum of nothing is 0. */
+  /**
+   * What is added up, in the order in which it is printed; the sum of nothing is 0.
+   * @internal read by `Dim`s of another copy of the package; for all else there is `fold`
+   */
   readonly terms: readonly Term[];
   /** The normal form as text. Equal sizes have equal texts. */
   readonly text: string;

@@ -42,7 +42,9 @@ export type DeviceLimits = { readonly [name in (typeof raisedLimits)[number]]: n
 
 /** What kernels choose their variants by. */
 export interface Capabilities {
+  /** Features in use. */
   readonly features: ReadonlySet<Feature>;
+  /** By their names in the WebGPU specification. */
   readonly limits: DeviceLimits;
 }
 

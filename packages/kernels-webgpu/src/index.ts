@@ -3,10 +3,12 @@
 export { type WebgpuBackend, type WebgpuOptions, webgpu } from "./backend.ts";
 export { Place, type Scope } from "./codegen/index-space.ts";
 export type { ShaderParts, Slot } from "./codegen/shader.ts";
-export { type DeviceOptions, type Feature, knownFeatures } from "./device.ts";
+export { type Capabilities, type DeviceOptions, type Feature, knownFeatures } from "./device.ts";
+export type { StorageType } from "./element-type.ts";
 export { DeviceLostError, OutOfMemoryError } from "./errors.ts";
 export type { Lowerings } from "./lower.ts";
 export {
+  type EmittedExpression,
   type Finish,
   type Joint,
   type KernelContext,
@@ -19,3 +21,5 @@ export {
   type ViewContext,
   view,
 } from "./lowering.ts";
+export type { Binding, Value } from "./program.ts";
+export type { Check } from "./run-status.ts";

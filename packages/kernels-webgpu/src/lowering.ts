@@ -120,8 +120,11 @@ export interface KernelContext {
   emit(body: (scope: Scope, read: (place: Place) => string) => void): EmittedExpression;
 }
 
+/** An absorbed input as code. */
 export interface EmittedExpression {
+  /** Statements of WGSL, in order. */
   readonly lines: readonly string[];
+  /** What they read; must be bound. */
   readonly slots: { readonly [name: string]: Slot };
 }
 

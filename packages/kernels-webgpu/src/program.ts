@@ -6,10 +6,15 @@ import type { Check } from "./run-status.ts";
 
 /** Memory that kernels read or write. Tensors that differ in shape only are one value. */
 export interface Value {
+  /** Its number in the program. */
   readonly id: number;
+  /** Of its elements. */
   readonly type: StorageType;
+  /** How many there are. */
   readonly elements: number;
+  /** Of all elements, filled up to a multiple of 4. */
   readonly bytes: number;
+  /** What it is to the program. */
   readonly role: Role;
 }
 
@@ -21,8 +26,11 @@ export type Role =
   /** The checks of the whole program. */
   | { readonly kind: "status" };
 
+/** Memory as a kernel takes it. */
 export interface Binding {
+  /** The memory. */
   readonly value: Value;
+  /** What the kernel does with it. */
   readonly access: "read" | "read_write";
 }
 

@@ -8,6 +8,7 @@ export const wordsPerCheck = 2;
 
 /** Something that a kernel checks. `message` gets the value that was refused. */
 export interface Check {
+  /** The message of the DataError, from the value. */
   readonly message: (value: number) => string;
 }
 

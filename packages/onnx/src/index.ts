@@ -19,5 +19,9 @@ export {
   type Lowering,
   type LoweringArguments,
   lowering,
+  type MatmulOperand,
+  type MatmulOptions,
+  type Slot,
 } from "./lowering.ts";
-export type { Attribute, ElementType, Value } from "./model-proto.ts";
+export type { Attribute, ElementType, GraphBuilder, NodeOptions, Value } from "./model-proto.ts";
+export type { Sizes } from "./sizes.ts";

@@ -83,7 +83,9 @@ type NodeAttributes = { readonly [name: string]: Attribute | undefined };
 
 /** A kind of thing that an operation leaves for others in the same graph, such as its own backward. */
 export interface Slot<T> {
+  /** For people; slots are told apart by identity. */
   readonly name: string;
+  /** For the compiler alone: never set. */
   readonly type?: T;
 }
 
@@ -255,7 +257,7 @@ export class Emitter {
   }
 
   /** Matrix product over the last two axes of values with these ranks, times a factor. */
-  matmul(a: Operand, b: Operand, options: MatmulOptions = {}): Value {
+  matmul(a: MatmulOperand, b: MatmulOperand, options: MatmulOptions = {}): Value {
     const { transposeA = false, transposeB = false, factor = 1 } = options;
     if (!transposeA && !transposeB && factor === 1) return this.node("MatMul", [a.value, b.value]);
     if (this.dialect === "standard") {
@@ -271,19 +273,26 @@ export class Emitter {
     });
   }
 
-  #transposed({ value, rank }: Operand): Value {
+  #transposed({ value, rank }: MatmulOperand): Value {
     const axes = Array.from({ length: rank }, (_, axis) => axis);
     return this.transpose(value, [...axes.slice(0, -2), rank - 1, rank - 2]);
   }
 }
 
-export interface Operand {
+/** A factor of a matrix product. */
+export interface MatmulOperand {
+  /** Its name. */
   readonly value: Value;
+  /** How many axes it has. */
   readonly rank: number;
 }
 
+/** How the factors of a matrix product lie, and what it is multiplied by. */
 export interface MatmulOptions {
+  /** The first is [..., K, M]. Default false. */
   readonly transposeA?: boolean;
+  /** The second is [..., N, K]. Default false. */
   readonly transposeB?: boolean;
+  /** Of the product. Default 1. */
   readonly factor?: number;
 }

@@ -47,8 +47,9 @@ export type Attribute =
       readonly graph: GraphBuilder;
     };
 
+/** What a node is called, and whose operator it is. */
 export interface NodeOptions {
-  /** What the node is called in errors and profiles. */
+  /** What the node is called in errors and profiles. Default: nothing. */
   readonly name?: string;
   /** Operator set; default that of ONNX itself. */
   readonly domain?: string;
@@ -129,6 +130,7 @@ export class GraphBuilder {
     return new GraphBuilder(this);
   }
 
+  /** Declares an input. */
   input(name: Value, type: ElementType, axes: Axes): Value {
     this.#inputs.push(valueInfo(name, type, axes));
     return this.#names.take(name);
@@ -159,7 +161,10 @@ export class GraphBuilder {
     this.#outputs.unshift({ name, type: { value: { case: "sequenceType", value: { elemType } } } });
   }
 
-  /** Adds a node and returns its only output, under a name of its own unless one is given. */
+  /**
+   * Adds a node and returns its only output.
+   * @param options.output its name; default one of its own
+   */
   node(
     operator: string,
     inputs: readonly (Value | undefined)[],
@@ -222,14 +227,17 @@ export class GraphBuilder {
     return this.#initializer(BigInt64Array.of(BigInt(value)), [], "int64");
   }
 
+  /** float32 constant without axes. */
   float(value: number): Value {
     return this.#initializer(Float32Array.of(value), [], "float32");
   }
 
+  /** float64 constant without axes. */
   double(value: number): Value {
     return this.#initializer(Float64Array.of(value), [], "float64");
   }
 
+  /** int32 constant without axes. */
   int32(value: number): Value {
     return this.#initializer(Int32Array.of(value), [], "int32");
   }
@@ -308,6 +316,7 @@ export class GraphBuilder {
     });
   }
 
+  /** Operator sets that its nodes are of; the empty name is ONNX's own. */
   get domains(): ReadonlySet<string> {
     return this.#domains;
   }

@@ -11,6 +11,7 @@ export interface SymbolSource {
   readonly others?: Dim;
 }
 
+/** Sizes and shapes as values of a model. */
 export class Sizes {
   readonly #builder: GraphBuilder;
   readonly #sources: ReadonlyMap<string, SymbolSource>;
@@ -53,7 +54,7 @@ export class Sizes {
     return size;
   }
 
-  /** A shape as int64 [rank]. */
+  /** A shape as int64 [rank]. @throws GraphError where a symbol is no input's axis */
   shape(shape: Shape): Value {
     const values = shape.map((size) => size.value);
     if (values.every((value) => value !== undefined)) return this.#builder.int64(...values);

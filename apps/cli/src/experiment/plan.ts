@@ -35,10 +35,15 @@ export interface WorkloadInput extends Omit<TrainingConfigInput, "model" | "seed
   readonly taskOptions?: TaskOptions;
 }
 
+/** How tasks are made, as the options of `sisa eval` of these names. */
 export interface TaskOptions {
+  /** Tokens: the lengths of niah:grid; the one length of niah:several, mqar and parity. Default: those of the task. */
   readonly lengths?: readonly number[];
+  /** Depths of niah:grid, spread evenly. Default: that of the task. */
   readonly depths?: number;
+  /** Needles of niah:several. Default: that of the task. */
   readonly needles?: number;
+  /** Items at most, or for `perplexity` tokens. Default: all. */
   readonly limit?: number;
 }
 

@@ -48,7 +48,15 @@ export interface AdamwAttributes {
   readonly weightDecay: number;
 }
 
-type AdamwOutputs = { parameter: Tensor; firstMoment: Tensor; secondMoment: Tensor };
+/** What a step leaves. */
+export type AdamwOutputs = {
+  /** [...] */
+  parameter: Tensor;
+  /** [...] running mean of the gradient */
+  firstMoment: Tensor;
+  /** [...] running mean of its square */
+  secondMoment: Tensor;
+};
 
 export const adamwOp: DefinedOp<"adamw", AdamwInputs, AdamwAttributes, AdamwOutputs> = /* @__PURE__ */ defineComposite({
   name: "adamw",

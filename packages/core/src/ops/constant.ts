@@ -45,7 +45,7 @@ type TensorOf<D extends DType> = Tensor<KindOfSpec<{ dtype: D & DTypeOfKind<"flo
  * @throws ShapeError where the count of numbers does not fit the shape
  */
 export function constant<D extends DType = "float32">(
-  value: number | ConstantAttributes["data"],
+  value: number | Float64Array | Float32Array | Int32Array | Uint8Array,
   dtype?: D,
   shape: readonly DimLike[] = typeof value === "number" ? [] : [value.length],
 ): TensorOf<D> {

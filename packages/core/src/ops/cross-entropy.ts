@@ -15,7 +15,13 @@ import { sub } from "./sub.ts";
 import { sum } from "./sum.ts";
 import { where } from "./where.ts";
 
-type CrossEntropyInputs = { readonly logits: Tensor; readonly targets: Tensor<"int"> };
+/** Logits, and what they are measured against. */
+export type CrossEntropyInputs = {
+  /** [..., V] float */
+  readonly logits: Tensor;
+  /** int32 [...], from 0 to V - 1 */
+  readonly targets: Tensor<"int">;
+};
 
 /** True at the target's place: [..., V]. */
 function isTarget({ logits, targets }: CrossEntropyInputs): Tensor<"bool"> {
@@ -65,8 +71,7 @@ export const crossEntropyOp: DefinedOp<
 /**
  * Mean over all positions of -log softmax(logits)[target], in nats.
  *
- * @param inputs.logits  [..., V]
- * @param inputs.targets int32 [...], from 0 to V - 1
+ * @param inputs logits [..., V] and targets int32 [...]
  * @returns []
  * @throws ShapeError unless targets are logits without V; DTypeError unless logits are floats and targets int32
  */

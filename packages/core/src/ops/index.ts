@@ -2,7 +2,7 @@
 // decides what it does there.
 
 export { abs, absOp } from "./abs.ts";
-export { type AdamwAttributes, type AdamwInputs, adamw, adamwOp } from "./adamw.ts";
+export { type AdamwAttributes, type AdamwInputs, type AdamwOutputs, adamw, adamwOp } from "./adamw.ts";
 export { add, addOp } from "./add.ts";
 export { and, andOp } from "./and.ts";
 export { argmax, argmaxOp } from "./argmax.ts";
@@ -22,7 +22,7 @@ export { chunk, chunkOp } from "./chunk.ts";
 export { concat, concatOp } from "./concat.ts";
 export { constant, constantOp } from "./constant.ts";
 export { cos, cosOp } from "./cos.ts";
-export { crossEntropy, crossEntropyOp } from "./cross-entropy.ts";
+export { type CrossEntropyInputs, crossEntropy, crossEntropyOp } from "./cross-entropy.ts";
 export { cumulativePhase, cumulativePhaseOp } from "./cumulative-phase.ts";
 export { cumulativeSum, cumulativeSumOp } from "./cumulative-sum.ts";
 export {
@@ -35,6 +35,7 @@ export {
 export { decaySpan } from "./decay-span.ts";
 export { dimSize, dimSizeOp } from "./dim-size.ts";
 export { div, divOp } from "./div.ts";
+export type { Operand, SecondOperand } from "./elementwise.ts";
 export { equal, equalOp } from "./equal.ts";
 export { exp, expOp } from "./exp.ts";
 export { finite, finiteOp } from "./finite.ts";
@@ -52,7 +53,11 @@ export { iota, iotaOp } from "./iota.ts";
 export { less, lessOp } from "./less.ts";
 export { lessEqual, lessEqualOp } from "./less-equal.ts";
 export { linear } from "./linear.ts";
-export { linearCrossEntropy, linearCrossEntropyOp } from "./linear-cross-entropy.ts";
+export {
+  type LinearCrossEntropyInputs,
+  linearCrossEntropy,
+  linearCrossEntropyOp,
+} from "./linear-cross-entropy.ts";
 export { linearScan, linearScanOp } from "./linear-scan.ts";
 export { log, logOp } from "./log.ts";
 export { logSoftmax, logSoftmaxOp } from "./log-softmax.ts";
@@ -68,6 +73,7 @@ export { neg, negOp } from "./neg.ts";
 export { not, notOp } from "./not.ts";
 export { or, orOp } from "./or.ts";
 export { pad, padOp } from "./pad.ts";
+export type { ReduceOptions } from "./reduce.ts";
 export { reshape, reshapeOp } from "./reshape.ts";
 export { rmsNorm, rmsNormBackwardOp, rmsNormOp } from "./rms-norm.ts";
 export { rope, ropeOp } from "./rope.ts";
@@ -94,9 +100,16 @@ export { softmax, softmaxOp } from "./softmax.ts";
 export { softplus, softplusOp } from "./softplus.ts";
 export { sqrt, sqrtOp } from "./sqrt.ts";
 export { type SsdScanInputs, ssdChunk, ssdScan, ssdScanBackwardOp, ssdScanOp } from "./ssd-scan.ts";
-export { decayBlock, type SsmPrepareInputs, ssmPrepare, ssmPrepareBackwardOp, ssmPrepareOp } from "./ssm-prepare.ts";
+export {
+  decayBlock,
+  type SsmPrepareInputs,
+  type SsmPrepareOutputs,
+  ssmPrepare,
+  ssmPrepareBackwardOp,
+  ssmPrepareOp,
+} from "./ssm-prepare.ts";
 export { sub, subOp } from "./sub.ts";
-export { sum, sumOp } from "./sum.ts";
+export { type SumOptions, sum, sumOp } from "./sum.ts";
 export { swiglu, swigluBackwardOp, swigluOp } from "./swiglu.ts";
 export { takeRow, takeRowOp } from "./take-row.ts";
 export { tanh, tanhOp } from "./tanh.ts";

@@ -26,7 +26,15 @@ import { slice } from "./slice.ts";
 import { sub } from "./sub.ts";
 import { sum } from "./sum.ts";
 
-type LinearCrossEntropyInputs = { readonly x: Tensor; readonly weight: Tensor; readonly targets: Tensor<"int"> };
+/** Hidden states, the head, and what its logits are measured against. */
+export type LinearCrossEntropyInputs = {
+  /** [..., M] float */
+  readonly x: Tensor;
+  /** [V, M] of the dtype of x */
+  readonly weight: Tensor;
+  /** int32 [...], from 0 to V - 1 */
+  readonly targets: Tensor<"int">;
+};
 
 interface LinearCrossEntropyAttributes {
   readonly [name: string]: unknown;
@@ -112,9 +120,7 @@ function recomputed(x: Tensor, part: Tensor, dtype: Tensor["dtype"]): Tensor {
 /**
  * crossEntropy of the logits x W^T, without ever holding all of them.
  *
- * @param inputs.x       [..., M] float
- * @param inputs.weight  [V, M] float
- * @param inputs.targets int32 [...], from 0 to V - 1
+ * @param inputs x [..., M], weight [V, M] and targets int32 [...]
  * @param options.chunk rows of the weight whose logits are held at a time; default 8192
  * @returns [], nats, float32 at least
  * @throws ShapeError where sizes differ or the chunk is below 1; DTypeError where the dtypes of x and weight do

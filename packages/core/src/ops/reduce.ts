@@ -10,8 +10,9 @@ export interface ReduceAttributes {
   readonly keepDims: boolean;
 }
 
+/** Over which axes, and what becomes of them. */
 export interface ReduceOptions {
-  /** Which axes; all where left out. Negative ones count from the end. */
+  /** Which axes; negative ones count from the end. Default: all. */
   readonly axes?: readonly number[];
   /** Keep reduced axes with size 1. Default false. */
   readonly keepDims?: boolean;

@@ -38,7 +38,17 @@ export interface SsmPrepareInputs {
   readonly start?: Tensor<"int"> | undefined;
 }
 
-type SsmPrepareOutputs = { cRotated: Tensor; bRotated: Tensor; g: Tensor; phi: Tensor };
+/** State channels rotated by the phase so far, and the decay and phase so far. */
+export type SsmPrepareOutputs = {
+  /** [B,T,H,S] R(Phi_t) c_t */
+  cRotated: Tensor;
+  /** [B,T,H,S] R(Phi_t) b_t */
+  bRotated: Tensor;
+  /** [B,T,H] sum of log decay within the token's block of `decayBlock` positions */
+  g: Tensor;
+  /** [B,T,H,S/2] Phi_t in radians, from 0 to 2 pi */
+  phi: Tensor;
+};
 
 export const ssmPrepareOp: DefinedOp<
   "ssmPrepare",

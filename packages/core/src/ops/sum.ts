@@ -18,6 +18,7 @@ interface SumAttributes extends ReduceAttributes {
   readonly dtype?: DTypeOfKind<"float"> | undefined;
 }
 
+/** Over which axes, what becomes of them, and how wide the sums are. */
 export interface SumOptions extends ReduceOptions {
   /** dtype of the sums, for floats; default that of x. */
   readonly dtype?: DTypeOfKind<"float"> | undefined;
