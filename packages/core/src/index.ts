@@ -55,6 +55,7 @@ export { MambaMixer, type MambaMixerSizes, type MambaSettings } from "./layers/m
 export { Mamba2Mixer, type Mamba2MixerSizes, type Mamba2Settings } from "./layers/mamba2-mixer.ts";
 export { Mamba3Mixer, type Mamba3MixerSizes, type Mamba3Settings } from "./layers/mamba3-mixer.ts";
 export {
+  type KeyValues,
   type Mixer,
   type MixerCache,
   type MixerContext,

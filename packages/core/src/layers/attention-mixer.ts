@@ -101,7 +101,7 @@ export class AttentionMixer implements Mixer {
     readonly positions: "rope" | "alibi" | "none";
   };
   /** W_Q [H*D,M]; W_K [G*D,M] and W_V [G*E,M] unless keys are reused; others by the settings. */
-  readonly parameters: { readonly "W_Q.weight": Parameter } & { readonly [optional: string]: Parameter };
+  readonly parameters: { readonly [N in "W_Q.weight"]: Parameter } & { readonly [optional: string]: Parameter };
   readonly names = { norm: "attn_norm.weight", output: "W_O.weight" };
   readonly innerWidth: number;
   readonly outputInitializer = { kind: "normal", deviation: 0.02 } as const;

@@ -37,9 +37,11 @@ export interface MixerContext {
   readonly cache?: MixerCache;
 }
 
-/** What attention reads: keys [B,C,G,D], normed and rotated, and values [B,C,G,E]. */
+/** What attention reads. */
 export interface KeyValues {
+  /** [B,C,G,D] keys, normed and rotated */
   readonly k: Tensor;
+  /** [B,C,G,E] values */
   readonly v: Tensor;
 }
 
