@@ -8,7 +8,7 @@
 // key: three products. All else is done once for all rows.
 
 import { Dim, type Shape, sizeOf } from "@sisa/core";
-import type { Emitter, Operand } from "../lowering.ts";
+import type { Emitter, MatmulOperand } from "../lowering.ts";
 import type { Value } from "../model-proto.ts";
 import { smallestExponent } from "./attention-tiles.ts";
 import { shiftOf } from "./log-sum-exp.ts";
@@ -107,7 +107,7 @@ function ofRowsTogether(emit: Emitter, { sizes: { B, C, H } }: CachedAttention, 
   return {
     leading: [B, H],
     scores: (q, k, _width, factor) => {
-      const operands = [headsFirst(q), kept(k)].map((value) => ({ value, rank: 4 })) as [Operand, Operand];
+      const operands = [headsFirst(q), kept(k)].map((value) => ({ value, rank: 4 })) as [MatmulOperand, MatmulOperand];
       return emit.matmul(...operands, { transposeB: true, factor });
     },
     mix: (p, v) => emit.node("MatMul", [p, kept(v)]),
