@@ -64,6 +64,9 @@ test("a cached beginning changes no text", async () => {
   expect(first.usage.prompt_tokens_details.cached_tokens).toBe(0);
   expect(second.usage.prompt_tokens_details.cached_tokens).toBe(prompt.length - 1);
   expect(second.choices).toEqual(first.choices);
+  // Answers to one prompt share it; what the first of them found counts.
+  const several = (await post(fresh, "/v1/completions", { ...body("Stately, plump"), n: 3 })).json;
+  expect(several.usage.prompt_tokens_details.cached_tokens).toBe(0);
 });
 
 test("the same seed gives the same text under any load", async () => {
