@@ -724,7 +724,8 @@ var both = vec2f();
 if (t < 128u && batch < 1u) {
 let row = (batch * 128u + t) * 2u + head;
 for (var d = row * 2u; d < (row + 1u) * 2u; d++) {
-both += vec2f(dot(vec4f(c[d]), vec4f(dc[d])), dot(vec4f(b[d]), vec4f(db[d])));
+both += vec2f(dot(vec4f(c[d]), dc[d]), dot(vec4f(b[d]), db[d]));
+
 }
 gQuery[row] = f32(both.x);
 gKey[row] = f32(-both.y);

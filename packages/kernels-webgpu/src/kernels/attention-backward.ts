@@ -57,9 +57,10 @@ export const decayAttentionBackward = kernel(
     const sizes = attentionSizes(context.node);
     const numbers = gatherRowNumbers(context, sizes, true);
     const shape = tileShape(context.device) as TileShape;
-    queryGradients(context, sizes, numbers, shape, true);
-    keyGradients(context, sizes, numbers, shape, true);
-    decayGradients(context, sizes);
+    const importance = { dc: wideOf(context, "cRotated"), db: wideOf(context, "bRotated") };
+    queryGradients(context, sizes, numbers, shape, true, importance.dc);
+    keyGradients(context, sizes, numbers, shape, true, importance.db);
+    decayGradients(context, sizes, importance);
   },
   {
     supports: (node, device) => {
@@ -68,6 +69,16 @@ export const decayAttentionBackward = kernel(
     },
   },
 );
+
+/**
+ * Where the gradient of c or b is formed: those of decay are differences of sums over it, so that it must not be rounded
+ * to halves before.
+ */
+function wideOf(context: KernelContext, output: string): Slot {
+  const slot = context.output(output);
+  const { type, elements } = slot.value;
+  return type === "f32" ? slot : { value: context.scratch("f32", elements), access: "read_write" };
+}
 
 function inputs(context: KernelContext, { S }: AttentionSizes, { value }: RowNumbers) {
   return {
@@ -86,11 +97,12 @@ function queryGradients(
   numbers: RowNumbers,
   shape: TileShape,
   causal: boolean,
+  dc?: Slot,
 ): void {
   const { B, T, C, H, D, S } = sizes;
   const scale = context.attributes.scale as number;
   const has = S > 0;
-  const [dq, dc] = [context.output("q"), has ? context.output("cRotated") : undefined];
+  const dq = context.output("q");
   const { q, k, v, c, b, gradient } = tileArrays(sizes);
   const { columns } = shape;
   const key = (n: number) => `first + threadColumn * 4u + ${n}u`;
@@ -165,11 +177,12 @@ function keyGradients(
   numbers: RowNumbers,
   shape: TileShape,
   causal: boolean,
+  db?: Slot,
 ): void {
   const { B, T, C, H, D, E, S } = sizes;
   const scale = context.attributes.scale as number;
   const has = S > 0;
-  const [dk, dv, db] = [context.output("k"), context.output("v"), has ? context.output("bRotated") : undefined];
+  const [dk, dv] = [context.output("k"), context.output("v")];
   const { q, k, v, c, b, gradient } = tileArrays(sizes);
   const query = (n: number) => `first + threadColumn * 4u + ${n}u`;
   const ofQuery = (place: number, n: number) =>
@@ -242,19 +255,26 @@ ${db ? storeSums(shape, { ...b, array: "db" }, db.value.type, "sum_b", "1.0f") :
  * d score / d g_i = score, so g_i gets c_i . dc_i and g_j gets -(b_j . db_j). The total of a block, which its last
  * position holds, takes part in every pair that spans it: it gets what all later blocks have.
  */
-function decayGradients(context: KernelContext, { B, T, H, S }: AttentionSizes): void {
+function decayGradients(
+  context: KernelContext,
+  { B, T, H, S }: AttentionSizes,
+  { dc, db }: { readonly dc: Slot; readonly db: Slot },
+): void {
   const limit = context.device.limits.maxComputeWorkgroupsPerDimension;
   const blocks = Math.ceil(T / decayBlock);
   const [gQuery, gKey, ofLambda] = [context.output("gQuery"), context.output("gKey"), context.output("lambda")];
   // Of each block: the sums of read and of read - write.
   const sums = context.scratch("f32", B * H * blocks * 2);
+  const narrow = { c: context.output("cRotated"), b: context.output("bRotated") };
+  const isNarrow = narrow.c.value !== dc.value;
   context.dispatch({
     label: ".decay",
     slots: {
       c: fours(context.input("cRotated")),
-      dc: fours({ ...context.output("cRotated"), access: "read" }),
+      dc: fours({ ...dc, access: "read" }),
       b: fours(context.input("bRotated")),
-      db: fours({ ...context.output("bRotated"), access: "read" }),
+      db: fours({ ...db, access: "read" }),
+      ...(isNarrow && { dcStored: fours(narrow.c), dbStored: fours(narrow.b) }),
       gQuery,
       gKey,
       sums: { value: sums, access: "read_write" },
@@ -270,7 +290,8 @@ var both = vec2f();
 if (t < ${T}u && batch < ${B}u) {
 let row = (batch * ${T}u + t) * ${H}u + head;
 for (var d = row * ${S / 4}u; d < (row + 1u) * ${S / 4}u; d++) {
-both += vec2f(dot(vec4f(c[d]), vec4f(dc[d])), dot(vec4f(b[d]), vec4f(db[d])));
+both += vec2f(dot(vec4f(c[d]), dc[d]), dot(vec4f(b[d]), db[d]));
+${isNarrow ? `dcStored[d] = vec4<${narrow.c.value.type}>(dc[d]);\ndbStored[d] = vec4<${narrow.b.value.type}>(db[d]);` : ""}
 }
 gQuery[row] = ${gQuery.value.type}(both.x);
 gKey[row] = ${gKey.value.type}(-both.y);
