@@ -31,10 +31,10 @@ test("the table counts what was passed, refused and failed, and lists every oper
   expect(table).toContain(
     `\n- webgpu, on A GPU, 2026-01-02: refuses 1 of ${count + 2} cases: it runs float32 only.\n- cuda: not recorded`,
   );
-  const unknown = ["not recorded", "not recorded"];
-  const webgpu = [`${count - 1} of ${count}`, "0 of 1 (1 failed)"];
-  expect(cellsOf(table, "matmul")).toEqual([...unknown, ...unknown, ...webgpu, ...unknown]);
-  expect(cellsOf(table, "floor")).toEqual([...unknown, ...unknown, "outdated", "outdated", ...unknown]);
+  const unknown = "not recorded";
+  const webgpu = `${count - 1} of ${count}, 0 of 1 (1 failed)`;
+  expect(cellsOf(table, "matmul")).toEqual([unknown, unknown, webgpu, unknown]);
+  expect(cellsOf(table, "floor")).toEqual([unknown, unknown, "outdated", unknown]);
   expect(table.split("\n").filter((line) => line.startsWith("| `"))).toHaveLength(operations.size);
 });
 
@@ -44,5 +44,5 @@ test("docs/features.md was written from the recordings, the operations and the c
   const advice = "run the command that the page begins with";
   expect(page === table, advice).toBe(true);
   // The backends that run everywhere are never behind.
-  for (const name of operations.keys()) expect(cellsOf(table, name)?.slice(0, 4), advice).not.toContain("outdated");
+  for (const name of operations.keys()) expect(cellsOf(table, name)?.slice(0, 2), advice).not.toContain("outdated");
 });

@@ -11,12 +11,12 @@ import { markdownTable } from "./result.ts";
  * @param recordings by backend
  */
 export function featureTable(recordings: ReadonlyMap<string, Recording>): string {
-  const head = ["operation", "kind", "gradient", ...recordedBackends.flatMap((name) => [name, `${name}, gradient`])];
+  const head = ["operation", "kind", "gradient", ...recordedBackends];
   const rows = [...operations.values()].map((op) => [
     `\`${op.name}\``,
     op.kind,
     gradientOf(op),
-    ...recordedBackends.flatMap((name) => cells(recordings.get(name), op.name)),
+    ...recordedBackends.map((name) => cell(recordings.get(name), op.name)),
   ]);
   return [
     "# Operations, and what runs them",
@@ -29,9 +29,9 @@ export function featureTable(recordings: ReadonlyMap<string, Recording>): string
     "",
     "`webgpu` is another word in place of these, `webgpu:swiftshader` where there is no GPU, and `cuda`.",
     "",
-    "A cell counts the cases of packages/conformance that a backend passes: `12` where it passes all of them, `9 of 12`",
-    "where it refuses the others, and `-` where there is nothing to run. It is `outdated` where cases came after the run,",
-    "and `not recorded` where no run was kept.",
+    "A cell counts the cases of packages/conformance that a backend passes, forward and then gradient: `12, 10` where it",
+    "passes all of them, `9 of 12, 7 of 10` where it refuses the others, `12` where there is no gradient to run. It is",
+    "`outdated` where cases came after the run, and `not recorded` where no run was kept.",
     "",
     ...recordedBackends.map((name) => summaryOf(name, recordings.get(name))),
     "",
@@ -57,19 +57,16 @@ function gradientOf({ kind, vjp }: Op): string {
   return "of its composition";
 }
 
-/** Forward and gradient. */
-function cells(recording: Recording | undefined, op: string): readonly [string, string] {
-  if (recording === undefined) return ["not recorded", "not recorded"];
+function cell(recording: Recording | undefined, op: string): string {
+  if (recording === undefined) return "not recorded";
   const { forward, gradient } = recording.operations[op] ?? { forward: {} };
-  if (sizeOf(forward) !== caseCount(op)) return ["outdated", "outdated"];
-  return [cell(forward), cell(gradient ?? {})];
+  if (sizeOf(forward) !== caseCount(op)) return "outdated";
+  return [forward, gradient].flatMap((tally) => (tally === undefined ? [] : [passedOf(tally)])).join(", ");
 }
 
-function cell(tally: Tally): string {
+function passedOf(tally: Tally): string {
   const { passed = 0, failed = 0 } = tally;
-  const size = sizeOf(tally);
-  if (size === 0) return "-";
-  const short = passed === size ? `${passed}` : `${passed} of ${size}`;
+  const short = passed === sizeOf(tally) ? `${passed}` : `${passed} of ${sizeOf(tally)}`;
   return failed === 0 ? short : `${short} (${failed} failed)`;
 }
 
