@@ -379,10 +379,13 @@ describe("sisa prepare", () => {
     const line = (index: number): string => JSON.stringify({ text: `${tinyText.slice(0, 200)} ${index}` });
     await writeFile(join(folder, "texts/a.jsonl"), Array.from({ length: 40 }, (_, index) => line(index)).join("\n"));
     await writeFile(join(folder, "texts/more/b.txt"), tinyText);
+    await writeFile(join(folder, "texts/more/c.md"), `# ${tinyText}`);
     await writeFile(join(folder, "texts/image.png"), "no text");
     const prepared = await run(folder, ["prepare", "texts", "--to", "shards", "--held-out", "0.2", "--json"]);
     expect(prepared.code).toBe(0);
     expect(prepared.json).toMatchObject({ train: { documents: expect.any(Number) }, skippedDocuments: 0 });
+    const { train, heldOut } = prepared.json as Record<"train" | "heldOut", { documents: number }>;
+    expect(train.documents + heldOut.documents).toBe(42);
     const shown = await run(folder, ["prepare", "texts", "--to", "shown", "--held-out", "0.2"]);
     expect(shown.stdout).toContain("sisa train --data.shards shown ");
 
@@ -422,7 +425,7 @@ describe("sisa prepare", () => {
   it.each([
     [["nowhere.txt"], 3, "nowhere.txt: there is no such file"],
     [["my-model"], 3, "holds no .txt"],
-    [["tiny.config.json"], 3, "expected .txt, .jsonl"],
+    [["tiny.config.json"], 3, "expected .txt, .md, .jsonl"],
     [["corpus.txt", "--tokenizer", "no.json"], 3, "there is no such tokenizer file"],
     [["corpus.txt", "--held-out", "2"], 2, "Expected a number >= 0 and <= 0.99."],
   ])("refuses %j", async (words, code, message) => {

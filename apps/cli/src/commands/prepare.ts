@@ -28,7 +28,7 @@ interface Options {
 const leastHeldOut = 2;
 
 /** What of a folder is taken. */
-const textFile = /\.(txt|jsonl|ndjson)(\.gz|\.zst)?$|\.parquet$/;
+const textFile = /\.(txt|md|jsonl|ndjson)(\.gz|\.zst)?$|\.parquet$/;
 
 export function prepareCommand({ io }: Context): Command {
   const whole = (minimum: number) => numberWithin({ whole: true, minimum });
@@ -36,7 +36,7 @@ export function prepareCommand({ io }: Context): Command {
     "sisa prepare corpus/*.parquet --tokenizer tokenizer.json --to data/",
     "sisa prepare books/ wiki.jsonl.zst --tokenizer byte --to data/ --held-out 0.01",
   ])
-    .argument("<paths...>", "files .txt, .jsonl or .ndjson (plain, .gz or .zst), .parquet, or folders of them")
+    .argument("<paths...>", "files .txt, .md, .jsonl or .ndjson (plain, .gz or .zst), .parquet, or folders of them")
     .requiredOption("--to <folder>", "where the shards go: a folder that does not exist yet, or is empty")
     .option("--tokenizer <file>", '"byte", "gpt-neox" (fetched), a tokenizer.json, or the URL of its folder', "byte")
     .option("--field <name>", 'field of JSON lines or column of Parquet that holds the text (default: "text")')
@@ -114,7 +114,7 @@ async function filesOf(path: string): Promise<string[]> {
   if (found?.isDirectory() !== true) return [path];
   const names = (await readdir(path, { recursive: true })).filter((name) => textFile.test(name)).sort();
   if (names.length === 0) {
-    throw new DataError(`${path}: holds no .txt, .jsonl or .ndjson (plain, .gz or .zst), and no .parquet`);
+    throw new DataError(`${path}: holds no .txt, .md, .jsonl or .ndjson (plain, .gz or .zst), and no .parquet`);
   }
   return names.map((name) => join(path, name));
 }

@@ -26,7 +26,7 @@ const lineBytes = 1024 * 1024;
 export const maximumTextBytes = 64 * 1024;
 
 const kinds: readonly { readonly pattern: RegExp; readonly kind: Task["kind"] }[] = [
-  { pattern: /\.txt(\.gz|\.zst)?$/, kind: "text" },
+  { pattern: /\.(txt|md)(\.gz|\.zst)?$/, kind: "text" },
   { pattern: /\.(jsonl|ndjson)(\.gz|\.zst)?$/, kind: "lines" },
   { pattern: /\.parquet$/, kind: "rows" },
 ];
@@ -73,7 +73,7 @@ export async function* listTasks(files: readonly InputFile[], textField: string)
 function kindOf(path: string): Task["kind"] {
   const found = kinds.find(({ pattern }) => pattern.test(path));
   if (found === undefined) {
-    throw new DataError(`${path}: expected .txt, .jsonl or .ndjson (plain, .gz or .zst), or .parquet`);
+    throw new DataError(`${path}: expected .txt, .md, .jsonl or .ndjson (plain, .gz or .zst), or .parquet`);
   }
   return found.kind;
 }

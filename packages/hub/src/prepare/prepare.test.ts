@@ -255,7 +255,7 @@ describe("prepare refuses", () => {
 
   it.each<[string, Files, RegExp, Partial<PrepareOptions>?]>([
     ["nothing to read", {}, /expected files with text, got none/],
-    ["a file of another kind", { "a.csv": "x" }, /a.csv: expected .txt, .jsonl or .ndjson .* or .parquet/],
+    ["a file of another kind", { "a.csv": "x" }, /a.csv: expected .txt, .md, .jsonl or .ndjson .* or .parquet/],
     ["empty files", { "a.txt": "", "b.jsonl": "\n" }, /the data are empty/],
     [
       "JSON lines that are not UTF-8, with file and byte",

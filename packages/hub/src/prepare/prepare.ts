@@ -17,7 +17,7 @@ import { builtWorker, runInThisThread, runInThreads, type TaskRunner } from "./w
 
 /** Which files become which shards, and how. */
 export interface PrepareOptions {
-  /** Paths of .txt, .jsonl or .ndjson (plain, .gz or .zst) and .parquet files, in the order they shall have. */
+  /** Paths of .txt, .md, .jsonl or .ndjson (plain, .gz or .zst) and .parquet files, in the order they shall have. */
   readonly files: readonly string[];
   /** Must come with its files, as those of `byteTokenizer` and `loadTokenizer` do, and have an end-of-text token. */
   readonly tokenizer: Tokenizer;
