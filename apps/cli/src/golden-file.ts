@@ -153,8 +153,9 @@ export class GoldenFile {
     const [source = name] = tensor.names;
     const found = tensors.get(prefix + source);
     if (found === undefined) throw new CheckpointError(`${location}: ${prefix}${source} is missing`);
-    if (found.shape.join() !== shape.join()) {
-      throw new CheckpointError(`${location}: ${prefix}${source} must be [${shape}], got [${found.shape}]`);
+    const expected = tensor.rows === undefined ? shape : [tensor.rows, ...shape.slice(1)];
+    if (found.shape.join() !== expected.join()) {
+      throw new CheckpointError(`${location}: ${prefix}${source} must be [${expected}], got [${found.shape}]`);
     }
     const { factorOf } = tensor;
     // Where our weight is a multiple of theirs, our gradient is a fraction.

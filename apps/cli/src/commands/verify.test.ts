@@ -82,7 +82,8 @@ describe("of a file that is not what it should be", () => {
     });
     const { code, error } = await verify(file);
     expect(error).toContain(
-      "expected a golden file of kind sisa, transformer, mamba3, falcon_h1, jamba, mamba2, got rwkv",
+      "expected a golden file of kind sisa, transformer, mamba3, falcon_h1, forgetting_transformer-project_fox, " +
+        "hymba, jamba, mamba, mamba2, got rwkv",
     );
     expect(code).toBe(3);
   });

@@ -87,8 +87,12 @@ export function forgettingTransformer(fields: ForeignConfig): ForeignModel {
       normEpsilon: fields.number("norm_eps", 1e-6),
       mixerSettings: {
         fox: {
-          ...{ kind: "attention", forget: true, positions: isRotated ? "rope" : "none" },
-          ...{ queryKeyNorm, shift: keys, outputGate: gates },
+          kind: "attention",
+          forget: true,
+          positions: isRotated ? "rope" : "none",
+          queryKeyNorm,
+          shift: keys,
+          outputGate: gates,
         },
       },
       ...(tiedHead ? {} : { tiedHead }),

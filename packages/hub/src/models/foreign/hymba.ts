@@ -43,8 +43,10 @@ export function hymba(fields: ForeignConfig): ForeignModel {
     return isGlobal(layer) ? "global" : "local";
   });
   const kinds = {
-    ...{ global: shape, globalAgain: { ...shape, reuseKeys: true } },
-    ...{ local, localAgain: { ...local, reuseKeys: true } },
+    global: shape,
+    globalAgain: { ...shape, reuseKeys: true },
+    local,
+    localAgain: { ...local, reuseKeys: true },
   };
 
   // Rows of in_proj: queries, keys and values where the layer has its own, input and gate of Mamba.

@@ -129,32 +129,45 @@ export function mambaSsmConfig(tensors: ReadonlyMap<string, TensorInfo>, locatio
     return tensor.shape;
   };
   if (!tensors.has(embedding)) return undefined;
-  const mixer = (name: string) => sizes(`backbone.layers.0.mixer.${name}`);
+  const size = (name: string, axis: number) => sizes(`backbone.layers.0.${name}`)[axis] ?? 0;
   const has = (name: string) => tensors.has(`backbone.layers.0.${name}`);
-  const count = (shape: readonly number[], axis: number) => shape[axis] ?? 0;
   const [vocabularySize = 0, width = 0] = sizes(embedding);
-  const innerWidth = count(mixer("out_proj.weight"), 1);
-  const expand = innerWidth / width;
-  const heads = () => count(mixer("dt_bias"), 0);
-  const conv = () => ({ d_conv: count(mixer("conv1d.weight"), 2) });
-  const own = has("mixer.x_proj.weight")
-    ? {
-        ...{ layer: "Mamba1", expand, ...conv(), d_state: count(mixer("A_log"), 1) },
-        dt_rank: count(mixer("dt_proj.weight"), 1),
-      }
-    : has("mixer.B_bias")
-      ? {
-          ...{ layer: "Mamba3", expand, headdim: innerWidth / heads(), d_state: count(mixer("B_norm.weight"), 0) },
-          ...{ is_outproj_norm: has("mixer.norm.weight"), is_mimo: has("mixer.mimo_x") },
-        }
-      : {
-          ...{ layer: "Mamba2", expand, headdim: innerWidth / heads(), ...conv() },
-          ...{ d_state: (count(mixer("conv1d.weight"), 0) - innerWidth) / 2, rmsnorm: has("mixer.norm.weight") },
-        };
-  let n_layer = 0;
-  while (tensors.has(`backbone.layers.${n_layer}.norm.weight`)) n_layer += 1;
+  const innerWidth = size("mixer.out_proj.weight", 1);
+  let layerCount = 0;
+  while (tensors.has(`backbone.layers.${layerCount}.norm.weight`)) layerCount += 1;
+  const mixer = () => {
+    if (has("mixer.x_proj.weight")) {
+      return {
+        layer: "Mamba1",
+        d_state: size("mixer.A_log", 1),
+        d_conv: size("mixer.conv1d.weight", 2),
+        dt_rank: size("mixer.dt_proj.weight", 1),
+      };
+    }
+    const headdim = innerWidth / size("mixer.dt_bias", 0);
+    if (has("mixer.B_bias")) {
+      return {
+        layer: "Mamba3",
+        d_state: size("mixer.B_norm.weight", 0),
+        headdim,
+        is_outproj_norm: has("mixer.norm.weight"),
+        is_mimo: has("mixer.mimo_x"),
+      };
+    }
+    return {
+      layer: "Mamba2",
+      d_state: (size("mixer.conv1d.weight", 0) - innerWidth) / 2,
+      d_conv: size("mixer.conv1d.weight", 2),
+      headdim,
+      rmsnorm: has("mixer.norm.weight"),
+    };
+  };
   return {
-    ...{ d_model: width, n_layer, vocab_size: vocabularySize, pad_vocab_size_multiple: 1, ssm_cfg: own },
-    d_intermediate: has("mlp.fc2.weight") ? count(sizes("backbone.layers.0.mlp.fc2.weight"), 1) : 0,
+    d_model: width,
+    d_intermediate: has("mlp.fc2.weight") ? size("mlp.fc2.weight", 1) : 0,
+    n_layer: layerCount,
+    vocab_size: vocabularySize,
+    pad_vocab_size_multiple: 1,
+    ssm_cfg: { ...mixer(), expand: innerWidth / width },
   };
 }
