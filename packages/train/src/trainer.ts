@@ -62,8 +62,13 @@ export interface TrainerProgress {
   readonly skipped: number;
   /** Of training, those before a resume included. */
   readonly elapsedSeconds: number;
-  /** In precision `float16`: what the loss is multiplied by, and the steps that took effect since that changed. */
-  readonly lossScale?: { readonly scale: number; readonly steps: number };
+  /** Only in precision `float16`. */
+  readonly lossScale?: {
+    /** What the loss is multiplied by. */
+    readonly scale: number;
+    /** Steps that took effect since that changed. */
+    readonly steps: number;
+  };
 }
 
 /** A tensor of the state: its sizes, and its values when asked for. */
