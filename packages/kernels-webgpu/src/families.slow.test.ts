@@ -1,0 +1,100 @@
+// Attention that forgets, with slopes and in windows, on this backend beside the reference: the loss and its gradients, and
+// cached decoding.
+
+import { useTestGpu } from "@sisa/browser-testing/node";
+import {
+  type Backend,
+  Decoder,
+  type DeviceTensor,
+  i32,
+  initialize,
+  languageModel,
+  type ModelConfig,
+  parameterSpecs,
+  reference,
+  valueAndGrad,
+} from "@sisa/core";
+import { beforeAll, expect, test, vi } from "vitest";
+import { webgpu } from "./backend.ts";
+
+// A software GPU compiles for seconds, and for minutes where other work has the processor.
+vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
+
+beforeAll(useTestGpu);
+
+const vocabularySize = 23;
+const length = 8;
+
+const mixerSettings = {
+  fox: { kind: "attention", positions: "none", forget: true },
+  foxPro: { kind: "attention", positions: "none", forget: true, queryKeyNorm: true, shift: true, outputGate: true },
+  alibi: { kind: "attention", positions: "alibi" },
+  local: { kind: "attention", window: 5, keyValueHeads: 1, keyWidth: 12 },
+} as const satisfies ModelConfig["mixerSettings"];
+
+function tinyModel(mixers: readonly string[]) {
+  const sizes = { vocabularySize, width: 16, heads: 2, feedForwardWidth: 12, stateWidth: 4, maximumLength: 32 };
+  const model = languageModel({
+    mixers,
+    ...sizes,
+    form: "exact",
+    ropeBase: 1e4,
+    normEpsilon: 1e-6,
+    mixerSettings,
+  });
+  const parameters = initialize(model, 5);
+  // Weights of size 1, so that every part matters.
+  for (const [name, values] of Object.entries(parameters)) {
+    if (model.parameters[name]?.initializer.kind === "normal") values.set(values.map((value) => value * 12));
+  }
+  return { model, parameters };
+}
+
+async function lossAndGradients(backend: Backend, { model, parameters }: ReturnType<typeof tinyModel>) {
+  const graph = valueAndGrad(model.lossGraph(), { wrt: Object.keys(parameters) }).bind({ B: 2, T: length });
+  const program = await backend.compile(graph);
+  const ids = (shift: number) => Int32Array.from({ length: 2 * length }, (_, i) => (i * 11 + shift) % vocabularySize);
+  const outputs: Readonly<Record<string, DeviceTensor>> = program.run({
+    ids: backend.tensor(i32(2, length), ids(0)),
+    targets: backend.tensor(i32(2, length), ids(5)),
+    ...Object.fromEntries(
+      Object.entries(parameterSpecs(model)).map(([name, spec]) => [name, backend.tensor(spec, parameters[name])]),
+    ),
+  });
+  return Object.fromEntries(
+    await Promise.all(Object.entries(outputs).map(async ([name, tensor]) => [name, await tensor.read()] as const)),
+  );
+}
+
+/** Largest difference of two arrays by the largest element of the second. */
+function difference(a: ArrayLike<number> | undefined, b: ArrayLike<number>): number {
+  const values = Array.from(b);
+  const largest = Math.max(...values.map(Math.abs));
+  return Math.max(...values.map((value, index) => Math.abs((a?.[index] ?? Number.NaN) - value))) / (largest || 1);
+}
+
+test.each([
+  ["FoX and FoX Pro", ["fox", "foxPro"]],
+  ["ALiBi and a window", ["alibi", "local"]],
+] as const)("%s: the loss and its gradients, and cached decoding", async (_name, mixers) => {
+  await using backend = await webgpu();
+  await using plain = reference();
+  const own = tinyModel(mixers);
+  const expected = await lossAndGradients(plain, own);
+  const gradients = await lossAndGradients(backend, own);
+  const apart = Object.entries(expected).filter(([name, values]) => !(difference(gradients[name], values) < 1e-3));
+  expect(apart.map(([name]) => name)).toEqual([]);
+
+  const tokens = Array.from({ length }, (_, index) => (index * 7 + 3) % vocabularySize);
+  await using decoder = await Decoder.create({ ...own, backend, capacity: length + 1 });
+  await using full = await Decoder.create({ ...own, backend: plain, capacity: length + 1 });
+  const prompt = tokens.slice(0, 6);
+  expect(difference(await decoder.append([prompt], [0]), await full.append([prompt], [0]))).toBeLessThan(1e-3);
+  for (let position = prompt.length; position < length; position++) {
+    const logits = await decoder.append([tokens.slice(position, position + 1)], [position]);
+    expect(difference(logits, await full.append([tokens.slice(0, position + 1)], [0]))).toBeLessThan(1e-3);
+  }
+  const choice = { uniform: 0.6, temperature: 1.5, topK: 20, topP: 0.9 };
+  const [token] = await decoder.next([[4]], [length], [choice]);
+  expect(token).toBe((await full.next([[...tokens, 4]], [0], [choice]))[0]);
+});
