@@ -106,7 +106,7 @@ export const sampleTokensCases = casesOf(
       name: "one-hot",
       inputs: {
         logits: given(f32(4, 5), [0, 0, 90, 0, 0]),
-        ...choices(4, { uniform: [0, 0.3, 0.99, 0.9999], topP: [1, 0.5] }),
+        ...choices(4, { uniform: [0.001, 0.3, 0.99, 0.9999], topP: [1, 0.5] }),
       },
       program,
       expected: () => ({ value: [2, 2, 2, 2] }),
