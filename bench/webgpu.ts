@@ -294,7 +294,7 @@ async function peerDecoding(size: "5m" | "50m"): Promise<void> {
 }
 
 const before = load();
-const gpu = create(["enable-dawn-features=allow_unsafe_apis"]);
+const gpu = create(["enable-dawn-features=vulkan_enable_f16_on_nvidia"]);
 await using backend = await webgpu({ gpu, powerPreference: "high-performance" });
 process.stdout.write(`${backend.description}; ${[...backend.features].join(", ") || "no optional features"}\n\n`);
 const parts = options.parts.split(",");

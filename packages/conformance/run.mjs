@@ -17,9 +17,8 @@ const entry = `
   import { reference } from "@sisa/core";
   import { main } from "./src/main.ts";
   const openWebgpu = async () => {
-    const { create } = await import("webgpu");
     const { webgpu } = await import("../kernels-webgpu/src/index.ts");
-    return webgpu({ gpu: create(["enable-dawn-features=allow_unsafe_apis"]) });
+    return webgpu();
   };
   process.exitCode = await main({
     reference: { open: async () => reference() },
