@@ -424,11 +424,12 @@ describe("sisa prepare", () => {
 
   it.each([
     [["nowhere.txt"], 3, "nowhere.txt: there is no such file"],
-    [["my-model"], 3, "holds no .txt"],
+    [["empty"], 3, "holds no .txt"],
     [["tiny.config.json"], 3, "expected .txt, .md, .jsonl"],
     [["corpus.txt", "--tokenizer", "no.json"], 3, "there is no such tokenizer file"],
     [["corpus.txt", "--held-out", "2"], 2, "Expected a number >= 0 and <= 0.99."],
   ])("refuses %j", async (words, code, message) => {
+    await mkdir(join(folder, "empty"), { recursive: true });
     const outcome = await run(folder, ["prepare", ...words, "--to", "never"]);
     expect(outcome.error).toContain(message);
     expect(outcome.code).toBe(code);
