@@ -17,8 +17,9 @@ const entry = `
   import { reference } from "@sisa/core";
   import { main } from "./src/main.ts";
   const openWebgpu = async () => {
+    const { create } = await import("webgpu");
     const { webgpu } = await import("../kernels-webgpu/src/index.ts");
-    return webgpu();
+    return webgpu({ gpu: create([]) });
   };
   process.exitCode = await main({
     reference: { open: async () => reference() },
