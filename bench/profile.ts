@@ -1,6 +1,6 @@
 // Where the time of a program goes on the onnxruntime backend, by our operations.
 // npm run bench -- profile PROGRAM [--family sisa] [--size 5m] [--vocabulary 4096] [--form exact] [--threads 2] [--runs 10] [--rows 30]
-// PROGRAM is forward, gradients, update, prefill or decode (with --context 512).
+// PROGRAM is forward, gradients, update, prefill or decode (with --context 512), or step, the server's of --lanes 8 sequences.
 
 import { parseArgs } from "node:util";
 import {
@@ -16,11 +16,12 @@ import {
   simplify,
 } from "@sisa/core";
 import { onnxruntime } from "@sisa/onnx";
+import { Slots } from "../packages/serve/src/engine/slots.ts";
 import { resolveSettings } from "../packages/train/src/config/settings.ts";
 import { accumulateGraph, updateGraph } from "../packages/train/src/training-graphs.ts";
 import { type Profile, Profiler, profileText, withoutFirst } from "./support/profiling.ts";
 
-const programs = ["forward", "gradients", "update", "prefill", "decode"];
+const programs = ["forward", "gradients", "update", "prefill", "decode", "step"];
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
@@ -33,6 +34,7 @@ async function main(): Promise<number> {
       batch: { type: "string", default: "8" },
       length: { type: "string", default: "256" },
       context: { type: "string", default: "512" },
+      lanes: { type: "string", default: "8" },
       threads: { type: "string", default: "2" },
       runs: { type: "string", default: "10" },
       rows: { type: "string", default: "30" },
@@ -67,6 +69,19 @@ async function main(): Promise<number> {
     for (let run = 0; run < first; run++) await decoder.append([prompt], [0]);
     if (program === "decode") for (let run = 0; run < runs; run++) await decoder.append([[1]], [context + run]);
     show(profiler, Number(values.rows), program === "decode" ? 1 : 0);
+    return 0;
+  }
+
+  if (program === "step") {
+    const slots = Number(values.lanes);
+    await using held = await Slots.create({ model, parameters: weights, backend, slots, contextLength: context + runs });
+    const sequences = Array.from({ length: slots }, () => [...tokens(context)]);
+    for (const [slot, sequence] of sequences.entries()) await held.run([{ slot, tokens: sequence, count: context }]);
+    for (let run = 0; run < runs; run++) {
+      for (const sequence of sequences) sequence.push(1);
+      await held.run(sequences.map((sequence, slot) => ({ slot, tokens: sequence, count: 1 })));
+    }
+    show(profiler, Number(values.rows), 0);
     return 0;
   }
 
