@@ -74,7 +74,13 @@ async function main(): Promise<number> {
 
   if (program === "step") {
     const slots = Number(values.lanes);
-    await using held = await Slots.create({ model, parameters: weights, backend, slots, contextLength: context + runs });
+    await using held = await Slots.create({
+      model,
+      parameters: weights,
+      backend,
+      slots,
+      contextLength: context + runs,
+    });
     const sequences = Array.from({ length: slots }, () => [...tokens(context)]);
     for (const [slot, sequence] of sequences.entries()) await held.run([{ slot, tokens: sequence, count: context }]);
     for (let run = 0; run < runs; run++) {
