@@ -16,6 +16,10 @@ export default defineConfig({
   cacheDir: "./node_modules/.cache/vitepress",
   // A link that leads nowhere ends the build with an error; these are written for the repository itself.
   ignoreDeadLinks: [/^(\.\/)?(\.\.\/)+(apps|packages|fixtures|experiments|bench)\//, /^\.\/onnx-example/],
+  transformPageData({ relativePath, frontmatter }) {
+    // A wide table and no headings: the place of the outline is the table's.
+    if (relativePath === "features.md") frontmatter.aside = false;
+  },
   // The index of the search is one chunk; it is only loaded by who searches.
   vite: { build: { chunkSizeWarningLimit: 10_000 } },
   themeConfig: {

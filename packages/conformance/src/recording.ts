@@ -34,7 +34,7 @@ export function recordingOf(backend: string, device: string, date: string, rows:
     return [name, { forward: tally(forward ?? []), ...(gradient?.length ? { gradient: tally(gradient) } : {}) }];
   });
   const refused = rows.filter(({ status }) => status === "unsupported");
-  const reasons = refused.map(({ error = "" }) => error.replace(/^.*cannot run "[^"]*": |, got .*$/g, ""));
+  const reasons = refused.map(({ error = "" }) => error.replace(/^.*cannot run ".*": |, got .*$/g, ""));
   return { backend, device, date, refusals: [...new Set(reasons)].sort(), operations: Object.fromEntries(operations) };
 }
 
