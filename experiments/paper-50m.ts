@@ -2,7 +2,8 @@
 //
 //   npm run sisa -- experiment experiments/paper-50m.ts
 //
-// With SISA_EXPERIMENT=proof it is a hundred steps of the full size, for their throughput; with SISA_EXPERIMENT=reduced the
+// With SISA_EXPERIMENT=proof it is a hundred steps of the full size, for their throughput. With SISA_EXPERIMENT=short it is a
+// thousand steps with an eighth of the tokens each, for needles and recall within minutes. With SISA_EXPERIMENT=reduced the
 // same workload runs small, on the CPU, to prove the way through it.
 import { defineExperiment, type WorkloadInput } from "@sisa/cli/config";
 
@@ -12,7 +13,7 @@ const paper: WorkloadInput = {
   backend: "cuda",
   steps: 1000,
   batchTokens: 524_288,
-  microBatchSize: 8,
+  microBatchSize: 16,
   optimizer: {
     learningRate: 6e-4,
     warmupSteps: 500,
@@ -53,10 +54,50 @@ const proof: WorkloadInput = {
   taskOptions: { lengths: [512, 2048], limit: 200 },
 };
 
-const sizes = { full: paper, proof, reduced: small };
+/** As many steps as the paper's rows, from text that a small machine can hold: 66M tokens. */
+const short: WorkloadInput = {
+  ...paper,
+  batchTokens: 65_536,
+  precision: "bfloat16",
+  optimizer: { ...paper.optimizer, warmupSteps: 100, scheduleSteps: 1000 },
+  saveEvery: 500,
+  finalTasks: ["niah:grid"],
+  taskOptions: { lengths: [512, 1024, 2048], limit: 1000 },
+};
+
+/** What the sizes train on, by the name of SISA_EXPERIMENT. */
+const workloads: Record<string, Record<string, WorkloadInput>> = {
+  full: ofPrecisions(paper),
+  proof: ofPrecisions(proof),
+  short: {
+    text: short,
+    // 32 pairs of 128 keys and 128 values, then the value of each key is asked for once.
+    recall: {
+      ...short,
+      data: { synthetic: "mqar", sequenceLength: 128, vocabularySize: 256 },
+      batchTokens: 16_384,
+      microBatchSize: 128,
+      tasks: ["mqar"],
+      finalTasks: [],
+      taskOptions: { lengths: [128] },
+    },
+  },
+  // CPUs have float32 only; stock attention is there.
+  reduced: { float32: small, paper: { ...small, model: { ...small.model, form: "sdpa" } } },
+};
+
+/** Parameters and moments in float32, or as the paper's code: parameters, gradients and moments in bfloat16, stock attention. */
+function ofPrecisions(workload: WorkloadInput): Record<string, WorkloadInput> {
+  return {
+    bfloat16: { ...workload, precision: "bfloat16" },
+    paper: { ...workload, precision: "paper", model: { form: "sdpa" } },
+  };
+}
+
 const size = process.env.SISA_EXPERIMENT ?? "full";
-if (size !== "full" && size !== "proof" && size !== "reduced") {
-  throw new Error(`SISA_EXPERIMENT: expected "proof" or "reduced", or nothing; got "${size}"`);
+const chosen = workloads[size];
+if (chosen === undefined) {
+  throw new Error(`SISA_EXPERIMENT: expected "proof", "short" or "reduced", or nothing; got "${size}"`);
 }
 
 export default defineExperiment({
@@ -65,15 +106,5 @@ export default defineExperiment({
   sizes: ["50m"],
   seeds: [0],
   sets: ["data/sets"],
-  common: sizes[size],
-  workloads:
-    size === "reduced"
-      ? // CPUs have float32 only; stock attention is there.
-        { float32: {}, paper: { model: { form: "sdpa" } } }
-      : {
-          // Parameters and moments in float32, products and activations in bfloat16.
-          bfloat16: { precision: "bfloat16" },
-          // As the paper's code: parameters, gradients and moments in bfloat16 too, and stock attention.
-          paper: { precision: "paper", model: { form: "sdpa" } },
-        },
+  workloads: chosen,
 });

@@ -80,8 +80,8 @@ export async function executeRun(
   if (run.config.model === undefined) throw new Error("a planned run has a model");
   const model = languageModel(modelConfigOf(run.config.model, data.vocabularySize));
   const createTasks = (names: readonly string[]) => createAll(names, experiment, run, model, data, io);
-  const usage = await PeakMemory.open(join(folder, "memory.json"));
   await using backend = await openBackend({ backend: run.config.backend, threads });
+  const usage = await PeakMemory.open(join(folder, "memory.json"), backend);
   await using measuring = new TasksInTraining(model, backend, await createTasks(run.tasks));
 
   const trained = await train({
@@ -203,25 +203,32 @@ class TasksInTraining implements AsyncDisposable {
   }
 }
 
-/** The largest resident memory of all processes that worked on a run, kept in a file. */
+/**
+ * The most memory that a run took in any process that worked on it, kept in a file: what a device holds, or where there is
+ * none but the host, the resident memory of the process.
+ */
 class PeakMemory {
   readonly #path: string;
+  readonly #backend: Backend;
   #bytes: number;
 
-  private constructor(path: string, bytes: number) {
+  private constructor(path: string, backend: Backend, bytes: number) {
     this.#path = path;
+    this.#backend = backend;
     this.#bytes = bytes;
   }
 
-  static async open(path: string): Promise<PeakMemory> {
+  static async open(path: string, backend: Backend): Promise<PeakMemory> {
     const text = await readFile(path, "utf8").catch(() => "{}");
     const value: unknown = JSON.parse(text);
-    return new PeakMemory(path, isRecord(value) && typeof value.bytes === "number" ? value.bytes : 0);
+    return new PeakMemory(path, backend, isRecord(value) && typeof value.bytes === "number" ? value.bytes : 0);
   }
 
   async note(): Promise<number> {
-    // Kilobytes on every system.
-    this.#bytes = Math.max(this.#bytes, process.resourceUsage().maxRSS * 1024);
+    const { limits } = this.#backend;
+    // Resident memory comes in kilobytes on every system.
+    const bytes = limits.hostMemory ? process.resourceUsage().maxRSS * 1024 : this.#backend.memory().deviceBytes;
+    this.#bytes = Math.max(this.#bytes, bytes);
     await replaceFile(this.#path, `${JSON.stringify({ bytes: this.#bytes })}\n`);
     return this.#bytes;
   }
