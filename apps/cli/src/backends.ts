@@ -1,5 +1,6 @@
 // Backends by word. Only this program knows them by name, and it loads the one that is asked for.
-import { type Backend, ConfigError, reference } from "@sisa/core";
+import { type Backend, ConfigError, type Precision, reference } from "@sisa/core";
+import { checkPrecision } from "@sisa/train";
 
 interface Choice {
   readonly name: string;
@@ -23,6 +24,8 @@ export interface BackendOptions {
   readonly backend: string;
   /** Within one operation, where the backend runs on the CPU; default one for each core. */
   readonly threads?: number | undefined;
+  /** Checked before the backend is opened; default "float32". */
+  readonly precision?: Precision;
 }
 
 export const backendChoices: readonly Choice[] = [
@@ -63,11 +66,12 @@ export const defaultBackend = "onnxruntime";
 
 /**
  * A backend by name; `cuda:1` is the second GPU.
- * @throws ConfigError for a name that is none, and for threads where it has none; BackendUnavailableError saying what to
- *         install
+ * @throws ConfigError for a name that is none, for threads where it has none, and for a precision that it lacks;
+ *         BackendUnavailableError saying what to install
  */
-export async function openBackend({ backend: name, threads }: BackendOptions): Promise<Backend> {
+export async function openBackend({ backend: name, threads, precision = "float32" }: BackendOptions): Promise<Backend> {
   const choice = chosenBackend(name);
+  checkPrecision(name, precision);
   if (threads !== undefined && choice.hasThreads !== true) {
     throw new ConfigError(
       `threads: expected none for backend ${name}, which has none to set, got ${threads}; leave them out`,

@@ -1,4 +1,5 @@
 // What every command gets, and helpers to declare options alike.
+import { precisions } from "@sisa/core";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { backendChoices, defaultBackend } from "./backends.ts";
 import type { Io } from "./io.ts";
@@ -20,6 +21,11 @@ export function command(name: string, description: string, examples: readonly st
 export function backendOption(): Option {
   const names = backendChoices.map((choice) => choice.name).join(", ");
   return new Option("--backend <name>", `what runs the model: ${names}`).default(defaultBackend);
+}
+
+export function precisionOption(): Option {
+  const description = "widths of weights, caches and what is computed; those but float32 need a GPU";
+  return new Option("--precision <name>", description).choices(precisions).default("float32");
 }
 
 export function threadsOption(): Option {

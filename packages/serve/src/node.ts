@@ -2,7 +2,7 @@
 
 import { type AddressInfo, isIP } from "node:net";
 import { createAdaptorServer } from "@hono/node-server";
-import { type Backend, ConfigError } from "@sisa/core";
+import { type Backend, ConfigError, type Precision } from "@sisa/core";
 import type { LoadedModel } from "@sisa/hub";
 import manifest from "../package.json" with { type: "json" };
 import { Engine } from "./engine/engine.ts";
@@ -16,6 +16,8 @@ export type { LogEntry } from "./http/app.ts";
 export interface ServeOptions {
   /** Where the model runs. It is not closed. */
   readonly backend: Backend;
+  /** Widths of weights, caches and what is computed, where the backend has them. Default "float32". */
+  readonly precision?: Precision;
   /** 0 takes any that is free. Default 8080. */
   readonly port?: number;
   /** Default 127.0.0.1: this machine alone. */

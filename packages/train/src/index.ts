@@ -8,6 +8,7 @@ export {
 } from "./checkpoint.ts";
 export { checkpointName, findCheckpoint, listCheckpoints } from "./checkpoint-folder.ts";
 export {
+  checkPrecision,
   configFields,
   configHelp,
   modelConfigOf,

@@ -4,9 +4,7 @@ import {
   type AnyTensor,
   adamw,
   add,
-  alignGates,
   and,
-  applyPrecision,
   cast,
   clipFactor,
   concat,
@@ -18,6 +16,7 @@ import {
   type GraphOutputs,
   globalNorm,
   inBfloat16,
+  inPrecision,
   inputTensor,
   type LanguageModel,
   lessEqual,
@@ -88,8 +87,7 @@ export function isRounded(parameter: string, precision: Precision): boolean {
  */
 export function gradientGraph(model: LanguageModel, precision: Precision = "float32"): Graph {
   const names = Object.keys(model.parameters);
-  // Narrow products are for GPUs, whose speed depends on even widths.
-  const loss = precision === "float32" ? model.lossGraph() : applyPrecision(alignGates(model.lossGraph()), precision);
+  const loss = inPrecision(model.lossGraph(), precision);
   const scaled = isScaled(precision) ? withLossScale(loss as unknown as Graph) : loss;
   return valueAndGrad(scaled as typeof loss, { wrt: names }) as unknown as Graph;
 }

@@ -1,6 +1,6 @@
 // sisa eval: what a model knows, by tasks.
 import { basename, join, resolve } from "node:path";
-import { ConfigError, DataError, parameterCount } from "@sisa/core";
+import { ConfigError, DataError, type Precision, parameterCount } from "@sisa/core";
 import {
   arraySource,
   evaluate,
@@ -25,6 +25,7 @@ import {
   command,
   jsonOption,
   numberWithin,
+  precisionOption,
   threadsOption,
   wholeNumbers,
   wordList,
@@ -39,6 +40,7 @@ import { configOfRun, replaceFile, reportFile, requireFolder } from "../run-fold
 import { countText } from "../table.ts";
 
 interface Options extends ModelOptions, BackendOptions {
+  readonly precision: Precision;
   readonly tasks: readonly string[];
   readonly data: readonly string[];
   readonly text?: string;
@@ -75,6 +77,7 @@ export function evalCommand({ io }: Context): Command {
     .option("--to <folder>", "where results go (default: beside the run, else evaluation/MODEL)");
   return addModelOptions(created)
     .addOption(backendOption())
+    .addOption(precisionOption())
     .addOption(threadsOption())
     .addOption(jsonOption())
     .addHelpText("after", taskHelp())
@@ -86,7 +89,8 @@ export function evalCommand({ io }: Context): Command {
       const folder = resolve(io.cwd, options.to ?? resultFolder(source));
       await requireFolder(folder, "--to");
       await using backend = await openBackend(options);
-      await using scorer = new Scorer({ model: source.model, parameters: source.parameters, backend });
+      const { precision } = options;
+      await using scorer = new Scorer({ model: source.model, parameters: source.parameters, backend, precision });
       const stopping = new AbortController();
       const offSignal = io.onSignal((signal) => {
         const howToGoOn = "stopped before the last task was done; the same command goes on from there";
@@ -106,7 +110,7 @@ export function evalCommand({ io }: Context): Command {
           try {
             const result = await evaluate(task, scorer, {
               log,
-              modelFingerprint: `${model.fingerprint} ${JSON.stringify(source.model.config)}`,
+              modelFingerprint: `${model.fingerprint} ${JSON.stringify(source.model.config)}${narrowName(precision)}`,
               onProgress: progressOf(io, task.name),
               signal: stopping.signal,
             });
@@ -127,6 +131,9 @@ export function evalCommand({ io }: Context): Command {
       if (options.json) printJson(io, { model, folder, results });
     });
 }
+
+/** Scores of other widths are other scores. */
+const narrowName = (precision: Precision) => (precision === "float32" ? "" : ` ${precision}`);
 
 function taskHelp(): string {
   const lines = Object.entries(tasks).map(([name, { description }]) => `  ${name.padEnd(20)} ${description}`);

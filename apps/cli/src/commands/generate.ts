@@ -1,14 +1,23 @@
 // sisa generate: text from a model, as it comes.
-import { ConfigError, type GenerateOptions, generate } from "@sisa/core";
+import { ConfigError, type GenerateOptions, generate, type Precision } from "@sisa/core";
 import { StopMatcher } from "@sisa/serve";
 import { type Command, Option } from "commander";
 import { type BackendOptions, openBackend } from "../backends.ts";
-import { backendOption, type Context, command, jsonOption, numberWithin, threadsOption } from "../context.ts";
+import {
+  backendOption,
+  type Context,
+  command,
+  jsonOption,
+  numberWithin,
+  precisionOption,
+  threadsOption,
+} from "../context.ts";
 import { InterruptedError } from "../exit-codes.ts";
 import { forPeople, note, printJson } from "../io.ts";
 import { addModelOptions, loadSource, type ModelOptions } from "../model-source.ts";
 
 interface Options extends ModelOptions, BackendOptions {
+  readonly precision: Precision;
   readonly maxTokens?: number;
   readonly temperature?: number;
   readonly topK?: number;
@@ -55,6 +64,7 @@ export function generateCommand({ io }: Context): Command {
     .option("--allow-clamp", "go on where form sdpa would clamp, although it then differs from a full pass");
   return addModelOptions(created)
     .addOption(backendOption())
+    .addOption(precisionOption())
     .addOption(threadsOption())
     .addOption(jsonOption())
     .action(async (place: string, given: string | undefined, options: Options) => {
@@ -73,6 +83,7 @@ export function generateCommand({ io }: Context): Command {
         model: source.model,
         parameters: source.parameters,
         backend,
+        precision: options.precision,
         tokens,
         maxTokens,
         temperature,

@@ -1,16 +1,25 @@
 // sisa serve: a model behind an HTTP server in the manner of OpenAI's API, until it is told to stop.
 import { readFile } from "node:fs/promises";
 import { basename, resolve } from "node:path";
-import { CheckpointError, ConfigError } from "@sisa/core";
+import { CheckpointError, ConfigError, type Precision } from "@sisa/core";
 import { type LogEntry, serve } from "@sisa/serve/node";
 import { type Command, Option } from "commander";
 import { type BackendOptions, openBackend } from "../backends.ts";
-import { backendOption, type Context, command, jsonOption, numberWithin, threadsOption } from "../context.ts";
+import {
+  backendOption,
+  type Context,
+  command,
+  jsonOption,
+  numberWithin,
+  precisionOption,
+  threadsOption,
+} from "../context.ts";
 import { errorLine } from "../exit-codes.ts";
 import { note, printJson, printLine } from "../io.ts";
 import { addModelOptions, loadSource, type ModelOptions } from "../model-source.ts";
 
 interface Options extends ModelOptions, BackendOptions {
+  readonly precision: Precision;
   readonly port: number;
   readonly host: string;
   readonly name?: string;
@@ -49,6 +58,7 @@ export function serveCommand({ io }: Context): Command {
     .option("--quiet", "no line for every request");
   return addModelOptions(created)
     .addOption(backendOption())
+    .addOption(precisionOption())
     .addOption(threadsOption())
     .addOption(jsonOption())
     .addHelpText("after", "\nEnvironment:\n  SISA_API_KEY  asked for everywhere but at /health and /ready")
@@ -63,6 +73,7 @@ export function serveCommand({ io }: Context): Command {
       const modelName = options.name ?? basename(source.run ?? source.path);
       const server = await serve(source, {
         backend,
+        precision: options.precision,
         port: options.port,
         host: options.host,
         modelName,

@@ -80,6 +80,27 @@ test("what flows between products stays narrow", () => {
   expect([dtypes("mul"), dtypes("add"), dtypes("sum")]).toEqual([["bfloat16"], ["bfloat16"], ["float32"]]);
 });
 
+describe("decoding in bfloat16", () => {
+  const graph = applyPrecision(model.decodeGraph(1, 8), "bfloat16") as unknown as Graph;
+  const narrow = Object.keys(model.cacheSpecs()).filter((name) => graph.inputs[name]?.dtype === "bfloat16");
+
+  test("keeps caches narrow that are read narrow, and sums wide", () => {
+    const read = ["layers.0.key", "layers.0.value", "layers.0.importance", "layers.1.key", "layers.1.value"];
+    expect(narrow).toEqual(read);
+    for (const name of Object.keys(model.cacheSpecs())) expect(graph.outputs[name]).toEqual(graph.inputs[name]);
+    const casts = graph.nodes.filter(({ op, inputs }) => op.name === "cast" && inputs.x?.node.op.name === "cacheWrite");
+    expect(casts).toEqual([]);
+  });
+
+  test("reads tables of positions as they are", () => {
+    const tables = graph.nodes.filter(({ op }) => op.name === "rope").map(({ inputs }) => inputs.cos?.dtype);
+    expect(new Set(tables)).toEqual(new Set(["float32"]));
+    expect(graph.nodes.filter(({ op, inputs }) => op.name === "cast" && inputs.x?.node.op.name === "constant")).toEqual(
+      [],
+    );
+  });
+});
+
 describe("a model in bfloat16", () => {
   const plain = valueAndGrad(model.lossGraph(), { wrt: names }) as unknown as Graph;
   const narrow = valueAndGrad(applyPrecision(model.lossGraph(), "bfloat16"), { wrt: names }) as unknown as Graph;

@@ -2,12 +2,15 @@
 
 import type { DType } from "../dtype.ts";
 import { kindOf } from "../dtype.ts";
+import { cacheWriteOp } from "../ops/cache-write.ts";
 import { cast, castOp } from "../ops/cast.ts";
+import { constantOp } from "../ops/constant.ts";
+import { gatherOp } from "../ops/gather.ts";
 import { matmulOp } from "../ops/matmul.ts";
 import { padOp } from "../ops/pad.ts";
 import { reshapeOp } from "../ops/reshape.ts";
 import { ropeOp } from "../ops/rope.ts";
-import { Graph, type GraphInputs, type GraphOutputs, inputTensor, rebuild, rewrite } from "./graph.ts";
+import { Graph, type GraphInputs, type GraphOutputs, inputOp, inputTensor, rebuild, rewrite } from "./graph.ts";
 import { applyOp, type OpInputs, type OpOutputs } from "./op.ts";
 import { pickOutputs } from "./passes.ts";
 import type { AnyTensor, Node, Tensor } from "./tensor.ts";
@@ -61,8 +64,8 @@ const joined: ReadonlySet<string> = new Set(["add", "concat", "maximum", "minimu
 
 /**
  * Gives a graph the widths of a policy; to be applied to the forward pass, before it is differentiated. Inputs and
- * outputs keep their dtypes. Operations that no rule names are computed in float32, so that an operation that is new
- * is slow and not wrong.
+ * outputs keep their dtypes, but for caches that nothing reads wide: those are kept narrow. Operations that no rule
+ * names are computed in float32, so that an operation that is new is slow and not wrong.
  */
 export function applyPrecision<I extends GraphInputs, O extends GraphOutputs>(
   graph: Graph<I, O>,
@@ -71,13 +74,16 @@ export function applyPrecision<I extends GraphInputs, O extends GraphOutputs>(
   const narrow = narrowDType(precision);
   if (narrow === undefined) return graph;
   const roundsTables = precision === "paper";
+  const caches = narrowCaches(graph);
   // With inputs of its own, since only then may what takes a node's place have another dtype.
   const changed = rewrite(graph, (node, inputs) => narrowNode(node, inputs, narrow, roundsTables), {
-    mapInput: (spec) => spec,
+    mapInput: (spec, name) => (caches.has(graph.inputTensors[name]) ? { ...spec, dtype: narrow } : spec),
   });
   const outputs = Object.fromEntries(
     Object.entries(changed.outputTensors).map(([name, tensor]) => {
-      const dtype = graph.outputTensors[name]?.dtype ?? tensor.dtype;
+      const old = graph.outputTensors[name];
+      if (old?.node.op === cacheWriteOp && caches.has(old.node.inputs.cache)) return [name, tensor];
+      const dtype = old?.dtype ?? tensor.dtype;
       return [name, dtype === "float32" ? widened(tensor) : (cast(tensor, dtype) as AnyTensor)];
     }),
   );
@@ -87,6 +93,30 @@ export function applyPrecision<I extends GraphInputs, O extends GraphOutputs>(
   );
 }
 
+/** Inputs that are written to and then read by operations that narrow what they read, and not read before that. */
+function narrowCaches(graph: Graph): ReadonlySet<AnyTensor | undefined> {
+  const readers = new Map<AnyTensor, (readonly [node: Node, input: string])[]>();
+  for (const node of graph.nodes) {
+    for (const [input, tensor] of Object.entries(node.inputs)) {
+      readers.set(tensor, [...(readers.get(tensor) ?? []), [node, input]]);
+    }
+  }
+  const isReadNarrow = (tensor: AnyTensor): boolean => {
+    const all = readers.get(tensor) ?? [];
+    return all.length > 0 && all.every(([node, input]) => narrows(node, input));
+  };
+  const narrows = ({ op, outputs }: Node, input: string): boolean =>
+    narrowed[op.name]?.includes(input) === true ||
+    (asGiven.has(op.name) && Object.values(outputs).every((output) => isReadNarrow(output)));
+  const caches = graph.nodes.flatMap((node) => {
+    const { cache } = node.inputs;
+    const { value } = node.outputs;
+    if (node.op !== cacheWriteOp || cache?.node.op !== inputOp || cache.dtype !== "float32" || !value) return [];
+    return readers.get(cache)?.length === 1 && isReadNarrow(value) ? [cache] : [];
+  });
+  return new Set(caches);
+}
+
 function narrowNode(
   node: Node,
   inputs: { readonly [name: string]: AnyTensor },
@@ -94,7 +124,12 @@ function narrowNode(
   roundsTables: boolean,
 ): OpOutputs {
   const { name } = node.op;
-  if (asGiven.has(name)) return rebuild(node, inputs);
+  // A table that is no input is one of positions, not of weights.
+  const isTable = node.op === gatherOp && inputs.table?.node.op === constantOp;
+  if (asGiven.has(name) || isTable) return rebuild(node, inputs);
+  if (node.op === cacheWriteOp && isNarrow(inputs.cache)) {
+    return applyOp(node.op, { ...inputs, update: cast(inputs.update as Tensor, narrow) }, node.attributes, node.tag);
+  }
   if (joined.has(name)) {
     const floats = Object.values(inputs).filter(isFloat);
     if (floats.every(({ dtype }) => dtype === narrow)) return rebuild(node, inputs);
@@ -103,8 +138,8 @@ function narrowNode(
   const given: OpInputs = Object.fromEntries(
     Object.entries(inputs).map(([input, tensor]) => {
       if (!isFloat(tensor) || tensor.dtype === "float64") return [input, tensor];
-      const isTable = node.op === ropeOp && input !== "x";
-      if (isTable && roundsTables) return [input, inBfloat16(tensor as Tensor)];
+      const isRotation = node.op === ropeOp && input !== "x";
+      if (isRotation && roundsTables) return [input, inBfloat16(tensor as Tensor)];
       return [input, narrowInputs.includes(input) ? (cast(tensor, narrow) as AnyTensor) : widened(tensor)];
     }),
   );

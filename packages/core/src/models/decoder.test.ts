@@ -1,10 +1,12 @@
 import { describe, expect, test } from "vitest";
 import type { Backend } from "../backend.ts";
 import { ConfigError, DataError } from "../errors.ts";
+import { inPrecision } from "../graph/align-gates.ts";
 import { initialize } from "../layers/layer.ts";
 import { RandomStream } from "../random.ts";
 import { reference } from "../reference/backend.ts";
 import { evaluate } from "../reference/evaluate.ts";
+import { i32 } from "../spec.ts";
 import type { ModelConfig } from "./config.ts";
 import { Decoder } from "./decoder.ts";
 import { languageModel } from "./language-model.ts";
@@ -64,6 +66,30 @@ function fullPass({ model, parameters }: ReturnType<typeof tinyModel>, ids: read
   const inputs = { ids: { shape: [1, ids.length], data: Int32Array.from(ids) }, ...weights };
   return evaluate(model.logitsGraph().bind({ B: 1, T: ids.length }), inputs).logits?.data as Float64Array;
 }
+
+test("in bfloat16, tokens one by one give what a full pass gives, within roundings", async () => {
+  const { model, parameters } = tinyModel(["sisa", "attention"]);
+  const ids = tokens.slice(0, 70);
+  const graph = inPrecision(model.logitsGraph(), "bfloat16").bind({ B: 1, T: ids.length });
+  await using backend = reference();
+  const full = await backend.compile(graph, { constants: parameters });
+  const inputs = { ids: backend.tensor(i32(1, ids.length), Int32Array.from(ids)) };
+  const wanted = await full.run(inputs as never).logits.read();
+  await using decoder = await Decoder.create({ model, parameters, backend, capacity: 80, precision: "bfloat16" });
+  let worst = 0;
+  let largest = 0;
+  for (let start = 0; start < ids.length; ) {
+    const count = start === 0 ? 60 : 1;
+    const logits = await decoder.append([ids.slice(start, start + count)], [start]);
+    start += count;
+    for (let v = 0; v < vocabularySize; v++) {
+      const theirs = wanted[(start - 1) * vocabularySize + v] ?? 0;
+      worst = Math.max(worst, Math.abs((logits[v] ?? Number.NaN) - theirs));
+      largest = Math.max(largest, Math.abs(theirs));
+    }
+  }
+  expect(worst / largest).toBeLessThan(0.02);
+});
 
 function difference(logits: Float32Array, row: number, full: Float64Array, position: number): number {
   let worst = 0;

@@ -3,10 +3,12 @@
 import type { Backend, DeviceTensor, Executable } from "../backend.ts";
 import type { TypedArray } from "../dtype.ts";
 import { ConfigError, DataError, GraphError } from "../errors.ts";
+import { inPrecision } from "../graph/align-gates.ts";
 import type { GraphInputs, GraphOutputs } from "../graph/graph.ts";
 import { simplify } from "../graph/passes.ts";
+import type { Precision } from "../graph/precision.ts";
 import { sdpaClamp } from "../ops/sisa-attention.ts";
-import { i32 } from "../spec.ts";
+import { i32, type TensorSpec } from "../spec.ts";
 import type { LanguageModel } from "./language-model.ts";
 import { checkToken, Sampler, type TokenChoice } from "./sampler.ts";
 
@@ -22,6 +24,8 @@ export interface DecoderOptions {
   readonly capacity?: number;
   /** Rows. Default 1. */
   readonly batch?: number;
+  /** Widths of weights, caches and what is computed, where the backend has them. Default "float32". */
+  readonly precision?: Precision;
   /**
    * Go on where form `sdpa` would clamp, although cached decoding then differs from the full pass. Default false.
    */
@@ -68,7 +72,8 @@ export class Decoder implements AsyncDisposable {
    * @throws ConfigError where the capacity is not from 1 to the model's maximum length
    */
   static async create(options: DecoderOptions): Promise<Decoder> {
-    const { model, backend, parameters, batch = 1, capacity = model.config.maximumLength } = options;
+    const { model, backend, parameters, batch = 1, precision = "float32" } = options;
+    const { capacity = model.config.maximumLength } = options;
     if (capacity > model.config.maximumLength || capacity < 1) {
       throw new ConfigError(
         `decoder: capacity must be 1 to the model's maximumLength ${model.config.maximumLength}, got ${capacity}`,
@@ -76,7 +81,7 @@ export class Decoder implements AsyncDisposable {
     }
     // Rows that have ended write past their end while others go on.
     const rows = capacity + model.prefix.length + 1;
-    const graph = simplify(model.decodeGraph(batch, rows));
+    const graph = simplify(inPrecision(model.decodeGraph(batch, rows), precision));
     const names = Object.keys(model.cacheSpecs());
     const compile = (bound: typeof graph) =>
       backend.compile(bound, { state: Object.fromEntries(names.map((name) => [name, name])), constants: parameters });
@@ -87,8 +92,7 @@ export class Decoder implements AsyncDisposable {
     // A scan of unknown length goes by whole chunks, so single steps get a graph of their own.
     if (symbolicDims && model.recurrentKinds.length > 0) lengths.push(1);
     for (const length of new Set(lengths)) executables.set(length, await compile(graph.bind({ T: length })));
-    const specs = Object.entries(model.cacheSpecs(batch, rows));
-    const caches = Object.fromEntries(specs.map(([name, spec]) => [name, backend.tensor(spec)]));
+    const caches = Object.fromEntries(names.map((name) => [name, backend.tensor(graph.inputs[name] as TensorSpec)]));
     return new Decoder(options, executables, caches, capacity, batch);
   }
 

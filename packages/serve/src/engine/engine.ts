@@ -6,7 +6,7 @@
 // between two steps of the others. A slot keeps its tokens when its sequence has ended, and whoever comes next with the
 // same beginning goes on from there, at any token.
 
-import { type Backend, DataError, type LanguageModel, sdpaClamp } from "@sisa/core";
+import { type Backend, DataError, type LanguageModel, type Precision, sdpaClamp } from "@sisa/core";
 import type { Tokenizer } from "@sisa/hub";
 import { Generation } from "./generation.ts";
 import {
@@ -29,6 +29,8 @@ export interface EngineOptions {
   readonly tokenizer: Tokenizer;
   /** Where the model runs. It is not closed. */
   readonly backend: Backend;
+  /** Widths of weights, caches and what is computed, where the backend has them. Default "float32". */
+  readonly precision?: Precision;
   /** Sequences that are computed at once. Default 8. */
   readonly slots?: number;
   /** Sequences that may wait for a slot, or for their reader, beyond those. Default 128. */

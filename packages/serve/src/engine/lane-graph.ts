@@ -19,9 +19,9 @@ import {
   decayAttentionOp,
   Graph,
   inputTensor,
-  type LanguageModel,
   type Node,
   pad,
+  type StepGraph,
   simplify,
   slice,
   type Tensor,
@@ -41,16 +41,22 @@ type Placed = AnyTensor | readonly AnyTensor[];
 const attentions: ReadonlySet<unknown> = new Set([attentionOp, decayAttentionOp]);
 
 /**
- * `model.stepGraph()` for a number of lanes.
+ * A model's step for a number of lanes.
  *
  * Inputs: `ids` int32 [lanes,T], `start` int32 [lanes], `places` int32 [R], and for each lane its caches [1,C,...] by
  * `laneCache`; the parameters. Outputs: `logits` [R,V], where form `sdpa` is used `decaySpan` [lanes], and the caches.
  *
+ * @param graph          `model.stepGraph()`, in any precision
+ * @param cacheNames     its inputs that are caches
  * @param attendTogether one attention for all lanes, of caches that are put together in the graph
  */
-export function laneGraph(model: LanguageModel, lanes: number, capacity: number, attendTogether: boolean): Graph {
-  const graph = model.stepGraph();
-  const caches = new Set(Object.keys(model.cacheSpecs()));
+export function laneGraph(
+  graph: StepGraph,
+  cacheNames: readonly string[],
+  { lanes, capacity }: { readonly lanes: number; readonly capacity: number },
+  attendTogether: boolean,
+): Graph {
+  const caches = new Set(cacheNames);
   const together = { B: lanes, C: capacity };
   const alone = { B: 1, C: capacity };
   const placed = new Map<AnyTensor, Placed>();

@@ -11,7 +11,10 @@ import {
   type GraphInputs,
   type GraphOutputs,
   i32,
+  inPrecision,
   type LanguageModel,
+  type Precision,
+  type StepGraph,
   slice,
   type Tensor,
   type TensorSpec,
@@ -24,6 +27,8 @@ export interface SlotsOptions {
   readonly model: LanguageModel;
   readonly parameters: { readonly [name: string]: Float32Array };
   readonly backend: Backend;
+  /** Widths of weights, caches and what is computed, where the backend has them. Default "float32". */
+  readonly precision?: Precision;
   /** Sequences that are in memory at once. */
   readonly slots: number;
   /** Tokens of one sequence, prompt included. */
@@ -60,6 +65,8 @@ export class Slots implements AsyncDisposable {
   readonly contextLength: number;
   readonly #options: SlotsOptions;
   readonly #capacity: number;
+  /** A step of all sequences together. */
+  readonly #graph: StepGraph;
   /**
    * Tokens of a sequence that a run computes at least. Where that is more than are wanted, those before them are computed
    * again, with the same result.
@@ -74,6 +81,7 @@ export class Slots implements AsyncDisposable {
   private constructor(options: SlotsOptions, capacity: number) {
     this.#options = options;
     this.#capacity = capacity;
+    this.#graph = inPrecision(options.model.stepGraph(), options.precision ?? "float32");
     this.#shortest = shortestRun(options.model);
     this.#caches = Array.from({ length: options.slots }, () => this.#emptyCaches());
     this.#contents = this.#caches.map(() => []);
@@ -109,9 +117,17 @@ export class Slots implements AsyncDisposable {
   }
 
   #emptyCaches(): Caches {
-    const { model, backend } = this.#options;
-    const specs = Object.entries(model.cacheSpecs(1, this.#capacity));
+    const { backend } = this.#options;
+    const specs = Object.entries(this.#cacheSpecs());
     return Object.fromEntries(specs.map(([name, spec]) => [name, backend.tensor(spec)]));
+  }
+
+  /** Of one sequence, as the step keeps them. */
+  #cacheSpecs(): { readonly [name: string]: TensorSpec } {
+    const specs = Object.entries(this.#options.model.cacheSpecs(1, this.#capacity));
+    return Object.fromEntries(
+      specs.map(([name, { shape }]) => [name, { dtype: this.#graph.inputs[name]?.dtype ?? "float32", shape }]),
+    );
   }
 
   /** Where a run has failed, what it was to write is lost, and stays so: caches are made anew. */
@@ -225,9 +241,10 @@ export class Slots implements AsyncDisposable {
     const known = this.#steps.get(key);
     if (known) return known;
     // Programs of fixed sizes would copy the caches to put them together.
-    const open = laneGraph(model, width, this.#capacity, width > 1 && backend.limits.symbolicDims);
-    const graph: Graph = backend.limits.symbolicDims ? open : open.bind({ T: length, R: places });
     const names = Object.keys(model.cacheSpecs());
+    const sizes = { lanes: width, capacity: this.#capacity };
+    const open = laneGraph(this.#graph, names, sizes, width > 1 && backend.limits.symbolicDims);
+    const graph: Graph = backend.limits.symbolicDims ? open : open.bind({ T: length, R: places });
     const states = Array.from({ length: width }, (_, lane) => names.map((name) => laneCache(lane, name))).flat();
     const compiled = backend.compile(graph, {
       state: Object.fromEntries(states.map((name) => [name, name])),
@@ -238,8 +255,8 @@ export class Slots implements AsyncDisposable {
   }
 
   #compileCopier(): Promise<Executable<GraphInputs, GraphOutputs>> {
-    const { model, backend } = this.#options;
-    const specs = model.cacheSpecs(1, this.#capacity);
+    const { backend } = this.#options;
+    const specs = this.#cacheSpecs();
     const inputs: { readonly [name: string]: TensorSpec } = {
       // Only its length counts.
       rows: i32("P"),

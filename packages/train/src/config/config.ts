@@ -5,6 +5,7 @@ import {
   checkModelConfig,
   type Family,
   type ModelConfig,
+  type Precision,
   type PresetOverrides,
   type PresetSize,
   precisions,
@@ -104,18 +105,20 @@ export function parseTrainingConfig(value: unknown): TrainingConfig {
   if (data.vocabularySize !== undefined && data.synthetic === undefined) {
     throw new ConfigError("data.vocabularySize is for data.synthetic; text and shards have that of their tokenizer");
   }
-  const [kind = ""] = config.backend.split(":");
-  const own = { cuda: ["bfloat16", "paper"], webgpu: ["float16"] }[kind] ?? [];
-  if (config.precision !== "float32" && !own.includes(config.precision)) {
-    const what = own.length === 0 ? "in float32 only" : `in float32 and ${own.join(" and ")}`;
-    throw new ConfigError(
-      `precision ${config.precision} and backend ${config.backend} contradict each other: it computes ${what}`,
-    );
-  }
+  checkPrecision(config.backend, config.precision);
   if (data.shards !== undefined && data.tokenizer !== configFields.data.tokenizer.default) {
     throw new ConfigError("data.tokenizer and data.shards contradict each other: shards bring their own tokenizer");
   }
   return config;
+}
+
+/** Checks that a backend computes in a precision. @throws ConfigError saying in which it does */
+export function checkPrecision(backend: string, precision: Precision): void {
+  const [kind = ""] = backend.split(":");
+  const own = { cuda: ["bfloat16", "paper"], webgpu: ["float16"] }[kind] ?? [];
+  if (precision === "float32" || own.includes(precision)) return;
+  const what = own.length === 0 ? "in float32 only" : `in float32 and ${own.join(" and ")}`;
+  throw new ConfigError(`precision ${precision} and backend ${backend} contradict each other: it computes ${what}`);
 }
 
 /**

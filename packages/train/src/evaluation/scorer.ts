@@ -6,7 +6,9 @@ import {
   type GraphInputs,
   type GraphOutputs,
   i32,
+  inPrecision,
   type LanguageModel,
+  type Precision,
   simplify,
 } from "@sisa/core";
 
@@ -36,6 +38,8 @@ export interface ScorerOptions {
   readonly backend: Backend;
   /** By name: values, which are compiled in, or tensors on the backend, which are read anew at every run. */
   readonly parameters: Readonly<Record<string, Float32Array>> | Readonly<Record<string, DeviceTensor>>;
+  /** Widths of weights and of what is computed, where the backend has them. Default "float32". */
+  readonly precision?: Precision;
   /** Most tokens that are read at once; a longer row is read alone. Default 4096. */
   readonly tokensPerRun?: number;
 }
@@ -172,8 +176,8 @@ export class Scorer implements AsyncDisposable {
   }
 
   #compile(shape: RunShape | undefined): Promise<AnyExecutable> {
-    const { backend, parameters } = this.#options;
-    const graph = this.model.scoreGraph();
+    const { backend, parameters, precision = "float32" } = this.#options;
+    const graph = inPrecision(this.model.scoreGraph(), precision);
     const bound = simplify(shape === undefined ? graph : graph.bind({ ...shape }));
     const constants = areValues(parameters) ? { constants: parameters } : {};
     return backend.compile(bound, constants) as unknown as Promise<AnyExecutable>;
