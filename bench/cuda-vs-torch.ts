@@ -1,13 +1,11 @@
-// Training steps on one GPU: ours beside PyTorch with torch.compile, on the same card in the same run. Needs an NVIDIA
-// GPU, and a python3 with PyTorch and Triton on PATH.
+// Training steps on one GPU: ours beside PyTorch with torch.compile, on the same card in the same run. Both run some steps
+// in a row and read their loss at the end. Needs an NVIDIA GPU, and a python3 with PyTorch and Triton on PATH.
 //   node bench/run.mjs cuda-vs-torch [--size 152m] [--micro-batch 16] [--steps 10]
 import { execFile } from "node:child_process";
 import { parseArgs, promisify } from "node:util";
-import { type Family, languageModel, type PresetSize, preset, RandomStream } from "@sisa/core";
+import { type Family, languageModel, type PresetSize } from "@sisa/core";
 import { cuda } from "@sisa/kernels-cuda";
-import { resolveSettings } from "../packages/train/src/config/settings.ts";
-import type { Batch } from "../packages/train/src/data/batches.ts";
-import { Trainer } from "../packages/train/src/trainer.ts";
+import { configOf, cudaTrainer, sequenceLength, vocabularySize } from "./support/cuda-training.ts";
 import { median } from "./support/statistics.ts";
 
 const run = promisify(execFile);
@@ -23,20 +21,16 @@ const { values: options } = parseArgs({
 const size = options.size as PresetSize;
 const microBatch = Number(options["micro-batch"]);
 const steps = Number(options.steps);
-const sequenceLength = 2048;
-const vocabularySize = 50_277;
+/** Rows of steps; the median counts. */
+const rows = 3;
 const warmUp = 4;
 
 /** Dense bfloat16 peak of an H100 or H200 (SXM), by the vendor. */
 const peakFlops = 989e12;
 
-function configOf(family: Family) {
-  return preset(family, size, { vocabularySize, maximumLength: sequenceLength });
-}
-
 /** 6 a parameter, and causal attention, forward and backward. */
 function flopsPerToken(family: Family): number {
-  const config = configOf(family);
+  const config = configOf(family, size);
   const model = languageModel(config);
   const count = Object.values(model.parameters).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
   const keyWidth = config.width + (family === "sisa" ? config.heads * config.stateWidth : 0);
@@ -44,42 +38,27 @@ function flopsPerToken(family: Family): number {
 }
 
 interface Result {
+  /** A step, in each row. */
   readonly milliseconds: readonly number[];
   readonly bytes: number;
 }
 
 async function ours(family: Family): Promise<Result> {
   await using backend = await cuda();
-  const model = languageModel(configOf(family));
-  const settings = resolveSettings(
-    { steps: 1000, sequenceLength, microBatchSize: microBatch, precision: "bfloat16" },
-    { parameterCount: 0 },
-  );
-  // Made before the clock runs, as PyTorch's are made on the device.
-  const batches = Array.from({ length: warmUp + steps }, (_, step) => {
-    const stream = new RandomStream(step, "tokens");
-    const ids = Int32Array.from({ length: microBatch * sequenceLength }, (_, i) => stream.below(vocabularySize, i));
-    return { ids, targets: ids.map((id) => (id + 1) % vocabularySize) };
-  });
-  await using trainer = await Trainer.create({
-    model,
-    backend,
-    settings,
-    batches: (step) => batches[step] as Batch,
-  });
+  await using trainer = await cudaTrainer(backend, family, size, { microBatch, steps: warmUp + rows * steps });
   await trainer.advance(warmUp);
   const milliseconds: number[] = [];
-  for (let step = 0; step < steps; step++) {
+  for (let row = 0; row < rows; row++) {
     const start = performance.now();
-    await trainer.advance(1);
-    milliseconds.push(performance.now() - start);
+    await trainer.advance(steps);
+    milliseconds.push((performance.now() - start) / steps);
   }
   return { milliseconds, bytes: backend.memory().deviceBytes };
 }
 
 async function torch(family: Family, attention: string): Promise<Result> {
-  const { width, heads, stateWidth, feedForwardWidth, mixers } = configOf(family);
-  const given = { kind: family, attention, microBatch, steps, warmUp, sequenceLength, vocabularySize };
+  const { width, heads, stateWidth, feedForwardWidth, mixers } = configOf(family, size);
+  const given = { kind: family, attention, microBatch, rows, steps, warmUp, sequenceLength, vocabularySize };
   const config = { ...given, width, heads, stateWidth, feedForwardWidth, layers: mixers.length };
   const { stdout } = await run("python3", [script, JSON.stringify(config)], { maxBuffer: 2 ** 24 });
   const { milliseconds, peakBytes } = JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
@@ -96,7 +75,9 @@ const variants: readonly (readonly [name: string, family: Family, measure: () =>
   ["Transformer, torch, cuDNN", "transformer", () => torch("transformer", "cudnn")],
 ];
 
-process.stdout.write(`${size}, ${microBatch} x ${sequenceLength} tokens a step, median of ${steps} steps\n\n`);
+process.stdout.write(
+  `${size}, ${microBatch} x ${sequenceLength} tokens a step, median of ${rows} times ${steps} steps\n\n`,
+);
 process.stdout.write("| | tokens/s | ms a step | MFU | GB |\n|---|---|---|---|---|\n");
 for (const [name, family, measure] of variants) {
   try {

@@ -3,7 +3,7 @@ runs them: parameters in bfloat16, importance folded into queries and keys, one 
 
     python3 torch_training.py '{"kind": "sisa", "attention": "cudnn", "microBatch": 16, ...}'
 
-Prints one line of JSON: milliseconds of each step, and the largest memory.
+Prints one line of JSON: milliseconds of a step in each row of steps, and the largest memory.
 """
 import json
 import sys
@@ -89,21 +89,28 @@ def main():
     model = Model(o).to("cuda", torch.bfloat16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     compiled = torch.compile(model)
-    times = []
-    with sdpa_kernel(BACKENDS[o["attention"]]):
-        for step in range(o["warmUp"] + o["steps"]):
-            ids = torch.randint(o["vocabularySize"], (o["microBatch"], o["sequenceLength"] + 1), device="cuda")
-            torch.cuda.synchronize()
-            start = time.perf_counter()
+    shape = (o["microBatch"], o["sequenceLength"] + 1)
+    batches = [torch.randint(o["vocabularySize"], shape, device="cuda") for _ in range(o["steps"])]
+
+    def row(count):
+        for step in range(count):
+            ids = batches[step]
             loss = compiled(ids[:, :-1], ids[:, 1:])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    times = []
+    with sdpa_kernel(BACKENDS[o["attention"]]):
+        row(min(o["warmUp"], o["steps"]))
+        for _ in range(o["rows"]):
             torch.cuda.synchronize()
-            if step >= o["warmUp"]:
-                times.append((time.perf_counter() - start) * 1e3)
-    print(json.dumps({"milliseconds": times, "peakBytes": torch.cuda.max_memory_allocated(), "loss": loss.item(), "torch": torch.__version__}))
+            start = time.perf_counter()
+            loss = row(o["steps"])
+            times.append((time.perf_counter() - start) * 1e3 / o["steps"])
+    print(json.dumps({"milliseconds": times, "peakBytes": torch.cuda.max_memory_allocated(), "loss": loss, "torch": torch.__version__}))
 
 
 main()
