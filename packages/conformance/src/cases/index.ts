@@ -55,6 +55,7 @@ import { padCases } from "./pad.ts";
 import { reshapeCases } from "./reshape.ts";
 import { rmsNormBackwardCases, rmsNormCases } from "./rms-norm.ts";
 import { ropeCases } from "./rope.ts";
+import { rotateCases } from "./rotate.ts";
 import { sampleTokensCases } from "./sample-tokens.ts";
 import { scatterAddCases } from "./scatter-add.ts";
 import { sigmoidCases } from "./sigmoid.ts";
@@ -65,6 +66,7 @@ import { sisaAttentionCases } from "./sisa-attention.ts";
 import { sliceCases } from "./slice.ts";
 import { softmaxCases } from "./softmax.ts";
 import { softplusCases } from "./softplus.ts";
+import { splitCases } from "./split.ts";
 import { sqrtCases } from "./sqrt.ts";
 import { ssdScanBackwardCases, ssdScanCases } from "./ssd-scan.ts";
 import { ssmPrepareBackwardCases, ssmPrepareCases } from "./ssm-prepare.ts";
@@ -136,6 +138,7 @@ export const allCases: readonly OpCases[] = [
   rmsNormCases,
   rmsNormBackwardCases,
   ropeCases,
+  rotateCases,
   sampleTokensCases,
   scatterAddCases,
   sigmoidCases,
@@ -147,6 +150,7 @@ export const allCases: readonly OpCases[] = [
   sliceCases,
   softmaxCases,
   softplusCases,
+  splitCases,
   sqrtCases,
   ssdScanCases,
   ssdScanBackwardCases,

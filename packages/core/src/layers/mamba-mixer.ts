@@ -14,6 +14,7 @@ import { rmsNorm } from "../ops/rms-norm.ts";
 import { silu } from "../ops/silu.ts";
 import { slice } from "../ops/slice.ts";
 import { softplus } from "../ops/softplus.ts";
+import { split } from "../ops/split.ts";
 import { sum } from "../ops/sum.ts";
 import { swiglu } from "../ops/swiglu.ts";
 import { f32 } from "../spec.ts";
@@ -26,7 +27,6 @@ import {
   type Mixer,
   type MixerContext,
   type MixerOutput,
-  splitWidths,
   stateBefore,
 } from "./mixer.ts";
 
@@ -119,7 +119,7 @@ export class MambaMixer implements Mixer {
     const { innerWidth: I, stateWidth: N, stepWidth, convWidth, normEpsilon } = this.sizes;
     const [B = Dim.of(1), T = Dim.of(1)] = h.shape;
     const entries = cache && expectEntries("MambaMixer", cache, ["state", "conv"]);
-    const [convIn, z] = splitWidths(linear(h, p["mamba.in_proj.weight"]), [I, I]);
+    const [convIn, z] = split(linear(h, p["mamba.in_proj.weight"]), { axis: -1, sizes: [I, I] });
     const before = cache && entries && stateBefore(entries.conv, cache.start);
     const weight = reshape(p["mamba.conv1d.weight"], [I, convWidth]);
     const x = silu(causalConv({ x: convIn, weight, bias: p["mamba.conv1d.bias"], before }));
@@ -128,7 +128,7 @@ export class MambaMixer implements Mixer {
       const norm = p[`mamba.${name}_layernorm.weight`];
       return norm ? rmsNorm(values, norm, { epsilon: normEpsilon }) : values;
     };
-    const [stepIn, bIn, cIn] = splitWidths(linear(x, p["mamba.x_proj.weight"]), [stepWidth, N, N]);
+    const [stepIn, bIn, cIn] = split(linear(x, p["mamba.x_proj.weight"]), { axis: -1, sizes: [stepWidth, N, N] });
     const steps = softplus(linear(normed(stepIn, "dt"), p["mamba.dt_proj.weight"], p["mamba.dt_proj.bias"]));
     const dt = countedSteps(steps, cache); // [B,T,I]
     const perChannel = (values: Tensor) => reshape(values, [B, T, I, 1]);

@@ -11,6 +11,7 @@ import { neg } from "../ops/neg.ts";
 import { reshape } from "../ops/reshape.ts";
 import { silu } from "../ops/silu.ts";
 import { softplus } from "../ops/softplus.ts";
+import { split } from "../ops/split.ts";
 import { ssdScan } from "../ops/ssd-scan.ts";
 import { swiglu } from "../ops/swiglu.ts";
 import { f32 } from "../spec.ts";
@@ -25,7 +26,6 @@ import {
   mergeHeads,
   normGroups,
   splitHeads,
-  splitWidths,
   stateBefore,
 } from "./mixer.ts";
 
@@ -123,13 +123,13 @@ export class Mamba2Mixer implements Mixer {
     const channels = innerWidth + 2 * groups * N;
     const [B = Dim.of(1), T = Dim.of(1)] = h.shape;
     const projected = linear(h, p["mamba.in_proj.weight"]);
-    const [z, convIn, dtIn] = splitWidths(projected, [innerWidth, channels, heads]);
+    const [z, convIn, dtIn] = split(projected, { axis: -1, sizes: [innerWidth, channels, heads] });
     const entries = cache && expectEntries("Mamba2Mixer", cache, ["state", "conv"]);
 
     const before = cache && entries && stateBefore(entries.conv, cache.start);
     const weight = reshape(p["mamba.conv1d.weight"], [channels, convWidth]);
     const mixed = silu(causalConv({ x: convIn, weight, bias: p["mamba.conv1d.bias"], before }));
-    const [xIn, bIn, cIn] = splitWidths(mixed, [innerWidth, groups * N, groups * N]);
+    const [xIn, bIn, cIn] = split(mixed, { axis: -1, sizes: [innerWidth, groups * N, groups * N] });
     const x = splitHeads(xIn, heads); // [B,T,H,P]
     const dt = countedSteps(softplus(add(dtIn, p["mamba.dt_bias"])), cache); // [B,T,H]
 

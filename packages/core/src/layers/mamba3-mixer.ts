@@ -3,8 +3,8 @@
 import { Dim, type DimLike } from "../dim.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "../ops/add.ts";
+import { broadcastTo } from "../ops/broadcast-to.ts";
 import { concat } from "../ops/concat.ts";
-import { cos } from "../ops/cos.ts";
 import { cumulativePhase } from "../ops/cumulative-phase.ts";
 import { div } from "../ops/div.ts";
 import { less } from "../ops/less.ts";
@@ -17,11 +17,11 @@ import { neg } from "../ops/neg.ts";
 import { pad } from "../ops/pad.ts";
 import { reshape } from "../ops/reshape.ts";
 import { rmsNorm } from "../ops/rms-norm.ts";
-import { rope } from "../ops/rope.ts";
+import { rotate } from "../ops/rotate.ts";
 import { sigmoid } from "../ops/sigmoid.ts";
-import { sin } from "../ops/sin.ts";
 import { slice } from "../ops/slice.ts";
 import { softplus } from "../ops/softplus.ts";
+import { split } from "../ops/split.ts";
 import { ssdScan } from "../ops/ssd-scan.ts";
 import { sub } from "../ops/sub.ts";
 import { sum } from "../ops/sum.ts";
@@ -42,9 +42,7 @@ import {
   type MixerOutput,
   mergeHeads,
   normGroups,
-  repeatHeads,
   splitHeads,
-  splitWidths,
   stateBefore,
 } from "./mixer.ts";
 
@@ -176,20 +174,18 @@ export class Mamba3Mixer implements Mixer {
     const carried = sub(dt, own);
     // Each write reaches the next token with what that gives to the token before it.
     const next = slice(pad(carried, { axis: 1, after: 1 }), { axis: 1, start: 1 });
-    const perValue = (x: Tensor) => reshape(x, [...x.shape.slice(0, 2), 1, heads, 1]);
+    const written = reshape(add(own, next), [...own.shape.slice(0, 2), 1, heads, 1]);
     const scanned = ssdScan(
       {
-        x: mul(v, perValue(add(own, next))),
-        b: k,
+        x: v,
+        b: mul(k, written),
         c: q,
         logDecay,
         state: known && this.#stateWithLast(known, carried),
       },
       { strict: true },
     );
-    const direct = this.#direct(q, k, mul(v, perValue(own)));
-    const skip = mul(v, reshape(p["mamba.D"], [heads, 1]));
-    const y = add(add(scanned.value, direct), skip); // [B,T,R,H,P]
+    const y = add(scanned.value, this.#direct({ q, k, v, own, skip: p["mamba.D"] })); // [B,T,R,H,P]
     const value = this.#gate(p, y, splitHeads(z, innerWidth / this.sizes.headWidth));
     if (!cache || !known) return { value, cache: {} };
     const last = (phase.shape[1] ?? Dim.of(1)).minus(1);
@@ -210,7 +206,7 @@ export class Mamba3Mixer implements Mixer {
     const sets = N * groups * rank;
     const projected = linear(h, p["mamba.in_proj.weight"]);
     const widths = [innerWidth, innerWidth, sets, sets, heads, heads, heads, angles] as const;
-    const [z, x, b, c, dt, decay, trapezoid, angle] = splitWidths(projected, widths);
+    const [z, x, b, c, dt, decay, trapezoid, angle] = split(projected, { axis: -1, sizes: widths });
     return { z, x, b, c, dt, decay, trapezoid, angle };
   }
 
@@ -255,10 +251,13 @@ export class Mamba3Mixer implements Mixer {
     const { heads, groups, rank, stateWidth: N, angles } = this.sizes;
     const [B = Dim.of(1), T = Dim.of(1)] = x.shape;
     const normed = rmsNorm(reshape(x, [B, T, rank, groups, N]), weight, { epsilon: normEpsilon });
-    const own = add(repeatHeads(normed, heads / groups), byRank(bias));
-    const table = reshape(phase, [B, T, 1, heads, angles]);
-    const [turned, rest] = splitWidths(own, [2 * angles, N - 2 * angles]);
-    return concat([rope(turned, cos(table), sin(table)), rest], { axis: -1 });
+    const shared = reshape(normed, [B, T, rank, groups, 1, N]);
+    const own = add(shared, reshape(byRank(bias), [rank, groups, heads / groups, N]));
+    const rows = reshape(own, [B, T, rank * heads, N]);
+    const angle = broadcastTo(reshape(phase, [B, T, 1, heads, angles]), [B, T, rank, heads, angles]);
+    const [turned, rest] = split(rows, { axis: -1, sizes: [2 * angles, N - 2 * angles] });
+    const rotated = rotate(turned, reshape(angle, [B, T, rank * heads, angles]));
+    return reshape(concat([rotated, rest], { axis: -1 }), [B, T, rank, heads, N]);
   }
 
   /** The state before the first token, with what that token gives to the one before it. */
@@ -273,12 +272,19 @@ export class Mamba3Mixer implements Mixer {
     return add(known.state, mul(written, reshape(slice(carried, { axis: 1, end: 1 }), [B, heads, 1, 1])));
   }
 
-  /** What a token reads of its own writes: [B,T,R,H,P]. */
-  #direct(q: Tensor, k: Tensor, written: Tensor): Tensor {
-    if (this.sizes.rank === 1) return mul(sum(mul(q, k), { axes: [-1], keepDims: true }), written);
-    const heads = [0, 1, 3, 2, 4];
-    const scores = matmul(transpose(q, heads), transpose(k, heads), { transposeB: true }); // [B,T,H,R,R]
-    return transpose(matmul(scores, transpose(written, heads)), heads);
+  /** What a token reads of its own writes, of weights `own` [B,T,H], and past the state, `skip` [H]: [B,T,R,H,P]. */
+  #direct(parts: { readonly [N in "q" | "k" | "v" | "own" | "skip"]: Tensor }): Tensor {
+    const { q, k, v, own } = parts;
+    const skip = reshape(parts.skip, [this.sizes.heads, 1]);
+    const [B = Dim.of(1), T = Dim.of(1), H = Dim.of(1)] = own.shape;
+    if (this.sizes.rank === 1) {
+      const score = sum(mul(q, k), { axes: [-1], keepDims: true }); // [B,T,1,H,1]
+      return mul(add(mul(score, reshape(own, score.shape)), skip), v);
+    }
+    const ranksInside = [0, 1, 3, 2, 4];
+    const scores = matmul(transpose(q, ranksInside), transpose(k, ranksInside), { transposeB: true }); // [B,T,H,R,R]
+    const read = matmul(mul(scores, reshape(own, [B, T, H, 1, 1])), transpose(v, ranksInside));
+    return add(transpose(read, ranksInside), mul(v, skip));
   }
 
   /** y [B,T,R,H,P] times silu(z), summed over the ranks: [B,T,H*P]. */

@@ -15,7 +15,6 @@ import { maximum } from "../ops/maximum.ts";
 import { mul } from "../ops/mul.ts";
 import { reshape } from "../ops/reshape.ts";
 import { rmsNorm } from "../ops/rms-norm.ts";
-import { slice } from "../ops/slice.ts";
 import { sub } from "../ops/sub.ts";
 import { takeRow } from "../ops/take-row.ts";
 import { where } from "../ops/where.ts";
@@ -122,19 +121,6 @@ export function normGroups(x: Tensor, weight: Tensor, groups: number, epsilon: n
   const parts = splitHeads(x, groups);
   const ones = broadcastTo(constant(1, weight.dtype) as Tensor, parts.shape.slice(-1));
   return mul(mergeHeads(rmsNorm(parts, ones, { epsilon })), weight);
-}
-
-/** Parts of the last axis of these widths, in order. */
-export function splitWidths<const W extends readonly number[]>(
-  x: Tensor,
-  widths: W,
-): { readonly [I in keyof W]: Tensor } {
-  let start = 0;
-  const parts = widths.map((width) => {
-    start += width;
-    return slice(x, { axis: -1, start: start - width, end: start });
-  });
-  return parts as { [I in keyof W]: Tensor };
 }
 
 /** The entries of a cache under the names that a mixer declared. @throws GraphError naming one that is missing */

@@ -77,6 +77,7 @@ export type { ReduceOptions } from "./reduce.ts";
 export { reshape, reshapeOp } from "./reshape.ts";
 export { rmsNorm, rmsNormBackwardOp, rmsNormOp } from "./rms-norm.ts";
 export { rope, ropeOp } from "./rope.ts";
+export { rotate, rotateOp } from "./rotate.ts";
 export { type SampleTokensInputs, sampleTokens, sampleTokensOp } from "./sample-tokens.ts";
 export { scatterAdd, scatterAddOp } from "./scatter-add.ts";
 export { sigmoid, sigmoidOp } from "./sigmoid.ts";
@@ -98,6 +99,7 @@ export {
 export { slice, sliceOp } from "./slice.ts";
 export { softmax, softmaxOp } from "./softmax.ts";
 export { softplus, softplusOp } from "./softplus.ts";
+export { split, splitOp } from "./split.ts";
 export { sqrt, sqrtOp } from "./sqrt.ts";
 export { type SsdScanInputs, ssdChunk, ssdScan, ssdScanBackwardOp, ssdScanOp } from "./ssd-scan.ts";
 export {

@@ -79,52 +79,52 @@ function permute(x: Tensor, permutation: readonly number[]): Tensor {
   return isOrdered ? reshape(x, shape) : transpose(x, permutation);
 }
 
-/** [B,T,R,G*K,E] to [B,n,G,L,K,E]. */
+/** [B,T,R,G*K,E] to [B,G,n,L,K,E]. */
 function toColumns(x: Tensor, { B, R, G, K, Q, n, L }: Sizes): Tensor {
   const E = x.shape[4] ?? Dim.of(1);
   const rows = reshape(chunk(x, { axis: 1, size: Q }), [B, n, Q * R, G, K, E]);
-  return permute(reshape(rows, [B, n, L, G, K, E]), [0, 1, 3, 2, 4, 5]);
+  return permute(reshape(rows, [B, n, L, G, K, E]), [0, 3, 1, 2, 4, 5]);
 }
 
-/** The inverse of `toColumns`: [B,n,G,L,K,E] to [B,T,R,G*K,E]. */
+/** The inverse of `toColumns`: [B,G,n,L,K,E] to [B,T,R,G*K,E]. */
 function fromColumns(x: Tensor, { B, T, R, G, K, Q, n }: Sizes): Tensor {
   const E = x.shape[5] ?? Dim.of(1);
-  return unchunk(reshape(permute(x, [0, 1, 3, 2, 4, 5]), [B, n, Q, R, G * K, E]), { axis: 1, length: T });
+  return unchunk(reshape(permute(x, [0, 2, 3, 1, 4, 5]), [B, n, Q, R, G * K, E]), { axis: 1, length: T });
 }
 
-/** [B,n,G,L,K,E] to [B,n,G,K,L,E], or back. */
+/** [B,G,n,L,K,E] to [B,G,n,K,L,E], or back. */
 function swapHeadsAndRows(x: Tensor): Tensor {
   return permute(x, [0, 1, 2, 4, 3, 5]);
 }
 
-/** [B,n,G,L,K,P] to [B,n,G,L,K*P]: the heads of a group side by side, as columns of one matrix. */
+/** [B,G,n,L,K,P] to [B,G,n,L,K*P]: the heads of a group side by side, as columns of one matrix. */
 function flat(x: Tensor): Tensor {
   const [K = Dim.of(1), P = Dim.of(1)] = x.shape.slice(4);
   return reshape(x, [...x.shape.slice(0, 4), K.times(P)]);
 }
 
-/** [B,n,G,K,Q] of steps to [B,n,G,L,K,1] of rows. */
+/** [B,G,n,K,Q] of steps to [B,G,n,L,K,1] of rows. */
 function perRow(factor: Tensor, { B, n, G, K, Q, R, L }: Sizes): Tensor {
-  const steps = reshape(permute(factor, [0, 1, 2, 4, 3]), [B, n, G, Q, 1, K, 1]);
-  return reshape(R === 1 ? steps : broadcastTo(steps, [B, n, G, Q, R, K, 1]), [B, n, G, L, K, 1]);
+  const steps = reshape(permute(factor, [0, 1, 2, 4, 3]), [B, G, n, Q, 1, K, 1]);
+  return reshape(R === 1 ? steps : broadcastTo(steps, [B, G, n, Q, R, K, 1]), [B, G, n, L, K, 1]);
 }
 
-/** [B,n,G,L,K] of rows, summed to [B,n,G,K,Q] of steps. */
+/** [B,G,n,L,K] of rows, summed to [B,G,n,K,Q] of steps. */
 function perStep(x: Tensor, { B, n, G, K, Q, R }: Sizes): Tensor {
-  const steps = R === 1 ? reshape(x, [B, n, G, Q, K]) : sum(reshape(x, [B, n, G, Q, R, K]), { axes: [4] });
+  const steps = R === 1 ? reshape(x, [B, G, n, Q, K]) : sum(reshape(x, [B, G, n, Q, R, K]), { axes: [4] });
   return permute(steps, [0, 1, 2, 4, 3]);
 }
 
-/** [B,n,G,N,K*P] of chunks to [B,G,K,n,N*P], so that states of all chunks are rows of one matrix. */
+/** [B,G,n,N,K*P] of chunks to [B,G,K,n,N*P], so that states of all chunks are rows of one matrix. */
 function chunksToRows(x: Tensor, { B, n, G, K, N, P }: Sizes): Tensor {
-  const heads = permute(reshape(x, [B, n, G, N, K, P]), [0, 2, 4, 1, 3, 5]);
+  const heads = permute(reshape(x, [B, G, n, N, K, P]), [0, 1, 4, 2, 3, 5]);
   return reshape(heads, [B, G, K, n, N.times(P)]);
 }
 
 /** The inverse of `chunksToRows`. */
 function rowsToChunks(x: Tensor, { B, n, G, K, N, P }: Sizes): Tensor {
-  const chunks = permute(reshape(x, [B, G, K, n, N, P]), [0, 3, 1, 4, 2, 5]);
-  return reshape(chunks, [B, n, G, N, P.times(K)]);
+  const chunks = permute(reshape(x, [B, G, K, n, N, P]), [0, 1, 3, 4, 2, 5]);
+  return reshape(chunks, [B, G, n, N, P.times(K)]);
 }
 
 /** Log of a factor of zero, finite for backends that know no infinity. */
@@ -134,19 +134,19 @@ const nothing = -3e38;
 function scan({ x, b, c, logDecay, state }: SsdScanInputs, { strict }: SsdScanAttributes) {
   const sizes = sizesOf({ x, b });
   const { B, G, K, N, P, Q, n, L } = sizes;
-  const columns = toColumns(x, sizes); // [B,n,G,L,K,P]
-  const heads = swapHeadsAndRows(columns); // [B,n,G,K,L,P]
+  const columns = toColumns(x, sizes); // [B,G,n,L,K,P]
+  const heads = swapHeadsAndRows(columns); // [B,G,n,K,L,P]
   const group = (rows: Tensor) => {
     const [, , , , width = Dim.of(1)] = rows.shape;
     const cut = reshape(chunk(rows, { axis: 1, size: Q }), [B, n, L, G, width]);
-    return permute(cut, [0, 1, 3, 2, 4]); // [B,n,G,L,N]
+    return permute(cut, [0, 3, 1, 2, 4]); // [B,G,n,L,N]
   };
   const [write, read] = [group(b), group(c)];
 
   // Sums of log decay begin anew in every chunk, so that none is long. Steps after the end decay by nothing.
-  const steps = permute(reshape(chunk(logDecay, { axis: 1, size: Q }), [B, n, Q, G, K]), [0, 1, 3, 4, 2]);
-  const g = cumulativeSum(steps, { axis: -1 }); // [B,n,G,K,Q]
-  const total = slice(g, { axis: -1, start: Q - 1 }); // [B,n,G,K,1]
+  const steps = permute(reshape(chunk(logDecay, { axis: 1, size: Q }), [B, n, Q, G, K]), [0, 3, 1, 4, 2]);
+  const g = cumulativeSum(steps, { axis: -1 }); // [B,G,n,K,Q]
+  const total = slice(g, { axis: -1, start: Q - 1 }); // [B,G,n,K,1]
   const sinceStart = perRow(exp(g), sizes);
   const untilEnd = perRow(exp(sub(total, g)), sizes);
 
@@ -154,15 +154,15 @@ function scan({ x, b, c, logDecay, state }: SsdScanInputs, { strict }: SsdScanAt
   const step = reshape(iota(Q), [Q, 1]);
   const earlier = less(iota(Q), step); // [Q,Q]
   const seen = strict ? earlier : lessEqual(iota(Q), step);
-  const difference = sub(reshape(g, [B, n, G, K, Q, 1]), reshape(g, [B, n, G, K, 1, Q]));
+  const difference = sub(reshape(g, [B, G, n, K, Q, 1]), reshape(g, [B, G, n, K, 1, Q]));
   const pairs = pairsOfRows(exp(where(seen, difference, nothing)), sizes);
-  const products = reshape(matmul(read, write, { transposeB: true }), [B, n, G, 1, L, L]);
-  const scores = mul(products, pairs); // [B,n,G,K,L,L]
+  const products = reshape(matmul(read, write, { transposeB: true }), [B, G, n, 1, L, L]);
+  const scores = mul(products, pairs); // [B,G,n,K,L,L]
 
   // From chunk to chunk: the state before chunk i is what chunks j < i wrote, decayed by the chunks between.
   const kept = mul(columns, untilEnd);
   const written = chunksToRows(matmul(write, flat(kept), { transposeA: true }), sizes);
-  const totals = reshape(permute(total, [0, 2, 3, 1, 4]), [B, G, K, 1, n]);
+  const totals = reshape(permute(total, [0, 1, 3, 4, 2]), [B, G, K, 1, n]);
   const place = reshape(iota(n), [n, 1]);
   const between = cumulativeSum(where(less(iota(n), place), totals, 0), { axis: -1, reverse: true, exclusive: true });
   const carry = exp(where(less(iota(n), place), between, nothing)); // [B,G,K,n,n]
@@ -181,8 +181,8 @@ function scan({ x, b, c, logDecay, state }: SsdScanInputs, { strict }: SsdScanAt
 /** [.., Q,Q] of steps to [.., L,L] of rows. */
 function pairsOfRows(pairs: Tensor, { B, n, G, K, Q, R, L }: Sizes): Tensor {
   if (R === 1) return pairs;
-  const spread = broadcastTo(reshape(pairs, [B, n, G, K, Q, 1, Q, 1]), [B, n, G, K, Q, R, Q, R]);
-  return reshape(spread, [B, n, G, K, L, L]);
+  const spread = broadcastTo(reshape(pairs, [B, G, n, K, Q, 1, Q, 1]), [B, G, n, K, Q, R, Q, R]);
+  return reshape(spread, [B, G, n, K, L, L]);
 }
 
 export const ssdScanOp: DefinedOp<"ssdScan", SsdScanInputs, SsdScanAttributes, SsdScanOutputs> =
@@ -206,8 +206,8 @@ export const ssdScanOp: DefinedOp<"ssdScan", SsdScanInputs, SsdScanAttributes, S
       const parts = scan(inputs, attributes);
       const { sizes, scores, heads, read, before, sinceStart, totals, written, initial, isAlone } = parts;
       const { B, G, K, N, P, n, L } = sizes;
-      const within = swapHeadsAndRows(matmul(scores, heads)); // [B,n,G,L,K,P]
-      const fromBefore = () => reshape(matmul(read, rowsToChunks(before, sizes)), [B, n, G, L, K, P]);
+      const within = swapHeadsAndRows(matmul(scores, heads)); // [B,G,n,L,K,P]
+      const fromBefore = () => reshape(matmul(read, rowsToChunks(before, sizes)), [B, G, n, L, K, P]);
       const value = isAlone ? within : add(within, mul(fromBefore(), sinceStart));
       const untilLast = exp(cumulativeSum(totals, { axis: -1, reverse: true, exclusive: true })); // [B,G,K,1,n]
       const last = matmul(untilLast, written);
@@ -265,24 +265,24 @@ export const ssdScanBackwardOp: DefinedOp<
     const parts = scan({ x, b, c, logDecay }, attributes);
     const { sizes, columns, heads, write, read, earlier, pairs, products, scores, isAlone } = parts;
     const { B, G, K, Q, n, L } = sizes;
-    const dColumns = toColumns(gradient, sizes); // [B,n,G,L,K,P]
+    const dColumns = toColumns(gradient, sizes); // [B,G,n,L,K,P]
     const dHeads = swapHeadsAndRows(dColumns);
 
     // Within a chunk.
-    const weights = mul(matmul(dHeads, heads, { transposeB: true }), pairs); // [B,n,G,K,L,L]
+    const weights = mul(matmul(dHeads, heads, { transposeB: true }), pairs); // [B,G,n,K,L,L]
     const dxWithin = swapHeadsAndRows(matmul(scores, dHeads, { transposeA: true }));
-    const shared = K === 1 ? reshape(weights, [B, n, G, L, L]) : sum(weights, { axes: [3] });
+    const shared = K === 1 ? reshape(weights, [B, G, n, L, L]) : sum(weights, { axes: [3] });
     const dReadWithin = matmul(shared, write);
     const dWriteWithin = matmul(shared, read, { transposeA: true });
     // d score / d log decay of a step = score for all pairs that span the step; a pair of one step spans none.
     const spans = mul(weights, products);
-    const bySteps = sizes.R === 1 ? spans : sum(reshape(spans, [B, n, G, K, Q, sizes.R, Q, sizes.R]), { axes: [5, 7] });
-    const ofPairs = where(earlier, bySteps, 0); // [B,n,G,K,Q,Q]
+    const bySteps = sizes.R === 1 ? spans : sum(reshape(spans, [B, G, n, K, Q, sizes.R, Q, sizes.R]), { axes: [5, 7] });
+    const ofPairs = attributes.strict ? bySteps : where(earlier, bySteps, 0); // [B,G,n,K,Q,Q]
     const pairsSpan = sub(sum(ofPairs, { axes: [5] }), sum(ofPairs, { axes: [4] }));
 
-    const ofGroups = (rows: Tensor) => fromColumns(reshape(rows, [B, n, G, L, 1, sizes.N]), { ...sizes, K: 1 });
+    const ofGroups = (rows: Tensor) => fromColumns(reshape(rows, [B, G, n, L, 1, sizes.N]), { ...sizes, K: 1 });
     const ofSteps = (decay: Tensor) => {
-      const steps = reshape(permute(decay, [0, 1, 4, 2, 3]), [B, n, Q, G * K]);
+      const steps = reshape(permute(decay, [0, 2, 4, 1, 3]), [B, n, Q, G * K]);
       return unchunk(steps, { axis: 1, length: sizes.T });
     };
     if (isAlone) {
@@ -296,7 +296,7 @@ export const ssdScanBackwardOp: DefinedOp<
 
     // From chunk to chunk.
     const { before, carry, kept, sinceStart, untilEnd, total } = parts;
-    const states = rowsToChunks(before, sizes); // [B,n,G,N,K*P]
+    const states = rowsToChunks(before, sizes); // [B,G,n,N,K*P]
     const dRead = mul(dColumns, sinceStart);
     const dReadBefore = matmul(flat(dRead), states, { transposeB: true });
     const fromBefore = reshape(matmul(read, states), columns.shape);
@@ -308,8 +308,8 @@ export const ssdScanBackwardOp: DefinedOp<
     const dWriteAfter = matmul(flat(kept), dStates, { transposeB: true });
     const writeSpan = perStep(sum(mul(columns, dxAfter), { axes: [5] }), sizes);
     // States that pass a whole chunk.
-    const passed = permute(sum(mul(before, dWritten), { axes: [4], keepDims: true }), [0, 3, 1, 2, 4]);
-    const passing = mul(exp(total), passed); // [B,n,G,K,1]
+    const passed = permute(sum(mul(before, dWritten), { axes: [4], keepDims: true }), [0, 1, 3, 2, 4]);
+    const passing = mul(exp(total), passed); // [B,G,n,K,1]
 
     // The decay of a step is passed by reads after it in its chunk, by writes before it, and by what passes the chunk:
     // no sum is longer than a chunk.

@@ -10,11 +10,10 @@ import { constant } from "./constant.ts";
 import { cos } from "./cos.ts";
 import { cumulativePhase } from "./cumulative-phase.ts";
 import { cumulativeSum } from "./cumulative-sum.ts";
-import { mul } from "./mul.ts";
 import { neg } from "./neg.ts";
-import { pairs, rope } from "./rope.ts";
+import { rope } from "./rope.ts";
+import { crossOfPairs, rotate } from "./rotate.ts";
 import { sin } from "./sin.ts";
-import { sub } from "./sub.ts";
 
 /** Sums of decay begin anew at every position that is a multiple of this, so that none is long. */
 export const decayBlock = 64;
@@ -77,9 +76,7 @@ export const ssmPrepareOp: DefinedOp<
   compose({ c, b, logDecay, phase, gBefore, phaseBefore, start }) {
     const g = blockCumulativeSum({ x: logDecay, before: gBefore, start }, { size: decayBlock });
     const phi = cumulativePhase({ x: phase, before: phaseBefore });
-    const cosPhi = cos(phi);
-    const sinPhi = sin(phi);
-    return { cRotated: rope(c, cosPhi, sinPhi), bRotated: rope(b, cosPhi, sinPhi), g, phi };
+    return { cRotated: rotate(c, phi), bRotated: rotate(b, phi), g, phi };
   },
   vjp({ inputs: { start }, outputs: { cRotated, bRotated, phi }, gradients }) {
     if (start) throw new GraphError("ssmPrepare: has no gradient where it continues from a start");
@@ -128,7 +125,7 @@ export const ssmPrepareBackwardOp: DefinedOp<
   inputs: ["cRotated", "bRotated", "phi", "cGradient", "bGradient", "gGradient", "phiGradient?"],
   compose({ cRotated, bRotated, phi, cGradient, bGradient, gGradient, phiGradient }) {
     const [cosPhi, sinPhi] = [cos(phi), neg(sin(phi))];
-    const turned = add(turn(cRotated, cGradient, phi), turn(bRotated, bGradient, phi));
+    const turned = add(crossOfPairs(cRotated, cGradient, phi), crossOfPairs(bRotated, bGradient, phi));
     const all = phiGradient ? add(turned, phiGradient) : turned;
     return {
       c: rope(cast(cGradient, cRotated.dtype) as Tensor, cosPhi, sinPhi),
@@ -138,13 +135,6 @@ export const ssmPrepareBackwardOp: DefinedOp<
     };
   },
 });
-
-/** Gradient by the angle of rotated pairs: the cross product of each pair with its gradient. */
-function turn(rotated: Tensor, gradient: Tensor, { dtype }: Tensor): Tensor {
-  const part = (x: Tensor) => pairs(cast(x, dtype) as Tensor);
-  const [[a, b], [da, db]] = [part(rotated), part(gradient)];
-  return sub(mul(a, db), mul(b, da));
-}
 
 /**
  * What SISA needs of each token: read and write vectors rotated by the phase so far, and the decay so far.
