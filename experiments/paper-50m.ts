@@ -51,7 +51,7 @@ const proof: WorkloadInput = {
   steps: 100,
   evaluateEvery: 50,
   finalTasks: ["niah:grid"],
-  taskOptions: { lengths: [512, 2048], limit: 200 },
+  taskOptions: { lengths: [512, 1024, 2048] },
 };
 
 /** As many steps as the paper's rows, from text that a small machine can hold: 66M tokens. */
@@ -62,7 +62,7 @@ const short: WorkloadInput = {
   optimizer: { ...paper.optimizer, warmupSteps: 100, scheduleSteps: 1000 },
   saveEvery: 500,
   finalTasks: ["niah:grid"],
-  taskOptions: { lengths: [512, 1024, 2048], limit: 1000 },
+  taskOptions: { lengths: [512, 1024, 2048] },
 };
 
 /** What the sizes train on, by the name of SISA_EXPERIMENT. */

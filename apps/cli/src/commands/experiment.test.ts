@@ -1,6 +1,6 @@
 import { cp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it, vi } from "vitest";
 import cpuSmoke from "../../../../experiments/cpu-smoke.ts";
 import paper50m from "../../../../experiments/paper-50m.ts";
 import { planExperiment } from "../experiment/plan.ts";
@@ -185,5 +185,21 @@ describe("the experiments that ship", () => {
       expect(tasks).toEqual(["niah", "lambada"]);
     }
     expect(runs.at(-1)?.config).toMatchObject({ precision: "paper", model: { form: "sdpa" } });
+  });
+
+  it.each([
+    ["proof", ["bfloat16", "paper"], { steps: 100, batchTokens: 524_288, optimizer: { scheduleSteps: 9536 } }],
+    ["short", ["text", "recall"], { steps: 1000, precision: "bfloat16" }],
+    ["reduced", ["float32", "paper"], { steps: 8, backend: "onnxruntime" }],
+  ])("are the same families where SISA_EXPERIMENT is %s", async (size, workloads, config) => {
+    vi.stubEnv("SISA_EXPERIMENT", size);
+    vi.resetModules();
+    const { default: experiment } = await import("../../../../experiments/paper-50m.ts");
+    vi.unstubAllEnvs();
+    const { name, runs } = planExperiment(experiment, "");
+    expect(name).toBe(`paper-50m-${size}`);
+    expect([...new Set(runs.map(({ workload }) => workload))]).toEqual(workloads);
+    expect(runs).toHaveLength(8);
+    for (const run of runs) expect(run.config).toMatchObject(config);
   });
 });

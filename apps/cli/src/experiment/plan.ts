@@ -155,6 +155,8 @@ function planRun(
   if (config.steps === undefined) {
     throw new ConfigError(`workloads.${workload}: expected tokens or steps, got neither; say how long to train`);
   }
+  // What contradicts itself is refused before the first run trains.
+  resolveSettings(settingsOf(config), { parameterCount: 0 });
   const id = `${workload}/${checkName("families", name)}-${size}-seed${seed}`;
   return { id, workload, model: `${name} ${size}`, seed, config, tasks, finalTasks, taskOptions };
 }

@@ -206,7 +206,10 @@ describe("resolveSettings", () => {
       "batchTokens: expected a multiple of microBatchSize x sequenceLength (512), got 256; try 512",
     ],
     [{ steps: 5, optimizer: { scheduleSteps: 4 } }, "optimizer.scheduleSteps: expected at least steps (5), got 4"],
-    [{ steps: 5, optimizer: { warmupSteps: 6 } }, "optimizer.warmupSteps: expected at most steps (5), got 6"],
+    [
+      { steps: 5, optimizer: { warmupSteps: 6 } },
+      "optimizer.warmupSteps: expected at most the 5 steps of the schedule, got 6",
+    ],
     [{ steps: 5, sequenceLenght: 6 }, 'did you mean "sequenceLength"?'],
   ])("refuses %j", (settings, message) => {
     expect(messageOf(() => resolveSettings(settings, small))).toContain(message);

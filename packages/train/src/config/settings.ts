@@ -191,15 +191,15 @@ export function resolveSettings(settings: unknown, context: { readonly parameter
 
   const batch = resolveBatch(parsed, sequenceLength);
   const warmupSteps = optimizer.warmupSteps ?? Math.min(500, Math.ceil(steps / 20));
-  if (warmupSteps > steps) {
-    throw new ConfigError(
-      `optimizer.warmupSteps: expected at most steps (${steps}), got ${warmupSteps}; lower it or train longer`,
-    );
-  }
   const scheduleSteps = optimizer.scheduleSteps ?? steps;
   if (scheduleSteps < steps) {
     throw new ConfigError(
       `optimizer.scheduleSteps: expected at least steps (${steps}), got ${scheduleSteps}; raise it or train shorter`,
+    );
+  }
+  if (warmupSteps > scheduleSteps) {
+    throw new ConfigError(
+      `optimizer.warmupSteps: expected at most the ${scheduleSteps} steps of the schedule, got ${warmupSteps}; lower it or train longer`,
     );
   }
   return {
