@@ -62,8 +62,13 @@ test("Mamba-2 over 8192 tokens is its recurrence", async () => {
   expect(await distance(mixer, mamba2(mixer.sizes))).toBeLessThan(1e-4);
 });
 
-test.each([1, 2])("Mamba-3 of rank %i over 8192 tokens is its recurrence", async (rank) => {
-  const sizes = { stateWidth: 8, innerWidth: 8, headWidth: 4, groups: 1, rank, decay: "softplus" } as const;
+test.each([
+  [1, "softplus"],
+  [2, "softplus"],
+  [1, "heavy-tail"],
+  [2, "heavy-tail"],
+] as const)("Mamba-3 of rank %i by %s over 8192 tokens is its recurrence", async (rank, decay) => {
+  const sizes = { stateWidth: 8, innerWidth: 8, headWidth: 4, groups: 1, rank, decay } as const;
   const mixer = new Mamba3Mixer({ width, ...sizes });
   expect(await distance(mixer, mamba3({ ...sizes, outputNorm: false }))).toBeLessThan(1e-3);
 });

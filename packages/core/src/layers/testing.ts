@@ -7,6 +7,7 @@ import type { Layer } from "./layer.ts";
 import type { MambaMixer } from "./mamba-mixer.ts";
 import type { Mamba2Mixer } from "./mamba2-mixer.ts";
 import type { Mamba3MixerSizes } from "./mamba3-mixer.ts";
+import type { SisaMixerSizes } from "./sisa-mixer.ts";
 
 export const normEpsilon = 1e-5;
 
@@ -32,6 +33,9 @@ export const rms = (x: Row, weight: Row | undefined) => {
   const root = Math.sqrt(dot(x, x) / x.length + normEpsilon);
   return x.map((value, index) => (value / root) * (weight?.[index] ?? Number.NaN));
 };
+
+/** Rows of heads side by side, head by head. */
+const headsOf = (x: Row, count: number) => range(count).map((h) => part(x, h * (x.length / count), x.length / count));
 
 /** Pairs of neighbours turned by these angles. */
 const turned = (x: Row, angles: Row) =>
@@ -138,13 +142,12 @@ export function attends(sizes: AttentionMixerSizes, metaTokens: number) {
     width,
     heads,
     keyValueHeads = heads,
-    headWidth: D = width / heads,
+    headWidth: E = width / heads,
+    keyWidth: D = E,
     positions = "rope",
     window = Number.POSITIVE_INFINITY,
   } = sizes;
   return (w: Weights, tokens: readonly Row[]) => {
-    const headsOf = (x: Row, count: number) =>
-      range(count).map((h) => part(x, h * (x.length / count), x.length / count));
     const normed = (x: Row, name: string, count: number) =>
       sizes.queryKeyNorm
         ? headsOf(x, count).flatMap((row, h) => rms(row, part(w[name] ?? [], h * row.length, row.length)))
@@ -156,20 +159,20 @@ export function attends(sizes: AttentionMixerSizes, metaTokens: number) {
             range(D / 2).map((i) => t * ropeBase ** (-i / (D / 2))),
           )
         : x;
-    const shifted = (matrix: string, gate: string) => {
+    const shifted = (matrix: string, gate: string, headWidth: number) => {
       const plain = tokens.map((token) => times(w[matrix], token));
       if (!sizes.shift) return plain;
       return plain.map((row, t) => {
         const share = times(w[gate], tokens[t] ?? []).map(sigmoid);
         return row.map((value, i) => {
-          const s = get(share, Math.floor(i / D));
+          const s = get(share, Math.floor(i / headWidth));
           return s * (plain[t - 1]?.[i] ?? 0) + (1 - s) * value;
         });
       });
     };
     const q = tokens.map((token) => normed(times(w["W_Q.weight"], token), "q_norm.weight", heads));
-    const k = shifted("W_K.weight", "k_shift.weight").map((row) => normed(row, "k_norm.weight", keyValueHeads));
-    const v = shifted("W_V.weight", "v_shift.weight");
+    const k = shifted("W_K.weight", "k_shift.weight", D).map((row) => normed(row, "k_norm.weight", keyValueHeads));
+    const v = shifted("W_V.weight", "v_shift.weight", E);
     const logGates = tokens.map((token) =>
       sizes.forget
         ? times(w["W_F.weight"], token).map((x, h) => Math.log(sigmoid(x + get(w["W_F.bias"] ?? [], h))))
@@ -187,19 +190,79 @@ export function attends(sizes: AttentionMixerSizes, metaTokens: number) {
         });
         const powers = scores.map((score) => Math.exp(score));
         const total = powers.reduce((a, b) => a + b, 0);
-        const value = range(D).map(
-          (d) =>
+        const value = range(E).map(
+          (e) =>
             dot(
               powers,
-              range(i + 1).map((j) => get(v[j] ?? [], shared * D + d)),
+              range(i + 1).map((j) => get(v[j] ?? [], shared * E + e)),
             ) / total,
         );
         if (!sizes.outputGate) return value;
         const gate = times(w["out_gate.weight"], token);
-        return rms(value, part(w["out_norm.weight"] ?? [], h * D, D)).map((x, d) => x * sigmoid(get(gate, h * D + d)));
+        return rms(value, part(w["out_norm.weight"] ?? [], h * E, E)).map((x, e) => x * sigmoid(get(gate, h * E + e)));
       });
       return y;
     });
+  };
+}
+
+/**
+ * Source: arXiv:2606.02332: score_ij = q_i . k_j / sqrt(D) + lambda alpha_{j+1} ... alpha_i (R(Phi_i) c_i) . (R(Phi_j) b_j),
+ * and what that paper leaves open. Sigmoids as in arXiv:2409.04431, less the logarithm of how many keys there are.
+ */
+export function sisa(sizes: Omit<SisaMixerSizes, "form" | "normEpsilon">) {
+  const { width, heads, stateWidth: S, positions = "rope", decay = "learned", rotation = true } = sizes;
+  const D = width / heads;
+  return (w: Weights, tokens: readonly Row[]) => {
+    const project = (name: string) => tokens.map((token) => headsOf(times(w[name], token), heads));
+    const placed = (name: string) =>
+      project(name).map((rows, t) => {
+        const angles = range(D / 2).map((i) => (positions === "rope" ? t * ropeBase ** (-i / (D / 2)) : 0));
+        return rows.map((row) => turned(row, angles));
+      });
+    const phases = range(heads).map(() => range(S / 2).map(() => 0));
+    const speeds = project("theta_proj.weight");
+    const phi = tokens.map((_, t) =>
+      range(heads).map((h) => {
+        phases[h] = (phases[h] ?? []).map((angle, n) => angle + (rotation ? get(speeds[t]?.[h] ?? [], n) : 0));
+        return phases[h];
+      }),
+    );
+    const rotated = (name: "B" | "C") =>
+      project(`W_${name}.weight`).map((rows, t) =>
+        rows.map((row, h) => turned(sizes.normalize ? rms(row, w[`${name}_norm.weight`]) : row, phi[t]?.[h] ?? [])),
+      );
+    const [q, k, v] = [placed("W_Q.weight"), placed("W_K.weight"), project("W_V.weight")];
+    const [b, c] = [rotated("B"), rotated("C")];
+    const logDecays = tokens.map((token) =>
+      range(heads).map((h) => {
+        if (decay === "none") return 0;
+        const bias = get(w["alpha_proj.bias"] ?? [], h);
+        return -softplus(bias + (decay === "learned" ? get(times(w["alpha_proj.weight"], token), h) : 0));
+      }),
+    );
+    return tokens.map((_, i) =>
+      range(heads).flatMap((h) => {
+        const scores = range(i + 1).map((j) => {
+          const decayed = Math.exp(range(i - j).reduce((sum, n) => sum + (logDecays[j + 1 + n]?.[h] ?? 0), 0));
+          const lambda = softplus(get(w.lambda_raw ?? [], h));
+          const content = dot(q[i]?.[h] ?? [], k[j]?.[h] ?? []) / Math.sqrt(D);
+          return content + lambda * decayed * dot(c[i]?.[h] ?? [], b[j]?.[h] ?? []);
+        });
+        const powers = scores.map(Math.exp);
+        const total = powers.reduce((one, other) => one + other, 0);
+        const weights =
+          sizes.weights === "sigmoid"
+            ? scores.map((score) => sigmoid(score - Math.log(i + 1)))
+            : powers.map((power) => power / total);
+        return range(D).map((d) =>
+          dot(
+            weights,
+            range(i + 1).map((j) => get(v[j]?.[h] ?? [], d)),
+          ),
+        );
+      }),
+    );
   };
 }
 

@@ -77,6 +77,16 @@ describe("presets", () => {
     expect(Math.abs(parameterCountOf(preset(family, "152m")) - count)).toBeLessThan(10_000);
   });
 
+  test.each(["50m", "152m", "369m"] as const)("wide keys of %s are as wide as SISA's score: 96 for 64", (size) => {
+    const { parameters } = languageModel(preset("wide-key", size));
+    const [sisa, plain] = [preset("sisa", size), preset("transformer", size)];
+    const keys = 64 + sisa.stateWidth;
+    expect(keys).toBe(96);
+    expect(parameters["layers.0.W_K.weight"]?.shape).toEqual([plain.heads * keys, plain.width]);
+    expect(parameters["layers.0.W_Q.weight"]?.shape).toEqual([plain.heads * keys, plain.width]);
+    expect(parameters["layers.0.W_V.weight"]?.shape).toEqual([plain.width, plain.width]);
+  });
+
   test("another vocabulary or depth keeps the families equal", () => {
     const changed = { vocabularySize: 257, layers: 3 };
     const [sisa, transformer] = [preset("sisa", "5m", changed), preset("transformer", "5m", changed)];
@@ -107,6 +117,11 @@ describe("config.json", () => {
 
   test("comes back as it was", () => {
     expect(modelConfigFromJson(JSON.parse(JSON.stringify(modelConfigToJson(config))))).toEqual(config);
+  });
+
+  test.each(Object.keys(families) as Family[])("of %s comes back as it was", (family) => {
+    const own = preset(family, "50m");
+    expect(modelConfigFromJson(JSON.parse(JSON.stringify(modelConfigToJson(own))))).toEqual(own);
   });
 
   test("carries the names that Hugging Face tools read, and leaves theirs alone", () => {
