@@ -53,13 +53,14 @@ __device__ inline float2 loadPair(uint32 address) {
 }
 
 // Gradients of one side: of queries by `first` = q and narrow = c, or of keys by `first` = k, `second` = v and narrow = b.
-// Rows of results are of that side. `dot` is narrow . its gradient, which g gets, [B,T,H].
+// Rows of results are of that side. `dot` is narrow . its gradient, which g gets, [B,T,H]. Where there are tables [T,D/2],
+// pairs of the gradient by `first` are turned by them.
 template <int D, int S, bool KEYS, int N, int STAGES>
 __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& secondMap, const TensorMap& narrowMap,
                                   const TensorMap& otherFirstMap, const TensorMap& otherSecondMap, const TensorMap& otherNarrowMap,
                                   const TensorMap& otherHatMap, const float* lambda, const Spans& spans, int* counter, const float* lineData,
-                                  bf16* dFirst, bf16* dSecond, bf16* dNarrow, float* dot, const AttentionSizes& sizes,
-                                  int firstPitch, int secondPitch) {
+                                  bf16* dFirst, bf16* dSecond, float* dNarrow, float* dot, const float* cosines, const float* sines,
+                                  const AttentionSizes& sizes, int firstPitch, int secondPitch) {
   typedef Backward<D, S, KEYS, N, STAGES> Layout;
   Layout layout;
   layout.start();
@@ -127,6 +128,11 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
   takeRegisters<240>();
   int local = (warpgroup - 1) * 64, warpRow = local + threadIdx.x % 128 / 32 * 16;
   bool speaks = threadIdx.x % 32 == 0;
+  // All lanes have read the piece of work, and the rows, before one says so.
+  auto leaveRows = [&]() {
+    __syncwarp();
+    if (speaks) arrive(layout.rowsEmpty());
+  };
   float factor = sizes.scale * LOG2E;
   while (true) {
     wait(layout.rowsFull(), rows.parity);
@@ -171,7 +177,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
     };
     if (first + local >= T) {
       passOthers(0);
-      if (speaks) arrive(layout.rowsEmpty());
+      leaveRows();
       continue;
     }
     int steps = stepsOf(first + local);
@@ -345,13 +351,13 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
           float low = d3[i] * sizes.scale, high = d3[i + 1] * sizes.scale;
           __nv_bfloat162 own = layout.narrow().pair(warpRow + rowOf(i), columnOf(i));
           sum += low * __low2float(own) + high * __high2float(own);
-          if (position < T) *(uint32*)(dNarrow + place * S + columnOf(i)) = packed(low, high);
+          if (position < T) *(float2*)(dNarrow + place * S + columnOf(i)) = make_float2(low, high);
         }
         sum = quadSum(sum);
         if (threadIdx.x % 4 == 0 && position < T) dot[place] = sum;
       }
     }
-    if (speaks) arrive(layout.rowsEmpty());
+    leaveRows();
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       int position = row + rowOf(half * 2);
@@ -360,7 +366,13 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
       bf16* secondRow = dSecond + ((int64)batch * T + position) * secondPitch + head * D;
 #pragma unroll
       for (int i = half * 2; i < D / 2; i += 4) {
-        *(uint32*)(firstRow + columnOf(i)) = packed(d1[i] * sizes.scale, d1[i + 1] * sizes.scale);
+        float x = d1[i] * sizes.scale, y = d1[i + 1] * sizes.scale;
+        if (cosines) {
+          float cosine = cosines[position * (D / 2) + columnOf(i) / 2], sine = sines[position * (D / 2) + columnOf(i) / 2];
+          float turned = x * cosine - y * sine;
+          y = x * sine + y * cosine, x = turned;
+        }
+        *(uint32*)(firstRow + columnOf(i)) = packed(x, y);
         if constexpr (KEYS) *(uint32*)(secondRow + columnOf(i)) = packed(d2[i], d2[i + 1]);
       }
     }

@@ -105,6 +105,11 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
   takeRegisters<WARPGROUPS == 3 ? 160 : 240>();
   int local = (warpgroup - 1) * 64, warpRow = local + threadIdx.x % 128 / 32 * 16;
   bool speaks = threadIdx.x % 32 == 0;
+  // All lanes have read the piece of work, and the rows, before one says so.
+  auto leaveRows = [&]() {
+    __syncwarp();
+    if (speaks) arrive(layout.rowsEmpty());
+  };
   float factor = sizes.scale * LOG2E;
   while (true) {
     wait(layout.rowsFull(), rows.parity);
@@ -132,7 +137,7 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
       ring.next();
     }
     if (n < 0) {
-      if (speaks) arrive(layout.rowsEmpty());
+      leaveRows();
       continue;
     }
 
@@ -260,7 +265,7 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
     if constexpr (S > 0)
       for (; n * N >= near * SPAN; n--) addTile(n, Kind<Near>());
     for (; n >= 0; n--) addTile(n, Kind<Far>());
-    if (speaks) arrive(layout.rowsEmpty());
+    leaveRows();
     wait(layout.valuesFull(ring.stage), ring.parity);
     startSums(ring.stage, add);
     waitProducts<0>();

@@ -159,10 +159,11 @@ extern "C" __global__ void attentionRows(const bf16* out, const bf16* gradient, 
       const __grid_constant__ TensorMap otherSecond, const __grid_constant__ TensorMap otherNarrow,                    \
       const __grid_constant__ TensorMap otherHat, const float* lambda, const float* decay, const int* firsts,          \
       const int* lasts, const int* reach, int* counter, const float* lines, bf16* dFirst, bf16* dSecond,               \
-      bf16* dNarrow, float* dot, const __grid_constant__ AttentionSizes sizes, int firstPitch, int secondPitch) {      \
+      float* dNarrow, float* dot, const float* cosines, const float* sines,                                            \
+      const __grid_constant__ AttentionSizes sizes, int firstPitch, int secondPitch) {                                 \
     attentionBackward<D, S, KEYS, N, STAGES>(first, second, narrow, otherFirst, otherSecond, otherNarrow, otherHat,    \
                                              lambda, Spans{decay, firsts, lasts, reach}, counter, lines, dFirst,       \
-                                             dSecond, dNarrow, dot, sizes, firstPitch, secondPitch);                   \
+                                             dSecond, dNarrow, dot, cosines, sines, sizes, firstPitch, secondPitch);   \
   }
 #define QUERIES(D, S, N, STAGES) BACKWARD(Queries, false, D, S, N, STAGES)
 #define KEYS(D, S, N, STAGES) BACKWARD(Keys, true, D, S, N, STAGES)

@@ -136,8 +136,11 @@ __device__ inline float quadMax(float x) {
   return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
 }
 
-// Writes a result of 16 rows, W wide, as bfloat16 rows of [T, stride].
-template <int N> __device__ inline void writeRows(bf16* out, int64 stride, int first, int rows, const float (&x)[N][4], float low, float high) {
+__device__ inline void storePair(bf16* p, float x, float y) { *(uint32*)p = packed(x, y); }
+__device__ inline void storePair(float* p, float x, float y) { *(float2*)p = make_float2(x, y); }
+
+// Writes a result of 16 rows, 8 N wide, as rows of [T, stride].
+template <class T, int N> __device__ inline void writeRows(T* out, int64 stride, int first, int rows, const float (&x)[N][4], float low, float high) {
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     int row = first + rowOf(half * 2);
@@ -145,7 +148,7 @@ template <int N> __device__ inline void writeRows(bf16* out, int64 stride, int f
     float factor = half ? high : low;
 #pragma unroll
     for (int n = 0; n < N; n++)
-      *(uint32*)(out + row * stride + columnOf(n, 0)) = packed(x[n][half * 2] * factor, x[n][half * 2 + 1] * factor);
+      storePair(out + row * stride + columnOf(n, 0), x[n][half * 2] * factor, x[n][half * 2 + 1] * factor);
   }
 }
 
@@ -337,7 +340,7 @@ template <int D, int S>
 __device__ void attentionBackwardQueries(const bf16* q, const bf16* k, const bf16* v, const bf16* c, const bf16* b,
                                          const bf16* cHat, const bf16* bHat, const float* g, const float* lambda,
                                          Spans spans, const float* logSumExp, const float* delta, const bf16* gradient,
-                                         bf16* dq, bf16* dc, float* read, const AttentionSizes& sizes) {
+                                         bf16* dq, float* dc, float* read, const AttentionSizes& sizes) {
   extern __shared__ __align__(16) unsigned char shared[];
   const int SW = S ? S : 16, N = columnsAtATime<D, S>() / 8;
   bf16* memory = (bf16*)shared;
@@ -485,7 +488,7 @@ template <int D, int S>
 __device__ void attentionBackwardKeys(const bf16* q, const bf16* k, const bf16* v, const bf16* c, const bf16* b,
                                       const bf16* cHat, const bf16* bHat, const float* g, const float* lambda,
                                       Spans spans, const float* logSumExp, const float* delta, const bf16* gradient,
-                                      bf16* dk, bf16* dv, bf16* db, float* write, const AttentionSizes& sizes) {
+                                      bf16* dk, bf16* dv, float* db, float* write, const AttentionSizes& sizes) {
   extern __shared__ __align__(16) unsigned char shared[];
   const int SW = S ? S : 16, N = columnsAtATime<D, S>() / 8;
   bf16* memory = (bf16*)shared;
@@ -629,33 +632,55 @@ __device__ void attentionBackwardKeys(const bf16* q, const bf16* k, const bf16* 
 }
 
 // gKey gets -write, and the last position of each tile also what the tile's total gets: the sum of read - write over all
-// later tiles. One block for each head of each sequence; tiles are summed from the end.
-extern "C" __global__ void decayKeyGradient(const float* read, const float* write, float* gKey,
-                                            const __grid_constant__ AttentionSizes sizes) {
-  __shared__ float parts[TILE];
+// later tiles; and read, where queries have the same g. readSums gets the sum of read. One block for each head of each
+// sequence; eight tiles at once, from the end.
+extern "C" __global__ void __launch_bounds__(256)
+    decayKeyGradient(const float* read, const float* write, float* gKey, double* readSums,
+                     const __grid_constant__ AttentionSizes sizes, int withQueries) {
+  __shared__ double totals[8], parts[32];
   int head = blockIdx.x % sizes.heads, batch = blockIdx.x / sizes.heads, T = sizes.length;
-  double later = 0;
-  for (int tile = (T - 1) / TILE; tile >= 0; tile--) {
-    int position = tile * TILE + threadIdx.x;
-    int64 place = ((int64)batch * T + position) * sizes.heads + head;
-    float own = position < T ? write[place] : 0.f;
-    parts[threadIdx.x] = position < T ? read[place] - own : 0.f;
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  double later = 0, all = 0;
+  for (int last = (T - 1) / TILE; last >= 0; last -= 8) {
+    int first = (last - warp) * TILE + lane;
+    auto placeOf = [&](int position) { return ((int64)batch * T + position) * sizes.heads + head; };
+    auto isInside = [&](int position) { return position >= 0 && position < T; };
+    double total = 0;
+    float own[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      int position = first + 32 * i;
+      float reads = isInside(position) ? read[placeOf(position)] : 0.f;
+      float writes = isInside(position) ? write[placeOf(position)] : 0.f;
+      all += reads;
+      total += reads - writes;
+      own[i] = withQueries ? reads - writes : -writes;
+    }
+    total = warpSum(total);
+    if (lane == 0) totals[warp] = total;
     __syncthreads();
-    if (position < T) gKey[place] = (threadIdx.x == TILE - 1 ? (float)later : 0.f) - own;
-    for (int i = 0; i < TILE; i++) later += parts[i];
+    double after = later;
+    for (int i = 0; i < warp; i++) after += totals[i];
+    for (int i = 0; i < 8; i++) later += totals[i];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      int position = first + 32 * i;
+      if (isInside(position)) gKey[placeOf(position)] = (position % TILE == TILE - 1 ? (float)after : 0.f) + own[i];
+    }
     __syncthreads();
   }
+  all = blockSum(all, parts);
+  if (threadIdx.x == 0) readSums[blockIdx.x] = all;
 }
 
-// lambda gets the sum of read over all positions, over lambda. One block for each head.
-extern "C" __global__ void decayLambdaGradient(const float* read, const float* lambda, float* gradient,
+// lambda gets the sum of read over all positions, over lambda. One thread for each head.
+extern "C" __global__ void decayLambdaGradient(const double* readSums, const float* lambda, float* gradient,
                                                const __grid_constant__ AttentionSizes sizes) {
-  __shared__ double parts[32];
+  int head = blockIdx.x * blockDim.x + threadIdx.x;
+  if (head >= sizes.heads) return;
   double sum = 0;
-  int64 rows = (int64)sizes.batches * sizes.length;
-  for (int64 i = threadIdx.x; i < rows; i += blockDim.x) sum += read[i * sizes.heads + blockIdx.x];
-  sum = blockSum(sum, parts);
-  if (threadIdx.x == 0) gradient[blockIdx.x] = (float)(sum / lambda[blockIdx.x]);
+  for (int batch = 0; batch < sizes.batches; batch++) sum += readSums[batch * sizes.heads + head];
+  gradient[head] = (float)(sum / lambda[head]);
 }
 
 #define KERNELS(D, S)                                                                                                    \
@@ -668,7 +693,7 @@ extern "C" __global__ void decayLambdaGradient(const float* read, const float* l
   extern "C" __global__ void __launch_bounds__(THREADS) attentionBackwardQueries_##D##_##S(                              \
       const bf16* q, const bf16* k, const bf16* v, const bf16* c, const bf16* b, const bf16* cHat, const bf16* bHat,     \
       const float* g, const float* lambda, const float* totals, const float* cNorms, const float* bNorms,                \
-      const float* logSumExp, const float* delta, const bf16* gradient, bf16* dq, bf16* dc, float* read,                 \
+      const float* logSumExp, const float* delta, const bf16* gradient, bf16* dq, float* dc, float* read,                 \
       const __grid_constant__ AttentionSizes sizes) {                                                                    \
     attentionBackwardQueries<D, S>(q, k, v, c, b, cHat, bHat, g, lambda, Spans{totals, cNorms, bNorms}, logSumExp,       \
                                    delta, gradient, dq, dc, read, sizes);                                                \
@@ -676,7 +701,7 @@ extern "C" __global__ void decayLambdaGradient(const float* read, const float* l
   extern "C" __global__ void __launch_bounds__(THREADS) attentionBackwardKeys_##D##_##S(                                 \
       const bf16* q, const bf16* k, const bf16* v, const bf16* c, const bf16* b, const bf16* cHat, const bf16* bHat,     \
       const float* g, const float* lambda, const float* totals, const float* cNorms, const float* bNorms,                \
-      const float* logSumExp, const float* delta, const bf16* gradient, bf16* dk, bf16* dv, bf16* db, float* write,      \
+      const float* logSumExp, const float* delta, const bf16* gradient, bf16* dk, bf16* dv, float* db, float* write,      \
       const __grid_constant__ AttentionSizes sizes) {                                                                    \
     attentionBackwardKeys<D, S>(q, k, v, c, b, cHat, bHat, g, lambda, Spans{totals, cNorms, bNorms}, logSumExp, delta,   \
                                 gradient, dk, dv, db, write, sizes);                                                     \

@@ -163,7 +163,7 @@ GATES(float32, float)
 GATES(bfloat16, __nv_bfloat16)
 
 // One block a row of logits, `stride` apart: its loss, and the gradient by the logits in their place, times share. Where
-// `keeps`, the row stays in shared memory between the two.
+// `keeps`, the row stays in shared memory between the two. What is beyond the vocabulary counts as minus infinity.
 template <class T>
 __device__ void lossRows(T* logits, const int* targets, float* losses, int vocabulary, int stride, float share, int keeps,
                          Fault* fault, int node) {
@@ -174,31 +174,47 @@ __device__ void lossRows(T* logits, const int* targets, float* losses, int vocab
   int target = targets[row];
   bool bad = target < 0 || target >= vocabulary;
   if (bad && threadIdx.x == 0) report(fault, node, target);
+  float atTarget = bad ? 0.f : load<float>(own, sizeof(T) == 2 ? Bfloat16 : Float32, target);
+  auto loadEight = [&](float(&x)[8], int i) {
+    Eight<T>::load(x, own + i);
+    if (i + 8 <= vocabulary) return;
+#pragma unroll
+    for (int j = 0; j < 8; j++) x[j] = i + j < vocabulary ? x[j] : -INFINITY;
+  };
+  auto again = [&](float(&x)[8], int i) {
+    if (keeps) Eight<T>::load(x, (const T*)kept + i);
+    else loadEight(x, i);
+  };
   float most = -INFINITY, total = 0;
 #pragma unroll 4
   for (int i = threadIdx.x * 8; i < vocabulary; i += blockDim.x * 8) {
     float x[8];
-    Eight<T>::load(x, own + i);
+    loadEight(x, i);
     if (keeps) Eight<T>::store((T*)kept + i, x);
 #pragma unroll
-    for (int j = 0; j < 8; j++) most = i + j < vocabulary ? fmaxf(most, x[j]) : most;
+    for (int j = 0; j < 8; j++) most = fmaxf(most, x[j]);
   }
-  float all = blockMax(most, shared);
+  most = blockMax(most, shared);
+#pragma unroll 2
   for (int i = threadIdx.x * 8; i < vocabulary; i += blockDim.x * 8) {
     float x[8];
-    Eight<T>::load(x, keeps ? (const T*)kept + i : own + i);
+    again(x, i);
 #pragma unroll
-    for (int j = 0; j < 8; j++) total += i + j < vocabulary ? expf(x[j] - all) : 0.f;
+    for (int j = 0; j < 8; j++) total += __expf(x[j] - most);
   }
   total = blockSum(total, shared);
-  float logTotal = logf(total) + all;
-  if (threadIdx.x == 0) losses[row] = bad ? 0.f : logTotal - load<float>(own, sizeof(T) == 2 ? Bfloat16 : Float32, target);
-  __syncthreads();
+  float logTotal = logf(total) + most;
+  if (threadIdx.x == 0) losses[row] = bad ? 0.f : logTotal - atTarget;
+#pragma unroll 2
   for (int i = threadIdx.x * 8; i < vocabulary; i += blockDim.x * 8) {
     float x[8];
-    Eight<T>::load(x, keeps ? (const T*)kept + i : own + i);
+    again(x, i);
 #pragma unroll
-    for (int j = 0; j < 8; j++) x[j] = i + j < vocabulary ? (expf(x[j] - logTotal) - (i + j == target)) * share : 0.f;
+    for (int j = 0; j < 8; j++) x[j] = __expf(x[j] - logTotal) * share;
+    if (target - i >= 0 && target - i < 8) {
+#pragma unroll
+      for (int j = 0; j < 8; j++) x[j] -= i + j == target ? share : 0.f;
+    }
     Eight<T>::store(own + i, x);
   }
 }

@@ -1,5 +1,6 @@
 // Operations that move elements and compute nothing: strided copies, rows by index, and filling.
 #include "common.cuh"
+#include "tables.cuh"
 
 // Tensor 0 is the destination, tensor 1 the source; words of 1, 2, 4, 8 or 16 bytes.
 #define COPY(bytes, T)                                                                                       \
@@ -14,6 +15,46 @@ COPY(2, unsigned short)
 COPY(4, uint32)
 COPY(8, unsigned long long)
 COPY(16, uint4)
+
+const int MOVED = 32768;  // bytes of a block; blockBytes in src/moves.ts
+
+struct Move {
+  const unsigned char* source;  // null for zeros
+  unsigned char* target;
+  int64 bytes;
+  int firstBlock;
+  int unused;
+};
+struct MoveTable {
+  int64 count;
+  Move entries[120];
+};
+
+template <class Word> __device__ inline void moveWords(const Move& move, int64 first, int64 end) {
+  const int AT_ONCE = 4;
+  const Word* source = (const Word*)move.source;
+  Word* target = (Word*)move.target;
+  first /= sizeof(Word), end /= sizeof(Word);
+  for (int64 i = first + threadIdx.x; i < end; i += AT_ONCE * blockDim.x) {
+    Word words[AT_ONCE] = {};
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++)
+      if (source && i + j * blockDim.x < end) words[j] = source[i + j * blockDim.x];
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++)
+      if (i + j * blockDim.x < end) target[i + j * blockDim.x] = words[j];
+  }
+}
+
+// Copies of bytes, and zeros, all of which may be done at once.
+extern "C" __global__ void moveMany(const __grid_constant__ MoveTable table) {
+  const Move& move = table.entries[entryOf(table, blockIdx.x)];
+  int64 first = (int64)(blockIdx.x - move.firstBlock) * MOVED, end = min(first + MOVED, move.bytes);
+  unsigned long long places = (unsigned long long)move.source | (unsigned long long)move.target | move.bytes;
+  if (places % 16 == 0) moveWords<uint4>(move, first, end);
+  else if (places % 4 == 0) moveWords<uint32>(move, first, end);
+  else moveWords<unsigned char>(move, first, end);
+}
 
 extern "C" __global__ void iota(int* out, int64 count) {
   GRID_STRIDE(index, count) out[index] = (int)index;

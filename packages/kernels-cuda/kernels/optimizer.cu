@@ -1,18 +1,8 @@
 // The optimizer over tables of tensors: each block of threads finds the tensor that its elements belong to.
 #include "common.cuh"
+#include "tables.cuh"
 
 const int ELEMENTS = 4096;  // of a block; blockElements in src/lowerings/optimizer.ts
-
-// The last entry whose first block is not after this one.
-template <class Table> __device__ inline int entryOf(const Table& table, int block) {
-  int low = 0, high = table.count - 1;
-  while (low < high) {
-    int middle = (low + high + 1) / 2;
-    if (table.entries[middle].firstBlock <= block) low = middle;
-    else high = middle - 1;
-  }
-  return low;
-}
 
 struct AdamwEntry {
   float* parameter;

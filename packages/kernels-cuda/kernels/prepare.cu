@@ -57,6 +57,7 @@ __device__ void prepare(const T* c, const T* b, const float* logDecay, const flo
   int line = blockIdx.y * blockDim.x + threadIdx.x;
   if (line >= n.lines) return;
   double angle = 0;
+#pragma unroll 4
   for (int i = 0; i < block; i++) angle += totals[((int64)batch * blocks + i) * n.lines + line];
   angle = wrapped(angle);
   int width = 2 * n.lines;
@@ -84,12 +85,12 @@ __device__ void prepare(const T* c, const T* b, const float* logDecay, const flo
   }
 }
 
-// Gradients of c and b, which are rotated back; of log decay; and of the phase as far as its own block goes, with the sum
-// of each block in totals. The gradient by an angle is the cross product of a rotated pair with its gradient.
+// Gradients of c and b, which are rotated back; of log decay; and, in `within`, of the phase as far as its own block goes,
+// with the sum of each block in totals. The gradient by an angle is the cross product of a rotated pair with its gradient.
 template <class T, class G>
 __device__ void prepareBackward(const T* cRotated, const T* bRotated, const float* phi, const G* cGradient,
                                 const G* bGradient, const float* gGradient, const float* phiGradient, T* dc, T* db,
-                                float* dLogDecay, float* dPhase, double* totals, const PrepareSizes& n) {
+                                float* dLogDecay, float* within, double* totals, const PrepareSizes& n) {
   int blocks = (n.length + BLOCK - 1) / BLOCK;
   int batch = blockIdx.x / blocks, block = blockIdx.x % blocks;
   int first = block * BLOCK, count = min(BLOCK, n.length - first);
@@ -127,7 +128,7 @@ __device__ void prepareBackward(const T* cRotated, const T* bRotated, const floa
       int64 at = row + count - 1 - start - j;
       sum += (cs[j].x * dcs[j].y - cs[j].y * dcs[j].x) + (bs[j].x * dbs[j].y - bs[j].y * dbs[j].x);
       if (phiGradient) sum += phiGradient[at * n.lines + line];
-      dPhase[at * n.phasePitch + line] = (float)sum;
+      within[at * n.lines + line] = (float)sum;
       float sine, cosine;
       sincosf(angles[j], &sine, &cosine);
       storePair(dc + at * n.cPitch + 2 * line, dcs[j].x * cosine + dcs[j].y * sine, dcs[j].y * cosine - dcs[j].x * sine);
@@ -137,18 +138,65 @@ __device__ void prepareBackward(const T* cRotated, const T* bRotated, const floa
   totals[(int64)blockIdx.x * n.lines + line] = sum;
 }
 
-// Adds what comes after each block to the sums inside it.
-extern "C" __global__ void phaseLater(float* dPhase, const double* totals, const __grid_constant__ PrepareSizes n) {
+// dPhase gets, of each position, the sum inside its block and what comes after the block.
+template <class T> __device__ void addLater(const float* within, const double* totals, T* dPhase, const PrepareSizes& n) {
   int blocks = (n.length + BLOCK - 1) / BLOCK;
   int line = blockIdx.y * blockDim.x + threadIdx.x;
   if (line >= n.lines) return;
   int batch = blockIdx.x / blocks, block = blockIdx.x % blocks;
-  int first = block * BLOCK, end = min(first + BLOCK, n.length);
+  int first = block * BLOCK, count = min(BLOCK, n.length - first);
+  int64 row = (int64)batch * n.length + first;
   double later = 0;
+#pragma unroll 4
   for (int i = block + 1; i < blocks; i++) later += totals[((int64)batch * blocks + i) * n.lines + line];
-  float* at = dPhase + ((int64)batch * n.length + first) * n.phasePitch + line;
-#pragma unroll 8
-  for (int t = first; t < end; t++, at += n.phasePitch) *at = (float)(*at + later);
+  for (int start = 0; start < count; start += STEPS) {
+    float sums[STEPS];
+#pragma unroll
+    for (int j = 0; j < STEPS; j++) sums[j] = within[(row + min(start + j, count - 1)) * n.lines + line];
+#pragma unroll
+    for (int j = 0; j < STEPS; j++)
+      if (start + j < count) dPhase[(row + start + j) * n.phasePitch + line] = (T)(float)(sums[j] + later);
+  }
+}
+extern "C" __global__ void phaseLater_float32(const float* within, const double* totals, float* dPhase,
+                                              const __grid_constant__ PrepareSizes n) {
+  addLater<float>(within, totals, dPhase, n);
+}
+extern "C" __global__ void phaseLater_bfloat16(const float* within, const double* totals, __nv_bfloat16* dPhase,
+                                               const __grid_constant__ PrepareSizes n) {
+  addLater<__nv_bfloat16>(within, totals, dPhase, n);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// log alpha = -softplus(x + bias) of each position and head; rows of x are `pitch` apart.
+extern "C" __global__ void logDecay(const float* x, const float* bias, float* out, int64 rows, int heads, int64 pitch) {
+  GRID_STRIDE(index, rows * heads) {
+    int64 row = index / heads;
+    int head = index - row * heads;
+    float strength = x[row * pitch + head] + bias[head];
+    out[index] = -(fmaxf(strength, 0.f) + log1pf(expf(-fabsf(strength))));
+  }
+}
+
+// Its gradients by x, in bfloat16, and, for what one block sees, by the bias: parts [gridDim.x, heads]. Threads are a
+// multiple of the heads, so that each stays with one head.
+extern "C" __global__ void logDecayBackward(const float* x, const float* bias, const float* gradient, __nv_bfloat16* dx,
+                                            float* parts, int64 rows, int heads, int64 pitch, int64 dxPitch) {
+  __shared__ float sums[256];
+  int head = threadIdx.x % heads;
+  float own = bias[head], sum = 0;
+  for (int64 index = (int64)blockIdx.x * blockDim.x + threadIdx.x; index < rows * heads; index += (int64)gridDim.x * blockDim.x) {
+    int64 row = index / heads;
+    float strength = x[row * pitch + head] + own, e = expf(-fabsf(strength));
+    float result = -gradient[index] * (strength < 0.f ? e : 1.f) / (1.f + e);
+    dx[row * dxPitch + head] = __float2bfloat16_rn(result);
+    sum += result;
+  }
+  sums[threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.x >= heads) return;
+  for (int other = threadIdx.x + heads; other < blockDim.x; other += heads) sum += sums[other];
+  parts[(int64)blockIdx.x * heads + threadIdx.x] = sum;
 }
 
 #define PREPARE(suffix, T)                                                                                              \
@@ -163,10 +211,10 @@ PREPARE(bfloat16, __nv_bfloat16)
 #define PREPARE_BACKWARD(suffix, T, G)                                                                                  \
   extern "C" __global__ void ssmPrepareBackward_##suffix(                                                               \
       const T* cRotated, const T* bRotated, const float* phi, const G* cGradient, const G* bGradient,                   \
-      const float* gGradient, const float* phiGradient, T* dc, T* db, float* dLogDecay, float* dPhase, double* totals,  \
+      const float* gGradient, const float* phiGradient, T* dc, T* db, float* dLogDecay, float* within, double* totals,  \
       const __grid_constant__ PrepareSizes n) {                                                                         \
     prepareBackward<T, G>(cRotated, bRotated, phi, cGradient, bGradient, gGradient, phiGradient, dc, db, dLogDecay,     \
-                          dPhase, totals, n);                                                                           \
+                          within, totals, n);                                                                           \
   }
 PREPARE_BACKWARD(float32_float32, float, float)
 PREPARE_BACKWARD(bfloat16_bfloat16, __nv_bfloat16, __nv_bfloat16)

@@ -2,13 +2,16 @@ import { allCases, type Case } from "@sisa/conformance";
 import {
   add,
   attention,
+  concat,
   exp,
   f32,
   type Graph,
   mul,
+  pad,
   sisaAttention,
   sub,
   sum,
+  type Tensor,
   type TensorSpec,
   trace,
   valueAndGrad,
@@ -17,7 +20,7 @@ import { describe, expect, test } from "vitest";
 import { lower } from "./backend.ts";
 import { loweringOf } from "./lowerings/index.ts";
 import { aliasOf, gatheringOf } from "./lowerings/movement.ts";
-import { makePlan, type Plan, placeTemporaries, Storage, type View } from "./plan.ts";
+import { makePlan, type Plan, placeTemporaries, type Step, Storage, type View } from "./plan.ts";
 
 /** Plans without a device: products are prepared by nothing. */
 function planOf(graph: Graph, state: readonly (readonly [string, string])[] = [], capability = 90): Plan {
@@ -108,10 +111,28 @@ test("states that swap are staged", () => {
     ["a", "nextA"],
     ["b", "nextB"],
   ]);
-  const copies = steps.map((step) => (step.kind === "copy" ? [step.source.storage, step.target.storage] : []));
-  expect(copies).toHaveLength(4);
-  expect(copies.slice(2).map(([, target]) => target)).toEqual([inputs.a, inputs.b]);
-  for (const [source] of copies.slice(2)) expect(source?.origin).toBe("temporary");
+  const [first, second, ...rest] = steps.map(placesOf);
+  expect(rest).toEqual([]);
+  const staged = [first?.[1], first?.[3]];
+  for (const storage of staged) expect(storage?.origin).toBe("temporary");
+  expect(first).toEqual([inputs.b, staged[0], inputs.a, staged[1]]);
+  expect(second).toEqual([staged[0], inputs.a, staged[1], inputs.b]);
+});
+
+/** Storages of a step, in the order of its arguments. */
+function placesOf(step: Step | undefined): readonly Storage[] {
+  return step?.kind === "kernel" ? step.packed.addresses.map(({ argument }) => (argument as View).storage) : [];
+}
+
+test("copies that do not touch each other are one launch, and zeros with them", () => {
+  const graph = trace({ x: f32(8), y: f32(4) }, ({ x, y }) => ({
+    padded: pad(x, { axis: 0, after: 4 }),
+    both: concat([y, x] as readonly Tensor[], { axis: 0 }),
+  }));
+  const { steps, inputs, outputs } = planOf(graph as unknown as Graph);
+  const { padded, both } = outputs;
+  expect(steps.map(({ kind }) => kind)).toEqual(["kernel"]);
+  expect(placesOf(steps[0])).toEqual([padded, inputs.x, padded, inputs.y, both, inputs.x, both]);
 });
 
 test("temporaries are placed at aligned offsets", () => {

@@ -17,6 +17,7 @@ import { type Argument, type PackedArguments, packArguments } from "./device/arg
 import type { PreparedProduct, Product } from "./device/cublas-lt.ts";
 import { kernelEntry } from "./device/kernels.ts";
 import { copyElements } from "./lowerings/copy.ts";
+import { areOrdered, type Move, moveSteps } from "./moves.ts";
 import { denseStrides, isDense, reshapeStrides, type Strides } from "./views.ts";
 
 /** Memory that is given an address before a run. Temporary storages share an arena; the others have blocks of their own. */
@@ -146,7 +147,8 @@ class Planner {
   readonly #graph: Graph;
   readonly #rules: PlanRules;
   readonly target: PlanTarget;
-  readonly steps: Step[] = [];
+  /** Moves that follow each other stand together where their order does not matter. */
+  readonly #steps: (Step | { readonly kind: "moves"; readonly op: string; readonly moves: Move[] })[] = [];
   readonly faults = new Map<number, FaultSite>();
   readonly #temporaries = new Set<Storage>();
   readonly #views = new Map<AnyTensor, Region>();
@@ -272,7 +274,7 @@ class Planner {
     this.#copyEnds();
     const arenaBytes = placeTemporaries([...this.#temporaries]);
     return {
-      steps: this.steps,
+      steps: this.#steps.flatMap((step) => (step.kind === "moves" ? moveSteps(step.op, step.moves) : [step])),
       inputs: this.#inputs,
       outputs: this.#outputs,
       constants: this.#constants,
@@ -333,6 +335,7 @@ class Planner {
     return {
       multiprocessors: this.target.multiprocessors,
       kernel: (kernel, grid, block, args) => this.addKernel(op, kernel, grid, block, args, 0),
+      copy: (source, target, bytes) => this.move(op, { source, target, bytes }),
     };
   }
 
@@ -386,11 +389,26 @@ class Planner {
   }
 
   add(step: Step, used: readonly View[]): void {
-    for (const { storage } of used) {
-      storage.first = Math.min(storage.first, this.steps.length);
-      storage.last = this.steps.length;
+    this.#steps.push(step);
+    this.#use(used);
+  }
+
+  /** Says that the last step reads or writes there. */
+  #use(views: readonly View[]): void {
+    const index = this.#steps.length - 1;
+    for (const { storage } of views) {
+      storage.first = Math.min(storage.first, index);
+      storage.last = index;
     }
-    this.steps.push(step);
+  }
+
+  move(op: string, move: Move): void {
+    const { source, target, bytes } = move;
+    if (bytes === 0 || (source?.storage === target.storage && source.offset === target.offset)) return;
+    const last = this.#steps.at(-1);
+    if (last?.kind === "moves" && !last.moves.some((other) => areOrdered(other, move))) last.moves.push(move);
+    else this.#steps.push({ kind: "moves", op, moves: [move] });
+    this.#use(source ? [source, target] : [target]);
   }
 
   addKernel(
@@ -410,18 +428,22 @@ class Planner {
   /** What outputs are that lie elsewhere. States are read before any of them is overwritten. */
   #copyEnds(): void {
     const overwritten = new Set(this.#ends.map(({ target }) => target));
-    const copy = (source: View, target: View, bytes: number) => {
-      if (bytes > 0) this.add({ op: "copy", kind: "copy", source, target, bytes }, [source, target]);
+    const adder = this.#adder("copy");
+    const copy = (tensor: AnyTensor, from: Region, storage: Storage): Region => {
+      const to = wholeOf(storage, tensor);
+      copyElements(adder, bytesOf(tensor.dtype), sizesOf(tensor.shape), from, to);
+      return to;
     };
-    const copies = this.#ends.map(({ tensor, target }) => {
-      const bytes = bytesOfSpec(tensor);
-      const source = this.denseOf(tensor, "copy");
-      if (!overwritten.has(source.storage)) return { source, target, bytes };
-      const staged = { storage: this.temporary(bytes), offset: 0 };
-      copy(source, staged, bytes);
-      return { source: staged, target, bytes };
+    const ends = this.#ends.map(({ tensor, target }) => {
+      const view = this.viewOf(tensor);
+      const staged = overwritten.has(view.storage);
+      return { tensor, target, source: staged ? copy(tensor, view, this.temporary(bytesOfSpec(tensor))) : view };
     });
-    for (const { source, target, bytes } of copies) copy(source, { storage: target, offset: 0 }, bytes);
+    const isWhole = ({ tensor, source }: (typeof ends)[number]) => isDense(sizesOf(tensor.shape), source.strides);
+    // Those without gaps follow each other, so that they are one launch.
+    for (const whole of [false, true]) {
+      for (const end of ends) if (isWhole(end) === whole) copy(end.tensor, end.source, end.target);
+    }
   }
 }
 
@@ -516,12 +538,11 @@ export class Context {
   }
 
   zero(target: View, bytes: number): void {
-    if (bytes > 0) this.#planner.add({ op: this.node.op.name, kind: "zero", target, bytes }, [target]);
+    this.#planner.move(this.node.op.name, { source: undefined, target, bytes });
   }
 
   copy(source: View, target: View, bytes: number): void {
-    if (bytes === 0 || (source.storage === target.storage && source.offset === target.offset)) return;
-    this.#planner.add({ op: this.node.op.name, kind: "copy", source, target, bytes }, [source, target]);
+    this.#planner.move(this.node.op.name, { source, target, bytes });
   }
 
   /** The two last arguments of kernels that may report a bad value. */
@@ -534,10 +555,11 @@ export class Context {
 
 type Fits = (region: Region) => boolean;
 
-/** What adds kernels to the steps. */
+/** What adds kernels and copies to the steps. */
 export interface KernelAdder {
   readonly multiprocessors: number;
   kernel(kernel: string, grid: number, block: number, args: readonly Argument[]): void;
+  copy(source: View, target: View, bytes: number): void;
 }
 
 function wholeOf(storage: Storage, tensor: AnyTensor): Region {

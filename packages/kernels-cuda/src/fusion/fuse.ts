@@ -2,10 +2,11 @@
 
 import { type Graph, simplify } from "@sisa/core";
 import { joinOptimizers } from "./join-optimizers.ts";
+import { joinStates } from "./join-states.ts";
 import { joinSums } from "./join-sums.ts";
 import { mergeProducts } from "./merge-products.ts";
 
 /** @param options.leastRows as in mergeProducts */
 export function fuse(graph: Graph, options: { readonly leastRows?: number } = {}): Graph {
-  return simplify(joinOptimizers(joinSums(simplify(mergeProducts(graph, options)))));
+  return simplify(joinOptimizers(joinStates(joinSums(simplify(mergeProducts(graph, options))))));
 }

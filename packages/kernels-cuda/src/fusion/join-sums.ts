@@ -14,7 +14,7 @@ import {
   sizesOf,
 } from "@sisa/core";
 import { productAddOp, rmsNormBackwardAddOp } from "./operations.ts";
-import { type Lookup, readersOf, replaceTensors } from "./replace.ts";
+import { type Lookup, mapped, once, readersOf, replaceTensors } from "./replace.ts";
 
 export function joinSums(graph: Graph): Graph {
   const readers = readersOf(graph);
@@ -31,7 +31,7 @@ export function joinSums(graph: Graph): Graph {
     if (last.node.op === matmulOp) replacements.set(value, withAddend(last.node, first));
     if (last.node.op === rmsNormBackwardOp && last.output === "x") {
       const together = once((lookup) => {
-        const inputs = { ...mapped(last.node, lookup), addend: lookup(first) };
+        const inputs = { ...mapped(last.node.inputs, lookup), addend: lookup(first) };
         return applyOp(rmsNormBackwardAddOp, inputs, last.node.attributes, last.node.tag);
       });
       replacements.set(value, (lookup) => together(lookup).x as AnyTensor);
@@ -62,16 +62,4 @@ function isTimesOne({ op, inputs: { a, b }, outputs: { value } }: Node): boolean
   const source = b.node.op === castOp ? b.node.inputs.x?.node : b.node;
   const { data } = (source?.op === constantOp ? source.attributes : {}) as { readonly data?: ArrayLike<number> };
   return data?.[0] === 1;
-}
-
-function mapped({ inputs }: Node, lookup: Lookup): { readonly [name: string]: AnyTensor } {
-  return Object.fromEntries(Object.entries(inputs).map(([name, tensor]) => [name, lookup(tensor)]));
-}
-
-function once<T extends object>(make: (lookup: Lookup) => T): (lookup: Lookup) => T {
-  let made: T | undefined;
-  return (lookup) => {
-    made ??= make(lookup);
-    return made;
-  };
 }

@@ -22,7 +22,7 @@ import {
   sliceOp,
   type Tensor,
 } from "@sisa/core";
-import { areIndependent, type Lookup, readersOf, replaceTensors } from "./replace.ts";
+import { areIndependent, type Lookup, once, readersOf, replaceTensors } from "./replace.ts";
 
 type Replacement = (lookup: Lookup) => AnyTensor;
 
@@ -223,15 +223,6 @@ function unflattened(tensor: AnyTensor): AnyTensor {
   const { x } = tensor.node.inputs;
   const isFlat = tensor.node.op === reshapeOp && x && x.shape.length > 1;
   return isFlat && sizesOf(x.shape).at(-1) === sizesOf(tensor.shape).at(-1) ? x : tensor;
-}
-
-/** A replacement that is made when it is first asked for. */
-function once(make: Replacement): Replacement {
-  let made: AnyTensor | undefined;
-  return (lookup) => {
-    made ??= make(lookup);
-    return made;
-  };
 }
 
 function groupBy<T, K>(items: readonly T[], keyOf: (item: T) => K): Map<K, T[]> {

@@ -7,14 +7,28 @@ import {
   adamwOp,
   add,
   apply,
+  attentionBackwardOp,
   cast,
+  type DefinedOp,
+  decayAttentionBackwardOp,
   defineComposite,
   matmulOp,
+  mul,
+  neg,
+  type OpInputs,
   rmsNormBackwardOp,
+  rope,
+  sigmoid,
+  softplus,
+  ssmPrepareBackwardOp,
+  sum,
   type Tensor,
 } from "@sisa/core";
 
 type Named = { readonly [name: string]: AnyTensor };
+
+/** The inputs of an operation of the core. */
+type InputsOf<O> = O extends DefinedOp<string, infer I, infer _A, infer _O> ? I : never;
 
 /** addend + a b, rounded once. */
 export const productAddOp = /* @__PURE__ */ defineComposite<
@@ -41,6 +55,104 @@ export const rmsNormBackwardAddOp = /* @__PURE__ */ defineComposite<
   compose({ addend, ...inputs }, attributes) {
     const { x, weight } = apply(rmsNormBackwardOp, inputs, { ...attributes });
     return { x: add(addend, x), weight };
+  },
+});
+
+/** Tables of a rotation, [T,1,D/2] float32. */
+interface Tables extends OpInputs {
+  readonly cos?: Tensor | undefined;
+  readonly sin?: Tensor | undefined;
+}
+
+const rotated = (x: Tensor, { cos, sin }: Tables): Tensor => (cos && sin ? rope(x, cos, sin) : x);
+
+/** attentionBackward, whose gradients by q and k are rotated. */
+export const attentionBackwardRotatedOp = /* @__PURE__ */ defineComposite<
+  "cuda/attentionBackwardRotated",
+  InputsOf<typeof attentionBackwardOp> & Tables,
+  { readonly scale: number; readonly causal: boolean },
+  { q: Tensor; k: Tensor; v: Tensor }
+>({
+  name: "cuda/attentionBackwardRotated",
+  inputs: ["q", "k", "v", "value", "logSumExp", "gradient", "cos", "sin"],
+  compose({ cos, sin, ...inputs }, attributes) {
+    const { q, k, v } = apply(attentionBackwardOp, inputs as InputsOf<typeof attentionBackwardOp>, { ...attributes });
+    return { q: rotated(q, { cos, sin }), k: rotated(k, { cos, sin }), v };
+  },
+});
+
+/**
+ * decayAttentionBackward of one g for queries and keys, whose gradient is the sum of both. Gradients by c and b are float32:
+ * that by the phase is a small difference of them. Those by q and k are rotated where there are tables.
+ */
+export const decayAttentionBackwardJoinedOp = /* @__PURE__ */ defineComposite<
+  "cuda/decayAttentionBackwardJoined",
+  InputsOf<typeof decayAttentionBackwardOp> & Tables,
+  { readonly scale: number },
+  { q: Tensor; k: Tensor; v: Tensor; cRotated: Tensor; bRotated: Tensor; g: Tensor; lambda: Tensor }
+>({
+  name: "cuda/decayAttentionBackwardJoined",
+  inputs: [
+    ...["q", "k", "v", "cRotated", "bRotated", "gQuery", "gKey", "lambda", "value", "logSumExp", "gradient"],
+    ...["cos?", "sin?"],
+  ],
+  compose({ cos, sin, ...inputs }, attributes) {
+    const given = inputs as InputsOf<typeof decayAttentionBackwardOp>;
+    const { q, k, gQuery, gKey, ...others } = apply(decayAttentionBackwardOp, given, { ...attributes });
+    const [cRotated, bRotated] = [others.cRotated, others.bRotated].map((x) => cast(x, "float32") as Tensor) as [
+      Tensor,
+      Tensor,
+    ];
+    return {
+      q: rotated(q, { cos, sin }),
+      k: rotated(k, { cos, sin }),
+      v: others.v,
+      cRotated,
+      bRotated,
+      g: add(gQuery, gKey),
+      lambda: others.lambda,
+    };
+  },
+});
+
+/** ssmPrepareBackward, whose gradient by the phase is rounded to bfloat16. */
+export const ssmPrepareBackwardNarrowOp = /* @__PURE__ */ defineComposite<
+  "cuda/ssmPrepareBackwardNarrow",
+  InputsOf<typeof ssmPrepareBackwardOp>,
+  Record<string, never>,
+  { c: Tensor; b: Tensor; logDecay: Tensor; phase: Tensor }
+>({
+  name: "cuda/ssmPrepareBackwardNarrow",
+  inputs: ["cRotated", "bRotated", "phi", "cGradient", "bGradient", "gGradient", "phiGradient?"],
+  compose(inputs) {
+    const { phase, ...others } = apply(ssmPrepareBackwardOp, inputs, {});
+    return { ...others, phase: cast(phase, "bfloat16") as Tensor };
+  },
+});
+
+/** log alpha = -softplus(x + bias), [B,T,H]. */
+export const logDecayOp = /* @__PURE__ */ defineComposite<
+  "cuda/logDecay",
+  { readonly x: Tensor; readonly bias: Tensor },
+  Record<string, never>
+>({
+  name: "cuda/logDecay",
+  inputs: ["x", "bias"],
+  compose: ({ x, bias }) => ({ value: neg(softplus(add(x, bias))) }),
+});
+
+/** Gradients of logDecay by x, in bfloat16, and by the bias. */
+export const logDecayBackwardOp = /* @__PURE__ */ defineComposite<
+  "cuda/logDecayBackward",
+  { readonly x: Tensor; readonly bias: Tensor; readonly gradient: Tensor },
+  Record<string, never>,
+  { x: Tensor; bias: Tensor }
+>({
+  name: "cuda/logDecayBackward",
+  inputs: ["x", "bias", "gradient"],
+  compose({ x, bias, gradient }) {
+    const result = mul(neg(gradient), sigmoid(add(x, bias)));
+    return { x: cast(result, "bfloat16") as Tensor, bias: sum(result, { axes: [0, 1] }) };
   },
 });
 

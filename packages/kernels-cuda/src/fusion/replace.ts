@@ -8,6 +8,21 @@ export type Lookup = (tensor: AnyTensor) => AnyTensor;
 /** What takes the place of tensors; each is made when it is first needed. */
 export type Replacements = ReadonlyMap<AnyTensor, (lookup: Lookup) => AnyTensor>;
 
+/** Something that is made when it is first asked for, and then again and again the same. */
+export function once<T>(make: (lookup: Lookup) => T): (lookup: Lookup) => T {
+  let made: { readonly value: T } | undefined;
+  return (lookup) => {
+    made ??= { value: make(lookup) };
+    return made.value;
+  };
+}
+
+/** Inputs of a new node from those of an old one. */
+export function mapped(inputs: { readonly [name: string]: AnyTensor | undefined }, lookup: Lookup) {
+  const present = Object.entries(inputs).flatMap(([name, tensor]) => (tensor ? [[name, lookup(tensor)] as const] : []));
+  return Object.fromEntries(present);
+}
+
 /** The graph with some tensors made otherwise. Replacements may read what comes later, if it does not depend on them. */
 export function replaceTensors(graph: Graph, replacements: Replacements): Graph {
   if (replacements.size === 0) return graph;

@@ -185,11 +185,17 @@ export function forwardOnHopper(context: Context, sizes: AttentionSizes): void {
   context.kernel(name, blocks, 128 * (warpgroups + 1), args, sharedBytes);
 }
 
-/**
- * Adds the steps of both backward operations up to the gradients of decay.
- * @param read gets c . dc of each position and head, and `write` b . db, where there are states
- */
-export function backwardOnHopper(context: Context, sizes: AttentionSizes, read: View | null, write: View | null): void {
+/** What the backward kernels give of SISA's states. */
+export interface StateGradients {
+  readonly c: { readonly wide: Value; readonly narrow: Value | undefined };
+  readonly b: { readonly wide: Value; readonly narrow: Value | undefined };
+  /** c . dc of each position and head, [B,T,H], and b . db. */
+  readonly read: View;
+  readonly write: View;
+}
+
+/** Adds the steps of all backward operations up to the gradients of decay. */
+export function backwardOnHopper(context: Context, sizes: AttentionSizes, states: StateGradients | undefined): void {
   const { batches, length, heads, width, stateWidth } = sizes;
   const [q, k, v] = ["q", "k", "v"].map((name) => mappable(context, name)) as [Value, Value, Value];
   const [value, gradient, logSumExp] = ["value", "gradient", "logSumExp"].map((name) => context.input(name)) as [
@@ -199,8 +205,8 @@ export function backwardOnHopper(context: Context, sizes: AttentionSizes, read: 
   ];
   const fits = (region: Region) => (pitchOf(region, q.sizes) ?? 1) % 2 === 0 && region.offset % 4 === 0;
   const [dq, dk, dv] = ["q", "k", "v"].map((name) => context.stridedOutput(name, [], fits)) as [Value, Value, Value];
-  const [dc, db] = stateWidth > 0 ? [context.output("cRotated"), context.output("bRotated")] : [null, null];
   if (dq.count === 0) return;
+  const tables = ["cos", "sin"].map((name) => context.optional(name) ?? null);
   const packed = pack(sizes);
   const spans = spansOf(context, sizes, backwardRows, true);
   const lines = context.scratch(4 * batches * heads * Math.ceil(length / 64) * 128);
@@ -224,6 +230,9 @@ export function backwardOnHopper(context: Context, sizes: AttentionSizes, read: 
   const pitch = (x: Value) => pitchOf(x, x.sizes) ?? heads * width;
   const queries = [q, gradient, spans?.c];
   const keys = [k, v, spans?.b];
-  run("Queries", queries, [...keys, spans?.bHat], [dq, null, dc, read, packed, pitch(dq), 0]);
-  run("Keys", keys, [...queries, spans?.cHat], [dk, dv, db, write, packed, pitch(dk), pitch(dv)]);
+  const { c, b, read, write } = states ?? { c: null, b: null, read: null, write: null };
+  const ofQueries = [dq, null, c?.wide ?? null, read, ...tables, packed, pitch(dq), 0];
+  const ofKeys = [dk, dv, b?.wide ?? null, write, ...tables, packed, pitch(dk), pitch(dv)];
+  run("Queries", queries, [...keys, spans?.bHat], ofQueries);
+  run("Keys", keys, [...queries, spans?.cHat], ofKeys);
 }

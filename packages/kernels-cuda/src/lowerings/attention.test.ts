@@ -18,10 +18,12 @@ import {
   valueAndGrad,
 } from "@sisa/core";
 import { expect, test } from "vitest";
-import { cuda } from "../backend.ts";
+import { cuda, cudaDevices } from "../backend.ts";
 import { missingDevice } from "../testing.ts";
+import { hopperCapability } from "./attention-hopper.ts";
 
 const missing = await missingDevice();
+const onHopper = missing === undefined && (await cudaDevices())[0]?.capability === hopperCapability;
 const [B, H] = [2, 3];
 
 /** Mean decays of which some tokens have none and some forget nearly everything. */
@@ -100,8 +102,9 @@ async function run(graph: Graph, decay: number | typeof uneven, runs: number, po
   return results;
 }
 
-/** By norm; the gradient of phase is a small difference of bfloat16 gradients, and its error is in bench/cuda/log.md. */
+/** By norm. The gradient of phase is a small difference of those of c and b. */
 function bound(name: string): number {
+  if (name === "grad.phase") return 0.05;
   return name.includes("logDecay") || name.includes("lambda") ? 0.03 : 0.01;
 }
 
@@ -116,7 +119,8 @@ for (const [D, S, T, decay] of cases) {
       const [wanted = {}] = await run(graphOf(D, S, T, "float32"), decay, 1);
       for (const other of again) expect(other).toEqual(found);
       for (const [name, values] of Object.entries(wanted)) {
-        if (name === "value" || name === "grad.phase") continue;
+        // The kernels for every GPU round what should cancel in it: their error is in bench/cuda/log.md.
+        if (name === "value" || (name === "grad.phase" && (portable || !onHopper))) continue;
         const error = Math.sqrt(squares(values.map((x, index) => x - (found[name]?.[index] ?? 0))));
         // A position that sees itself alone gives scores no gradient: that is measured by the gradient of its value.
         const scale = Math.sqrt(squares(T === 1 ? (wanted["grad.v"] ?? []) : values));

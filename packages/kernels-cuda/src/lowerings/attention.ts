@@ -3,7 +3,15 @@
 
 import { type Node, sizesOf } from "@sisa/core";
 import type { Context, LoweringRule, Value, View } from "../plan.ts";
-import { type AttentionSizes, backwardOnHopper, forwardOnHopper, hopperCapability } from "./attention-hopper.ts";
+import {
+  type AttentionSizes,
+  backwardOnHopper,
+  forwardOnHopper,
+  hopperCapability,
+  type StateGradients,
+} from "./attention-hopper.ts";
+import { axesOf, blocksFor } from "./elementwise.ts";
+import { rotate } from "./fused.ts";
 import type { Lowering } from "./index.ts";
 
 /** Positions of a tile; TILE in kernels/attention.cu, and decayBlock in @sisa/core. */
@@ -98,22 +106,39 @@ function portableForward(context: Context, sizes: Sizes): void {
 
 const backward: LoweringRule = (context) => {
   const sizes = sizesFor(context);
-  const { batches, length, heads, stateWidth, packed } = sizes;
-  const [read, gKey, dLambda] =
-    stateWidth > 0 ? ["gQuery", "gKey", "lambda"].map((name) => context.output(name)) : [null, null, null];
-  const write = read && context.scratch(4 * batches * length * heads);
-  if (context.capability === hopperCapability) backwardOnHopper(context, sizes, read ?? null, write ?? null);
-  else portableBackward(context, sizes, read ?? null, write ?? null);
-  if (!read || !write || !gKey || !dLambda || read.count === 0) return;
-  context.kernel("decayKeyGradient", batches * heads, tileSize, [read, write, gKey, packed]);
-  context.kernel("decayLambdaGradient", heads, 256, [read, context.input("lambda"), dLambda, packed]);
+  const { batches, length, heads, width, packed } = sizes;
+  const states = sizes.stateWidth > 0 ? stateGradients(context, sizes) : undefined;
+  if (context.capability === hopperCapability) backwardOnHopper(context, sizes, states);
+  else portableBackward(context, sizes, states);
+  if (!states || batches * length * heads * width === 0) return;
+  const together = context.node.outputs.g !== undefined;
+  const [g, dLambda] = [context.output(together ? "g" : "gKey"), context.output("lambda")];
+  const readSums = context.scratch(8 * batches * heads);
+  const { c, b, read, write } = states;
+  context.kernel("decayKeyGradient", batches * heads, 256, [read, write, g, readSums, packed, together ? 1 : 0]);
+  const lambdaArgs = [readSums, context.input("lambda"), dLambda, packed];
+  context.kernel("decayLambdaGradient", Math.ceil(heads / 64), 64, lambdaArgs);
+  for (const { wide, narrow } of [c, b]) {
+    if (narrow) context.kernel("cast_f", blocksFor(context, narrow.count), 256, [wide, narrow, axesOf(narrow, [wide])]);
+  }
 };
 
-/** @param read gets c . dc of each position and head, and `write` b . db, where there are states */
-function portableBackward(context: Context, sizes: Sizes, read: View | null, write: View | null): void {
+/** Gradients by c and b come in float32; where the operation's are narrow, those are rounded from them. */
+function stateGradients(context: Context, { batches, length, heads }: Sizes): StateGradients {
+  const [c, b] = ["cRotated", "bRotated"].map((name) => {
+    const value = context.output(name);
+    if (value.spec.dtype === "float32") return { wide: value, narrow: undefined };
+    const spec = { ...value.spec, dtype: "float32" as const };
+    return { wide: { ...value, ...context.scratch(2 * value.bytes), spec, bytes: 2 * value.bytes }, narrow: value };
+  }) as [StateGradients["c"], StateGradients["b"]];
+  const rows = 4 * batches * length * heads;
+  const read = context.node.outputs.gQuery ? context.output("gQuery") : context.scratch(rows);
+  return { c, b, read, write: context.scratch(rows) };
+}
+
+function portableBackward(context: Context, sizes: Sizes, states: StateGradients | undefined): void {
   const { batches, length, heads, width, stateWidth, tiles, packed } = sizes;
   const [dq, dk, dv] = ["q", "k", "v"].map((name) => context.output(name)) as [Value, Value, Value];
-  const [dc, db] = stateWidth > 0 ? [context.output("cRotated"), context.output("bRotated")] : [null, null];
   if (dq.count === 0) return;
   const given = operands(context, sizes);
   const [value, gradient, logSumExp] = [context.input("value"), context.input("gradient"), context.input("logSumExp")];
@@ -124,9 +149,13 @@ function portableBackward(context: Context, sizes: Sizes, read: View | null, wri
   const sharedBytes = 2 * tileBytes(width) + 3 * tileBytes(stateWidth) + 2 * stage + 4 * 7 * tileSize;
   const grid = [tiles, batches * heads, 1] as const;
   const common = [...given, logSumExp, delta, gradient];
+  const { c, b, read, write } = states ?? { c: null, b: null, read: null, write: null };
   const kernel = (side: string) => `attentionBackward${side}_${width}_${stateWidth}`;
-  context.kernel(kernel("Queries"), grid, 128, [...common, dq, dc, read, packed], sharedBytes);
-  context.kernel(kernel("Keys"), grid, 128, [...common, dk, dv, db, write, packed], sharedBytes);
+  context.kernel(kernel("Queries"), grid, 128, [...common, dq, c?.wide ?? null, read, packed], sharedBytes);
+  context.kernel(kernel("Keys"), grid, 128, [...common, dk, dv, b?.wide ?? null, write, packed], sharedBytes);
+  const [cos, sin] = [context.optional("cos"), context.optional("sin")];
+  // Each pair is read before, and by the thread that writes it.
+  if (cos && sin) for (const x of [dq, dk]) rotate(context, x, cos, sin, x);
 }
 
 export const attention: Lowering = { lower: forward, declines };

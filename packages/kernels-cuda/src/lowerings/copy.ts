@@ -17,6 +17,10 @@ export function copyElements(
   const [width = 1] = joined.sizes.slice(-1);
   const rows = joined.strides.map((strides) => strides.slice(0, -1));
   const unit = joined.strides.every((strides) => strides.at(-1) === 1);
+  if (count === 1 || (unit && joined.sizes.length === 1)) {
+    adder.copy(from, to, count * element);
+    return;
+  }
   const whole = (word: number) =>
     (width * element) % word === 0 &&
     [from, to].every(({ offset }) => offset % word === 0) &&

@@ -70,30 +70,34 @@ export const rope: Lowering = {
   declines: ({ inputs }) => Object.values(inputs).some(({ dtype }) => dtype === "float64"),
   lower(context) {
     const [x, cos, sin] = [context.strided("x"), context.input("cos"), context.input("sin")];
-    const value = context.stridedOutput("value", ["x"]);
-    if (value.count === 0) return;
-    const half = (x.sizes.at(-1) ?? 0) / 2;
-    const pairs = [...x.sizes.slice(0, -1), half];
-    const type = x.spec.dtype;
-    const fours = half % 4 === 0 && gateTypes.includes(type) && [x, value].every(byEights) && [cos, sin].every(byFours);
-    // Pairs of one row lie one after the other, four of them in eight elements.
-    const step = fours ? 4 : 1;
-    const groups = pairs.with(-1, half / step);
-    const own = (operand: Value) => ({
-      type: elementType[type],
-      strides: operand.strides.with(-1, 2 * step * (operand.strides.at(-1) ?? 1)),
-    });
-    const table = ({ spec, sizes }: Value) => {
-      const strides = broadcastStrides(sizes, pairs);
-      return { type: elementType[spec.dtype], strides: strides.with(-1, step * (strides.at(-1) ?? 0)) };
-    };
-    const second = x.strides.at(-1) ?? 1;
-    const axes = packAxes(groups, [own(value), own(x), table(cos), table(sin)]);
-    const blocks = blocksFor(context, value.count / 2 / step);
-    if (fours) context.kernel(`ropeFours_${type}`, blocks, 256, [x, cos, sin, value, axes]);
-    else context.kernel("rope", blocks, 256, [x, cos, sin, value, second, value.strides.at(-1) ?? 1, axes]);
+    rotate(context, x, cos, sin, context.stridedOutput("value", ["x"]));
   },
 };
+
+/** Rotates pairs of neighbours. */
+export function rotate(context: Context, x: Value, cos: Value, sin: Value, value: Value): void {
+  if (value.count === 0) return;
+  const half = (x.sizes.at(-1) ?? 0) / 2;
+  const pairs = [...x.sizes.slice(0, -1), half];
+  const type = x.spec.dtype;
+  const fours = half % 4 === 0 && gateTypes.includes(type) && [x, value].every(byEights) && [cos, sin].every(byFours);
+  // Pairs of one row lie one after the other, four of them in eight elements.
+  const step = fours ? 4 : 1;
+  const groups = pairs.with(-1, half / step);
+  const own = (operand: Value) => ({
+    type: elementType[type],
+    strides: operand.strides.with(-1, 2 * step * (operand.strides.at(-1) ?? 1)),
+  });
+  const table = ({ spec, sizes }: Value) => {
+    const strides = broadcastStrides(sizes, pairs);
+    return { type: elementType[spec.dtype], strides: strides.with(-1, step * (strides.at(-1) ?? 0)) };
+  };
+  const second = x.strides.at(-1) ?? 1;
+  const axes = packAxes(groups, [own(value), own(x), table(cos), table(sin)]);
+  const blocks = blocksFor(context, value.count / 2 / step);
+  if (fours) context.kernel(`ropeFours_${type}`, blocks, 256, [x, cos, sin, value, axes]);
+  else context.kernel("rope", blocks, 256, [x, cos, sin, value, second, value.strides.at(-1) ?? 1, axes]);
+}
 
 /** Whether rows can be read eight elements, 16 bytes or twice that, at a time. */
 function byEights({ spec, strides, offset }: Value): boolean {
@@ -216,10 +220,9 @@ export const linearCrossEntropy: Lowering = {
       c: View,
       addend?: View,
     ) => {
-      const all = { ...kind, ...one, alignment, ...sizes };
-      const { m, n, k, transposeA, transposeB } = all;
+      const { m, n, k, transposeA = false, transposeB = false } = sizes;
       const pitches = { pitchA: transposeA ? m : k, pitchB: transposeB ? k : n, pitchC: n };
-      context.product({ ...all, ...pitches }, a, b, c, addend);
+      context.product({ ...kind, ...one, alignment, ...pitches, ...sizes }, a, b, c, addend);
     };
     for (let first = 0; first < rows; first += held) {
       const count = Math.min(held, rows - first);

@@ -1,7 +1,16 @@
 // What becomes of each operation here. A new operation in @sisa/core is a type error in this table until it is decided.
 
 import type { Node, OpName } from "@sisa/core";
-import { adamwManyOp, productAddOp, rmsNormBackwardAddOp } from "../fusion/operations.ts";
+import {
+  adamwManyOp,
+  attentionBackwardRotatedOp,
+  decayAttentionBackwardJoinedOp,
+  logDecayBackwardOp,
+  logDecayOp,
+  productAddOp,
+  rmsNormBackwardAddOp,
+  ssmPrepareBackwardNarrowOp,
+} from "../fusion/operations.ts";
 import type { LoweringRule } from "../plan.ts";
 import * as attention from "./attention.ts";
 import * as decode from "./decode.ts";
@@ -118,7 +127,12 @@ export const lowerings = {
 const ownLowerings: { readonly [name: string]: Lowering } = {
   [adamwManyOp.name]: optimizer.adamwMany,
   [productAddOp.name]: always((context) => multiply(context, context.input("addend"))),
+  [attentionBackwardRotatedOp.name]: attention.attentionBackward,
+  [decayAttentionBackwardJoinedOp.name]: attention.decayAttentionBackward,
+  [logDecayOp.name]: ssm.logDecay,
+  [logDecayBackwardOp.name]: ssm.logDecayBackward,
   [rmsNormBackwardAddOp.name]: fused.rmsNormBackward,
+  [ssmPrepareBackwardNarrowOp.name]: ssm.ssmPrepareBackward,
 };
 
 /** The lowering of a node; undefined where its composition is to be taken, or where it needs no step. */

@@ -1,10 +1,13 @@
-// What SISA needs of each token, and its gradients, for whole sequences: vectors of float32 or bfloat16, sums in float32.
+// What SISA needs of each token, and its gradients, for whole sequences: vectors of float32 or bfloat16, sums in float32;
+// and its decays from their projection.
 // What continues from a cache takes the composition.
 
 import { bytesOf, type Node } from "@sisa/core";
 import type { Context, Region, Value } from "../plan.ts";
 import { rowsOf } from "../views.ts";
+import { blocksFor } from "./elementwise.ts";
 import type { Lowering } from "./index.ts";
+import { sumColumns } from "./reduction.ts";
 
 /** Positions of a block; BLOCK in kernels/prepare.cu, and decayBlock in @sisa/core. */
 const blockSize = 64;
@@ -88,6 +91,7 @@ function backwardDeclines({ inputs }: Node): boolean {
   return !alike || !known || !wide;
 }
 
+/** With a gradient by the phase in float32 or bfloat16. */
 export const ssmPrepareBackward: Lowering = {
   declines: backwardDeclines,
   lower(context) {
@@ -99,18 +103,60 @@ export const ssmPrepareBackward: Lowering = {
     const element = bytesOf(rotated.spec.dtype);
     const fits = (region: Region) => pitchOf(region, rotated.sizes, element) !== undefined;
     const [dc, db] = ["c", "b"].map((name) => context.stridedOutput(name, [], fits));
-    const [dLogDecay, dPhase] = [context.output("logDecay"), context.output("phase")];
+    const dLogDecay = context.output("logDecay");
+    const dPhase = context.stridedOutput("phase", [], (region) => pitchOf(region, phi.sizes, 1, 1) !== undefined);
     if (!dc || !db || rotated.count === 0) return;
     const sizes = sizesOfStates(phi);
     const { batches, length, heads, lines } = sizes;
     const blocks = Math.ceil(length / blockSize);
     const totals = context.scratch(8 * batches * blocks * lines);
-    const pitches = { c: pitchOf(dc, dc.sizes, element) ?? 0, b: pitchOf(db, db.sizes, element) ?? 0, phase: lines };
-    const packed = packSizes(sizes, pitches);
+    const [c, b, phase] = [dc, db, dPhase].map((x) => pitchOf(x, x.sizes, element, 1) ?? 0) as [number, number, number];
+    const packed = packSizes(sizes, { c, b, phase });
+    const within = context.scratch(4 * phi.count);
     const lineBlocks = Math.ceil(lines / threads);
     const grid = [batches * blocks, lineBlocks + Math.ceil(heads / threads), 1] as const;
     const kernel = `ssmPrepareBackward_${rotated.spec.dtype}_${gradient.spec.dtype}`;
-    context.kernel(kernel, grid, threads, [...inputs, phiGradient, dc, db, dLogDecay, dPhase, totals, packed]);
-    context.kernel("phaseLater", [batches * blocks, lineBlocks, 1], threads, [dPhase, totals, packed]);
+    context.kernel(kernel, grid, threads, [...inputs, phiGradient, dc, db, dLogDecay, within, totals, packed]);
+    const later = `phaseLater_${dPhase.spec.dtype}`;
+    context.kernel(later, [batches * blocks, lineBlocks, 1], threads, [within, totals, dPhase, packed]);
+  },
+};
+
+/** Rows of heads of [B,T,H], where they lie. */
+function headRows(context: Context, name: string): { readonly value: Value; readonly pitch: number } {
+  const value = context.strided(name);
+  const rows = rowsOf(value.sizes, value.strides);
+  return rows ? { value, pitch: rows.pitch } : { value: context.input(name), pitch: value.sizes.at(-1) ?? 0 };
+}
+
+export const logDecay: Lowering = {
+  lower(context) {
+    const { value: x, pitch } = headRows(context, "x");
+    const value = context.output();
+    const heads = x.sizes.at(-1) ?? 0;
+    if (value.count === 0) return;
+    const args = [x, context.input("bias"), value, value.count / heads, heads, pitch];
+    context.kernel("logDecay", blocksFor(context, value.count), 256, args);
+  },
+};
+
+export const logDecayBackward: Lowering = {
+  lower(context) {
+    const { value: x, pitch } = headRows(context, "x");
+    const dx = context.stridedOutput("x", [], ({ strides }) => rowsOf(x.sizes, strides) !== undefined);
+    const dBias = context.output("bias");
+    const heads = x.sizes.at(-1) ?? 0;
+    if (x.count === 0) {
+      context.zero(dBias, dBias.bytes);
+      return;
+    }
+    const blockThreads = Math.floor(256 / heads) * heads;
+    const blocks = Math.min(Math.ceil(x.count / blockThreads), context.multiprocessors * 2);
+    const parts = context.scratch(4 * blocks * heads);
+    const dxPitch = rowsOf(dx.sizes, dx.strides)?.pitch ?? heads;
+    const given = [x, context.input("bias"), context.input("gradient")];
+    const args = [...given, dx, parts, x.count / heads, heads, pitch, dxPitch];
+    context.kernel("logDecayBackward", blocks, blockThreads, args);
+    sumColumns(context, parts, blocks, dBias);
   },
 };
