@@ -1,13 +1,14 @@
 // Backends by word. Only this program knows them by name, and it loads the one that is asked for.
 import { type Backend, ConfigError, type Precision, reference } from "@sisa/core";
+import type { DeviceInfo } from "@sisa/kernels-cuda";
 import { checkPrecision } from "@sisa/train";
 
 interface Choice {
   readonly name: string;
   readonly description: string;
   open(how: Opening): Promise<Backend>;
-  /** Whether `NAME:NUMBER` chooses a device. */
-  readonly hasDevices?: boolean;
+  /** What `NAME:NUMBER` chooses from, by number. @throws BackendUnavailableError saying what to install */
+  devices?(): Promise<readonly DeviceInfo[]>;
   /** Whether `--threads` says how many it takes. */
   readonly hasThreads?: boolean;
 }
@@ -54,10 +55,13 @@ export const backendChoices: readonly Choice[] = [
   {
     name: "cuda",
     description: "NVIDIA GPUs",
-    hasDevices: true,
     async open({ device }) {
       const { cuda } = await import("@sisa/kernels-cuda");
       return cuda({ device: device ?? 0 });
+    },
+    async devices() {
+      const { cudaDevices } = await import("@sisa/kernels-cuda");
+      return cudaDevices();
     },
   },
 ];
@@ -89,7 +93,7 @@ function deviceOf(name: string): number | undefined {
 export function chosenBackend(name: string): Choice {
   const [kind, device, ...rest] = name.split(":");
   const found = backendChoices.find((choice) => choice.name === kind);
-  const isPlain = device === undefined || (found?.hasDevices === true && /^\d+$/.test(device) && rest.length === 0);
+  const isPlain = device === undefined || (found?.devices !== undefined && /^\d+$/.test(device) && rest.length === 0);
   if (found === undefined || !isPlain) {
     const names = backendChoices.map((choice) => choice.name).join(", ");
     throw new ConfigError(`backend: expected one of ${names}, got "${name}"`);

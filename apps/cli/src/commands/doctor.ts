@@ -1,6 +1,7 @@
 // sisa doctor: what is there to run models on, and what is missing.
 import { arch, availableParallelism, cpus, freemem, platform, release, totalmem } from "node:os";
 import { type Backend, f32, matmul, mean, SisaError, silu, trace, valueAndGrad } from "@sisa/core";
+import type { DeviceInfo } from "@sisa/kernels-cuda";
 import type { Command } from "commander";
 import manifest from "../../package.json" with { type: "json" };
 import { backendChoices, defaultBackend } from "../backends.ts";
@@ -14,6 +15,8 @@ interface BackendReport {
   readonly works: boolean;
   /** How long the small graph took, or why it did not run. */
   readonly detail: string;
+  /** Those that `NAME:NUMBER` chooses from, where the backend works and tells them apart. */
+  readonly devices?: readonly DeviceInfo[];
 }
 
 export function doctorCommand({ io, finish }: Context): Command {
@@ -40,8 +43,9 @@ export function doctorCommand({ io, finish }: Context): Command {
       printLine(shown, `memory     ${byteText(machine.memoryBytes)}, ${byteText(machine.freeMemoryBytes)} free`);
       printLine(shown, "");
       const backends: BackendReport[] = [];
-      for (const { name, description, open } of backendChoices) {
-        const report = await tryBackend(name, () => open({}));
+      for (const { name, description, open, devices } of backendChoices) {
+        const tried = await tryBackend(name, () => open({}));
+        const report = tried.works && devices ? { ...tried, devices: await devices() } : tried;
         backends.push(report);
         const mark = report.works
           ? paint(shown, shown.stdout, "green", "works  ")
@@ -50,10 +54,18 @@ export function doctorCommand({ io, finish }: Context): Command {
           shown,
           `${name.padEnd(12)} ${mark}  ${report.works ? `${description}; ${report.detail}` : report.detail}`,
         );
+        for (const device of report.devices ?? []) printLine(shown, `  ${deviceText(name, device)}`);
       }
       if (json) printJson(io, { ...machine, backends });
       if (!backends.some(({ name, works }) => name === defaultBackend && works)) finish(exitCode.failed);
     });
+}
+
+/** What `--backend` calls a device, and what it is. */
+export function deviceText(backend: string, { index, name, ...device }: DeviceInfo): string {
+  const capability = (device.capability / 10).toFixed(1);
+  const size = `${byteText(device.memoryBytes)}, ${device.multiprocessors} multiprocessors`;
+  return `${`${backend}:${index}`.padEnd(12)}        ${name}, ${size}, compute capability ${capability}`;
 }
 
 /** Opens a backend and runs a gradient on it, whose value is known. */
