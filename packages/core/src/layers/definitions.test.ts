@@ -156,8 +156,13 @@ test("Mamba with Jamba's norms is its recurrence", () => {
   expect(slopeDistance(mixer, 6)).toBeLessThan(1e-6);
 });
 
-test.each(["after-gate", "none"] as const)("Mamba-2 with its norm %s is its recurrence", (outputNorm) => {
-  const mixer = new Mamba2Mixer({ width: 6, stateWidth: 4, headWidth: 4, outputNorm });
+test.each([
+  ["after-gate", 1],
+  ["none", 1],
+  ["after-gate", 3],
+  ["before-gate", 3],
+] as const)("Mamba-2 with its norm %s and %i groups is its recurrence", (outputNorm, groups) => {
+  const mixer = new Mamba2Mixer({ width: 6, stateWidth: 4, headWidth: 2, groups, outputNorm });
   expect(distance(mixer, 6, mamba2(mixer.sizes))).toBeLessThan(1e-11);
   expect(slopeDistance(mixer, 6)).toBeLessThan(1e-6);
 });

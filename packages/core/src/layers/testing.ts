@@ -266,19 +266,24 @@ export function sisa(sizes: Omit<SisaMixerSizes, "form" | "normEpsilon">) {
   };
 }
 
-/** Source: Dao & Gu 2024, arXiv:2405.21060: h_t = exp(dt A) h_{t-1} + dt x B^T, y = h C + D x. Of one group. */
+/** Source: Dao & Gu 2024, arXiv:2405.21060: h_t = exp(dt A) h_{t-1} + dt x B^T, y = h C + D x. Norms are of groups. */
 export function mamba2({
   innerWidth,
   headWidth: P,
   stateWidth: N,
+  groups,
   convWidth,
   outputNorm,
-}: Omit<Mamba2Mixer["sizes"], "width" | "groups" | "heads">) {
+}: Omit<Mamba2Mixer["sizes"], "width" | "heads">) {
   const heads = innerWidth / P;
   return (w: Weights, tokens: readonly Row[]) => {
     const projected = tokens.map((token) => times(w["mamba.in_proj.weight"], token));
-    const channels = innerWidth + 2 * N;
+    const channels = innerWidth + 2 * groups * N;
     const states = range(heads).map(() => range(P).map(() => range(N).map(() => 0)));
+    const normed = (x: Row) => {
+      const weights = headsOf(w["mamba.norm.weight"] ?? [], groups);
+      return headsOf(x, groups).flatMap((row, group) => rms(row, weights[group]));
+    };
     return projected.map((row, t) => {
       const z = part(row, 0, innerWidth);
       const mixed = range(channels).map((channel) => {
@@ -286,8 +291,11 @@ export function mamba2({
         const seen = range(convWidth).map((i) => projected[t - convWidth + 1 + i]?.[innerWidth + channel] ?? 0);
         return silu(dot(taps, seen) + get(w["mamba.conv1d.bias"] ?? [], channel));
       });
-      const [x, b, c] = [part(mixed, 0, innerWidth), part(mixed, innerWidth, N), part(mixed, innerWidth + N, N)];
+      const x = part(mixed, 0, innerWidth);
       const y = range(heads).flatMap((h) => {
+        const group = Math.floor(h / (heads / groups));
+        const b = part(mixed, innerWidth + group * N, N);
+        const c = part(mixed, innerWidth + (groups + group) * N, N);
         const dt = softplus(get(row, innerWidth + channels + h) + get(w["mamba.dt_bias"] ?? [], h));
         const a = Math.exp(-dt * Math.exp(get(w["mamba.A_log"] ?? [], h)));
         return range(P).map((p) => {
@@ -298,8 +306,9 @@ export function mamba2({
           return dot(state, c) + get(w["mamba.D"] ?? [], h) * input;
         });
       });
-      const gated = y.map((value, i) => value * silu(get(z, i)));
-      return outputNorm === "none" ? gated : rms(gated, w["mamba.norm.weight"]);
+      const gated = (values: Row) => values.map((value, i) => value * silu(get(z, i)));
+      if (outputNorm === "before-gate") return gated(normed(y));
+      return outputNorm === "none" ? gated(y) : normed(gated(y));
     });
   };
 }

@@ -78,9 +78,17 @@ const furthest = (a: readonly Row[], b: readonly Row[]) => {
 const [M, H, G, F] = [8, 2, 1, 12];
 const headWidth = M / H;
 
-describe("Falcon-H1 with every multiplier", () => {
+describe.each([
+  ["of one group, as the smaller ones", { mamba_n_groups: 1, mamba_rms_norm: false }],
+  [
+    "with a norm after the gate, as the largest",
+    { mamba_n_groups: 3, mamba_rms_norm: true, mamba_norm_before_gate: false },
+  ],
+  ["with a norm before it, as by default", { mamba_n_groups: 3, mamba_rms_norm: true }],
+])("Falcon-H1 with every multiplier, %s", (_name, ownFields) => {
   const [inner, P, N] = [12, 4, 4];
-  const channels = inner + 2 * N;
+  const { mamba_n_groups: groups, mamba_rms_norm: hasNorm } = ownFields;
+  const channels = inner + 2 * groups * N;
   const config = {
     model_type: "falcon_h1",
     hidden_size: M,
@@ -98,8 +106,7 @@ describe("Falcon-H1 with every multiplier", () => {
     mamba_d_head: P,
     mamba_d_state: N,
     mamba_d_conv: 4,
-    mamba_n_groups: 1,
-    mamba_rms_norm: false,
+    ...ownFields,
     ssm_in_multiplier: 0.7,
     ssm_out_multiplier: 1.3,
     attention_in_multiplier: 0.9,
@@ -123,6 +130,7 @@ describe("Falcon-H1 with every multiplier", () => {
     "mamba.dt_bias": [inner / P],
     "mamba.A_log": [inner / P],
     "mamba.D": [inner / P],
+    ...(hasNorm ? { "mamba.norm.weight": [inner] } : {}),
     "mamba.out_proj.weight": [M, inner],
     "feed_forward.gate_proj.weight": [F, M],
     "feed_forward.up_proj.weight": [F, M],
@@ -163,7 +171,8 @@ describe("Falcon-H1 with every multiplier", () => {
         h.map((row) => scaled(row, 0.9)),
       );
       // The projection of z, x, B, C and dt, each times its own.
-      const ends = [inner, 2 * inner, 2 * inner + N, 2 * inner + 2 * N, Number.POSITIVE_INFINITY];
+      const sets = groups * N;
+      const ends = [inner, 2 * inner, 2 * inner + sets, 2 * inner + 2 * sets, Number.POSITIVE_INFINITY];
       const multipliers = [0.5, 0.75, 1.25, 1.5, 0.9];
       const projection = (own["mamba.in_proj.weight"] ?? []).map(
         (value, i) =>
@@ -173,7 +182,8 @@ describe("Falcon-H1 with every multiplier", () => {
             ends.findIndex((end) => Math.floor(i / M) < end),
           ),
       );
-      const scan = { innerWidth: inner, headWidth: P, stateWidth: N, convWidth: 4, outputNorm: "none" } as const;
+      const outputNorm = !hasNorm ? "none" : "mamba_norm_before_gate" in ownFields ? "after-gate" : "before-gate";
+      const scan = { innerWidth: inner, headWidth: P, stateWidth: N, groups, convWidth: 4, outputNorm } as const;
       const states = mamba2(scan)(
         { ...own, "mamba.in_proj.weight": projection },
         h.map((row) => scaled(row, 0.7)),
