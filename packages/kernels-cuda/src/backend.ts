@@ -34,6 +34,7 @@ import { Block, type CudaTensor } from "./device-tensor.ts";
 import { CudaExecutable, type ExecutableHost } from "./executable.ts";
 import { fuse } from "./fusion/fuse.ts";
 import { hoistConstants } from "./fusion/hoist-constants.ts";
+import { joinDecoding } from "./fusion/join-decoding.ts";
 import { loweringOf } from "./lowerings/index.ts";
 import { aliasOf, gatheringOf } from "./lowerings/movement.ts";
 import { bytesOfSpec, type FaultSite, makePlan, type Plan, Storage } from "./plan.ts";
@@ -303,9 +304,10 @@ const isAlias = (node: Node) => aliasOf(node) !== undefined;
 
 /** The graph as it is planned: of operations that have a lowering, with constants folded, and several joined to one. */
 export function lower(graph: Graph, constants: { readonly [name: string]: unknown } = {}): Graph {
-  const expanded = simplify(expandComposites(graph, (_op, node) => loweringOf(node) === undefined));
+  const expand = (wanted: Graph) => simplify(expandComposites(wanted, (_op, node) => loweringOf(node) === undefined));
+  const expanded = expand(joinDecoding(simplify(graph)));
   // Where weights never change, putting them together costs nothing.
-  return Object.keys(constants).length > 0 ? fuse(expanded, { leastRows: 1 }) : fuse(expanded);
+  return expand(Object.keys(constants).length > 0 ? fuse(expanded, { leastRows: 1 }) : fuse(expanded));
 }
 
 /** The elements of a constant as its dtype holds them. */

@@ -15,7 +15,7 @@ import {
 import type { Device } from "./device/device.ts";
 import type { Block, CudaTensor, TensorHost } from "./device-tensor.ts";
 import { Launcher } from "./launcher.ts";
-import type { Plan } from "./plan.ts";
+import type { Plan, Step } from "./plan.ts";
 
 export interface ExecutableHost extends TensorHost {
   readonly device: Device;
@@ -116,6 +116,12 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     for (const copy of copies) copy.release();
     const ordered = Object.keys(graph.outputs).map((name) => [name, results.get(name)] as const);
     return Object.fromEntries(ordered) as unknown as { readonly [N in keyof O]: DeviceTensor };
+  }
+
+  /** The steps of the last run with their times in milliseconds, one after another, from running them once more. */
+  async profile(): Promise<readonly { readonly step: Step; readonly milliseconds: number }[]> {
+    const times = await this.#launcher.profile();
+    return this.#parts.plan.steps.map((step, index) => ({ step, milliseconds: times[index] ?? 0 }));
   }
 
   /** The block of an output for the coming run: the last one, unless somebody keeps its value. */

@@ -7,6 +7,8 @@ import type { Step, View } from "./plan.ts";
 
 /** Graphs that are kept, each for other addresses of inputs and outputs. */
 const mostGraphs = 4;
+/** Of cuEventRecordWithFlags: what is recorded is read outside of the graph. */
+const externalEvent = 1;
 
 export class Launcher {
   readonly #device: Device;
@@ -82,26 +84,34 @@ export class Launcher {
     });
   }
 
-  #enqueue(): void {
+  /** @param between called before each step, and after the last */
+  #enqueue(between?: () => void): void {
     this.#steps.forEach((step, index) => {
       try {
-        this.#launch(step, index);
+        between?.();
+        this.#launch(step, index, between === undefined && this.#steps[index - 1]?.kind === "kernel");
         if (this.#device.blocking) this.#device.driver.call("cuStreamSynchronize", this.#device.stream);
       } catch (error) {
         const message = SisaError.isInstance(error) ? error.message : String(error);
         throw message.startsWith(`${step.op}: `) ? error : new DeviceError(`${step.op}: ${message}`, { cause: error });
       }
     });
+    between?.();
   }
 
-  #launch(step: Step, index: number): void {
+  /** @param follows whether it stands right behind another kernel */
+  #launch(step: Step, index: number, follows: boolean): void {
     const { driver, stream } = this.#device;
     switch (step.kind) {
       case "kernel": {
         const list = this.#memory.address + (this.#places[index]?.list ?? 0);
-        const { kernel, grid, block, sharedBytes } = step;
-        const handle = this.#device.kernel(kernel, sharedBytes);
-        driver.call("cuLaunchKernel", handle, ...grid, block, 1, 1, sharedBytes, stream, list, 0);
+        const { kernel, grid, block, sharedBytes, overlaps } = step;
+        const handle = this.#device.kernel(kernel, sharedBytes, overlaps);
+        if (overlaps && follows && this.#device.overlaps) {
+          driver.launchOverlapping(handle, grid, block, sharedBytes, stream, list);
+        } else {
+          driver.call("cuLaunchKernel", handle, ...grid, block, 1, 1, sharedBytes, stream, list, 0);
+        }
         break;
       }
       case "product":
@@ -124,17 +134,46 @@ export class Launcher {
     }
   }
 
-  #capture(key: string): number {
+  /**
+   * Milliseconds of each step within one graph, by events between them, which also keep kernels from overlapping; of the
+   * addresses of the last run.
+   */
+  async profile(): Promise<readonly number[]> {
+    const { driver, stream } = this.#device;
+    const events: number[] = [];
+    const graph = this.#instantiate(() => {
+      const event = driver.handle("cuEventCreate", 0);
+      events.push(event);
+      driver.call("cuEventRecordWithFlags", event, stream, externalEvent);
+    });
+    driver.call("cuGraphLaunch", graph, stream);
+    await this.#device.finished();
+    const times = events.slice(1).map((event, index) => {
+      const out = [0];
+      driver.call("cuEventElapsedTime", out, events[index], event);
+      return Number(out[0]);
+    });
+    driver.call("cuGraphExecDestroy", graph);
+    for (const event of events) driver.call("cuEventDestroy", event);
+    return times;
+  }
+
+  #instantiate(between?: () => void): number {
     const { driver, stream } = this.#device;
     driver.call("cuStreamBeginCapture", stream, 1);
     let graph: number;
     try {
-      this.#enqueue();
+      this.#enqueue(between);
     } finally {
       graph = driver.endCapture(stream);
     }
     const executable = driver.handle("cuGraphInstantiate", graph, 0);
     driver.call("cuGraphDestroy", graph);
+    return executable;
+  }
+
+  #capture(key: string): number {
+    const executable = this.#instantiate();
     const [oldest] = this.#graphs.keys();
     if (this.#graphs.size >= mostGraphs && oldest !== undefined) this.#forget(oldest);
     this.#graphs.set(key, executable);

@@ -4,6 +4,7 @@
 import {
   type AnyTensor,
   bytesOf,
+  constant,
   constantOp,
   type Graph,
   GraphError,
@@ -62,6 +63,8 @@ export type Step = { readonly op: string } & (
       readonly grid: readonly [number, number, number];
       readonly block: number;
       readonly sharedBytes: number;
+      /** Whether it may begin before the kernel before it ends, on GPUs that can: it waits for that by itself. */
+      readonly overlaps: boolean;
       readonly packed: PackedArguments;
     }
   | {
@@ -334,7 +337,7 @@ class Planner {
   #adder(op: string): KernelAdder {
     return {
       multiprocessors: this.target.multiprocessors,
-      kernel: (kernel, grid, block, args) => this.addKernel(op, kernel, grid, block, args, 0),
+      kernel: (kernel, grid, block, args) => this.addKernel(op, kernel, grid, block, args),
       copy: (source, target, bytes) => this.move(op, { source, target, bytes }),
     };
   }
@@ -382,6 +385,13 @@ class Planner {
     });
   }
 
+  /** Memory that holds zeros when the graph is compiled. */
+  zeros(count: number): Storage {
+    const storage = new Storage(4 * count, "constant");
+    this.#constants.push({ storage, node: constant(new Int32Array(count)).node });
+    return storage;
+  }
+
   temporary(bytes: number): Storage {
     const storage = new Storage(Math.max(bytes, 1), "temporary");
     this.#temporaries.add(storage);
@@ -417,12 +427,13 @@ class Planner {
     grid: number | readonly [number, number, number],
     block: number,
     args: readonly Argument[],
-    sharedBytes: number,
+    sharedBytes = 0,
+    overlaps = false,
   ): void {
     const packed = packArguments(kernel, kernelEntry(kernel).parameters, args);
     const used = packed.addresses.map(({ argument }) => argument as View);
     const sizes: readonly [number, number, number] = typeof grid === "number" ? [grid, 1, 1] : grid;
-    this.add({ op, kind: "kernel", kernel, grid: sizes, block, sharedBytes, packed }, used);
+    this.add({ op, kind: "kernel", kernel, grid: sizes, block, sharedBytes, overlaps, packed }, used);
   }
 
   /** What outputs are that lie elsewhere. States are read before any of them is overwritten. */
@@ -520,14 +531,24 @@ export class Context {
     return { storage: this.#planner.temporary(bytes), offset: 0 };
   }
 
+  /** int32 counters that are zero before the first run, and that the kernel leaves so. */
+  counters(count: number): View {
+    return { storage: this.#planner.zeros(count), offset: 0 };
+  }
+
+  /**
+   * @param sharedBytes dynamic shared memory
+   * @param overlaps    as in Step
+   */
   kernel(
     kernel: string,
     grid: number | readonly [number, number, number],
     block: number,
     args: readonly Argument[],
     sharedBytes = 0,
+    overlaps = false,
   ): void {
-    this.#planner.addKernel(this.node.op.name, kernel, grid, block, args, sharedBytes);
+    this.#planner.addKernel(this.node.op.name, kernel, grid, block, args, sharedBytes, overlaps);
   }
 
   /** @param addend what is added to the product, laid out like c; c itself adds to what is there */

@@ -32,6 +32,28 @@ export interface StructArgument {
   readonly addresses: readonly { readonly at: number; readonly argument: AddressArgument }[];
 }
 
+/** A member of a structure: an address or none, a whole number of 4 bytes, or a float of 4 bytes. */
+export type StructMember = AddressArgument | null | number | { readonly float: number };
+
+/** A structure of C with these members in order. */
+export function packStruct(members: readonly StructMember[]): StructArgument {
+  const isAddress = (member: StructMember): member is AddressArgument | null =>
+    member === null || (typeof member === "object" && "storage" in member);
+  const bytes = new Uint8Array(8 * members.length);
+  const view = new DataView(bytes.buffer);
+  const addresses: { at: number; argument: AddressArgument }[] = [];
+  let end = 0;
+  for (const member of members) {
+    const size = isAddress(member) ? 8 : 4;
+    const at = Math.ceil(end / size) * size;
+    if (typeof member === "number") view.setInt32(at, member, true);
+    else if (!isAddress(member)) view.setFloat32(at, member.float, true);
+    else if (member !== null) addresses.push({ at, argument: member });
+    end = at + size;
+  }
+  return { bytes: bytes.slice(0, Math.ceil(end / 8) * 8), addresses };
+}
+
 export type Argument = number | Uint8Array | AddressArgument | TensorMapArgument | StructArgument | null;
 
 export interface PackedArguments {

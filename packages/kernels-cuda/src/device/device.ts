@@ -8,7 +8,11 @@ import { loadCublasLt, loadDriver } from "./libraries.ts";
 import { DeviceMemory, StagingPool } from "./memory.ts";
 import { host, Native } from "./native.ts";
 
-const functionAttribute = { maximumDynamicSharedBytes: 8 } as const;
+const functionAttribute = { maximumDynamicSharedBytes: 8, sharedCarveout: 9 } as const;
+/** All that a multiprocessor has, in percent. */
+const wholeCarveout = 100;
+/** From this compute capability on, a kernel can begin before the one before it ends. */
+const overlappingCapability = 90;
 /** Shared memory that a kernel gets without asking. */
 const plainSharedBytes = 48 * 1024;
 
@@ -72,8 +76,16 @@ export class Device {
     return `${name}, ${(memoryBytes / 2 ** 30).toFixed(0)} GiB, driver for CUDA ${versionText(this.driver.version)}, cuBLASLt ${this.cublasLt.version}`;
   }
 
-  /** The handle of a kernel, which may use this much dynamic shared memory. */
-  kernel(name: string, sharedBytes: number): number {
+  /** Whether kernels can begin before the one before them ends. */
+  get overlaps(): boolean {
+    return this.info.capability >= overlappingCapability && !this.blocking;
+  }
+
+  /**
+   * The handle of a kernel, which may use this much dynamic shared memory.
+   * @param overlaps whether it may run beside others, which takes one division of a multiprocessor's memory for all
+   */
+  kernel(name: string, sharedBytes: number, overlaps = false): number {
     let known = this.#functions.get(name);
     if (known === undefined) {
       known = {
@@ -81,6 +93,9 @@ export class Device {
         sharedBytes: plainSharedBytes,
       };
       this.#functions.set(name, known);
+      if (overlaps) {
+        this.driver.call("cuFuncSetAttribute", known.handle, functionAttribute.sharedCarveout, wholeCarveout);
+      }
     }
     if (sharedBytes > known.sharedBytes) {
       this.driver.call("cuFuncSetAttribute", known.handle, functionAttribute.maximumDynamicSharedBytes, sharedBytes);

@@ -53,6 +53,7 @@ const prototypes = {
   cuFuncSetAttribute: "int cuFuncSetAttribute(uint64_t function, int attribute, int value)",
   cuLaunchKernel:
     "int cuLaunchKernel(uint64_t function, uint gridX, uint gridY, uint gridZ, uint blockX, uint blockY, uint blockZ, uint sharedBytes, uint64_t stream, uint64_t parameters, uint64_t extra)",
+  cuLaunchKernelEx: "int cuLaunchKernelEx(uint64_t config, uint64_t function, uint64_t parameters, uint64_t extra)",
   cuTensorMapEncodeTiled:
     "int cuTensorMapEncodeTiled(uint64_t map, int type, uint rank, uint64_t address, const uint64_t *sizes, const uint64_t *strides, const uint32_t *box, const uint32_t *steps, int interleave, int swizzle, int promotion, int fill)",
   cuStreamCreate: "int cuStreamCreate(_Out_ uint64_t *stream, uint flags)",
@@ -67,10 +68,21 @@ const prototypes = {
   cuEventCreate: "int cuEventCreate(_Out_ uint64_t *event, uint flags)",
   cuEventDestroy: "int cuEventDestroy_v2(uint64_t event)",
   cuEventRecord: "int cuEventRecord(uint64_t event, uint64_t stream)",
+  cuEventRecordWithFlags: "int cuEventRecordWithFlags(uint64_t event, uint64_t stream, uint flags)",
   cuEventQuery: "int cuEventQuery(uint64_t event)",
   cuEventElapsedTime: "int cuEventElapsedTime_v2(_Out_ float *milliseconds, uint64_t start, uint64_t end)",
   cuGetErrorName: "int cuGetErrorName(int error, _Out_ const char **text)",
   cuGetErrorString: "int cuGetErrorString(int error, _Out_ const char **text)",
+} as const;
+
+/** Places in CUlaunchConfig, the size of one of its attributes, and the one that is set. */
+const launch = {
+  stream: 32,
+  attributes: 40,
+  attributeCount: 48,
+  bytes: 56,
+  attributeBytes: 72,
+  programmaticStreamSerialization: 6,
 } as const;
 
 /** Enumerators of tensor maps. */
@@ -102,6 +114,8 @@ export class Driver {
   readonly #functions = new Map<Name, NativeFunction>();
   /** Where tensor maps are written, which must be at a multiple of their size. */
   #mapMemory: HostMemory | undefined;
+  /** Where launches with attributes are described. */
+  #launchMemory: HostMemory | undefined;
 
   /** @throws BackendUnavailableError where the driver is too old or has no device */
   constructor(native: Native, library: Library) {
@@ -190,6 +204,29 @@ export class Driver {
       tensorMap.fillZeros,
     );
     return new Uint8Array(this.#mapMemory.buffer, first - this.#mapMemory.address, tensorMapBytes);
+  }
+
+  /** Launches a kernel that may begin before the one before it ends. */
+  launchOverlapping(
+    kernel: number,
+    grid: readonly [number, number, number],
+    block: number,
+    sharedBytes: number,
+    stream: number,
+    parameters: number,
+  ): void {
+    this.#launchMemory ??= this.native.allocate(launch.bytes + launch.attributeBytes);
+    const { address, buffer } = this.#launchMemory;
+    const view = new DataView(buffer);
+    [...grid, block, 1, 1, sharedBytes].forEach((value, index) => {
+      view.setUint32(4 * index, value, true);
+    });
+    view.setBigUint64(launch.stream, BigInt(stream), true);
+    view.setBigUint64(launch.attributes, BigInt(address + launch.bytes), true);
+    view.setUint32(launch.attributeCount, 1, true);
+    view.setUint32(launch.bytes, launch.programmaticStreamSerialization, true);
+    view.setInt32(launch.bytes + 8, 1, true);
+    this.call("cuLaunchKernelEx", address, kernel, parameters, 0);
   }
 
   endCapture(stream: number): number {

@@ -3,12 +3,15 @@
 import attention from "../images/attention.json" with { type: "json" };
 import attentionHopper from "../images/attention-hopper.json" with { type: "json" };
 import decode from "../images/decode.json" with { type: "json" };
+import decodeStep from "../images/decode-step.json" with { type: "json" };
 import elementwise from "../images/elementwise.json" with { type: "json" };
+import fewRows from "../images/few-rows.json" with { type: "json" };
 import fused from "../images/fused.json" with { type: "json" };
 import movement from "../images/movement.json" with { type: "json" };
 import optimizer from "../images/optimizer.json" with { type: "json" };
 import prepare from "../images/prepare.json" with { type: "json" };
 import reduction from "../images/reduction.json" with { type: "json" };
+import sample from "../images/sample.json" with { type: "json" };
 
 /** A type of PTX, or a structure passed by value. */
 export type Parameter = string | { readonly type: string; readonly size: number; readonly align: number };
@@ -27,12 +30,15 @@ export const kernelImages: { readonly [file: string]: KernelImage } = {
   attention,
   "attention-hopper": attentionHopper,
   decode,
+  "decode-step": decodeStep,
   elementwise,
+  "few-rows": fewRows,
   fused,
   movement,
   optimizer,
   prepare,
   reduction,
+  sample,
 };
 
 /** The code that a device of a compute capability runs; undefined where there is none. */

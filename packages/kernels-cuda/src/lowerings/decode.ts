@@ -1,8 +1,7 @@
-// What decoding takes: attention of some queries to a cache, SISA's states from any position, and products of few rows.
+// What decoding takes where several tokens are read: attention of some queries to a cache, and SISA's states from any position.
 
 import { type Node, sizesOf } from "@sisa/core";
-import type { Context, Value } from "../plan.ts";
-import { rowsOf } from "../views.ts";
+import type { Value } from "../plan.ts";
 import { blocksFor } from "./elementwise.ts";
 import type { Lowering } from "./index.ts";
 
@@ -80,26 +79,3 @@ export const continueStates: Lowering = {
     context.kernel(`continueStates_${c.spec.dtype}`, blocks, 64, args);
   },
 };
-
-/** mostRows in kernels/decode.cu. */
-const mostRows = 8;
-
-/** A product x W^T of few rows, which is bound by reading W. Returns false where the kernel cannot take it. */
-export function multiplyFewRows(context: Context, a: Value, b: Value, addend: Value | undefined): boolean {
-  const k = a.sizes.at(-1) ?? 0;
-  const rows = a.count / k;
-  const vector = a.spec.dtype === "float32" ? 4 : 8;
-  const [x, weight] = [rowsOf(a.sizes, a.strides), rowsOf(b.sizes, b.strides)];
-  const outputType = context.node.outputs.value?.dtype;
-  const known = ["float32_float32", "bfloat16_bfloat16", "bfloat16_float32"].includes(`${a.spec.dtype}_${outputType}`);
-  const isWeight = b.sizes.slice(0, -2).every((size) => size === 1);
-  if (!known || !x || !weight || !isWeight || rows === 0 || rows > mostRows || k === 0 || k % vector !== 0)
-    return false;
-  const aligned = [x.pitch, weight.pitch].every((pitch) => pitch % vector === 0);
-  if (!aligned || [a, b].some(({ offset }) => offset % 16 !== 0)) return false;
-  const value = context.output();
-  const n = b.sizes.at(-2) ?? 0;
-  const args = [a, b, addend ?? null, value, rows, n, k, x.pitch, weight.pitch];
-  context.kernel(`fewRows_${a.spec.dtype}_${outputType}`, Math.ceil(n / 8), 256, args);
-  return true;
-}

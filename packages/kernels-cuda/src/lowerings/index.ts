@@ -1,6 +1,7 @@
 // What becomes of each operation here. A new operation in @sisa/core is a type error in this table until it is decided.
 
 import type { Node, OpName } from "@sisa/core";
+import { decodeStepOp, normGatesOp, normProductOp } from "../fusion/decoding-operations.ts";
 import {
   adamwManyOp,
   attentionBackwardRotatedOp,
@@ -14,12 +15,15 @@ import {
 import type { LoweringRule } from "../plan.ts";
 import * as attention from "./attention.ts";
 import * as decode from "./decode.ts";
+import { decodeStep } from "./decode-step.ts";
 import * as elementwise from "./elementwise.ts";
+import { normGates, normProduct } from "./few-rows.ts";
 import * as fused from "./fused.ts";
 import { matmul, multiply } from "./matmul.ts";
 import * as movement from "./movement.ts";
 import * as optimizer from "./optimizer.ts";
 import * as reduction from "./reduction.ts";
+import * as sample from "./sample.ts";
 import * as ssm from "./ssm-prepare.ts";
 
 export interface Lowering {
@@ -93,7 +97,7 @@ export const lowerings = {
   rmsNormBackward: fused.rmsNormBackward,
   rope: fused.rope,
   rotate: "compose",
-  sampleTokens: "compose",
+  sampleTokens: sample.sampleTokens,
   scatterAdd: always(movement.scatterAdd),
   sigmoid: always(elementwise.sigmoid),
   silu: always(elementwise.silu),
@@ -126,6 +130,9 @@ export const lowerings = {
 /** Lowerings of the operations that only this backend has. */
 const ownLowerings: { readonly [name: string]: Lowering } = {
   [adamwManyOp.name]: optimizer.adamwMany,
+  [decodeStepOp.name]: decodeStep,
+  [normGatesOp.name]: normGates,
+  [normProductOp.name]: normProduct,
   [productAddOp.name]: always((context) => multiply(context, context.input("addend"))),
   [attentionBackwardRotatedOp.name]: attention.attentionBackward,
   [decayAttentionBackwardJoinedOp.name]: attention.decayAttentionBackward,

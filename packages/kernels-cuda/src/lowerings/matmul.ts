@@ -4,7 +4,7 @@ import { bytesOf } from "@sisa/core";
 import type { Product, ProductType } from "../device/cublas-lt.ts";
 import type { Context, LoweringRule, Value, View } from "../plan.ts";
 import { broadcastStrides, rowsOf } from "../views.ts";
-import { multiplyFewRows } from "./decode.ts";
+import { multiplyFewRows } from "./few-rows.ts";
 
 /** What cuBLASLt is told of addresses; storages start at multiples of the first. */
 export const alignments = [256, 128, 64, 32, 16, 8, 4, 2];

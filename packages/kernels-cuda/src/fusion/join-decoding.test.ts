@@ -1,0 +1,99 @@
+// That a step of decoding is few operations, which compute what all of them did, by the interpreter.
+
+import {
+  evaluate,
+  type Family,
+  type Graph,
+  inPrecision,
+  languageModel,
+  type NdArray,
+  preset,
+  RandomStream,
+  simplify,
+  sizesOf,
+} from "@sisa/core";
+import { describe, expect, test } from "vitest";
+import { lower } from "../backend.ts";
+import { loweringOf } from "../lowerings/index.ts";
+import { aliasOf, gatheringOf } from "../lowerings/movement.ts";
+import { makePlan, Storage } from "../plan.ts";
+import { hoistConstants } from "./hoist-constants.ts";
+
+const [B, C, vocabulary] = [2, 12, 11];
+const layers = 2;
+
+/** Heads as wide as the kernels take them, and a feed-forward that is no multiple of 8. */
+function model(family: Family) {
+  const config = preset(family, "50m", { vocabularySize: vocabulary, maximumLength: C });
+  const small = { width: 256, heads: 4, feedForwardWidth: 76, mixers: config.mixers.slice(0, layers) };
+  return languageModel({ ...config, ...small, ...(family === "sisa" ? { stateWidth: 16 } : {}) });
+}
+
+function stepOf(family: Family, precision: "float32" | "bfloat16", tokens = 1): Graph {
+  return simplify(inPrecision(model(family).decodeGraph(B, C), precision)).bind({ T: tokens }) as unknown as Graph;
+}
+
+function valuesFor(graph: Graph, start: readonly number[]): Record<string, NdArray> {
+  const whole: Record<string, readonly number[]> = { ids: [3, 7], start, last: [0, 0] };
+  return Object.fromEntries(
+    Object.entries(graph.inputs).map(([name, { shape }]) => {
+      const sizes = sizesOf(shape);
+      const count = sizes.reduce((a, b) => a * b, 1);
+      const normal = () => Float64Array.from(new RandomStream(3, name).normal(count), (x) => 0.2 * x);
+      const given = whole[name];
+      return [name, { shape: sizes, data: given ? Int32Array.from(given) : normal() }];
+    }),
+  );
+}
+
+const parameterNames = (family: Family) =>
+  Object.fromEntries(Object.keys(model(family).parameters).map((name) => [name, 1]));
+
+describe.each(["sisa", "transformer"] as const)("one token of %s", (family) => {
+  test.each(["float32", "bfloat16"] as const)("is the same in %s once it is joined", (precision) => {
+    const graph = stepOf(family, precision);
+    const joined = lower(graph, parameterNames(family));
+    expect(joined.nodes.filter(({ op }) => op.name === "cuda/decodeStep")).toHaveLength(layers);
+    for (const start of [
+      [0, 1],
+      [5, 11],
+    ]) {
+      const values = valuesFor(graph, start);
+      const [wanted, found] = [graph, joined].map((each) => evaluate(each, values));
+      for (const [name, { data }] of Object.entries(wanted ?? {})) {
+        const other = found?.[name]?.data ?? [];
+        const worst = Math.max(...Array.from(data, (x, i) => Math.abs(x - (other[i] ?? Number.NaN))));
+        expect(worst, name).toBeLessThan(1e-9);
+      }
+    }
+  });
+
+  test.each(["float32", "bfloat16"] as const)("takes five kernels a layer in %s, and no copies", (precision) => {
+    const names = Object.keys(parameterNames(family));
+    const { main } = hoistConstants(
+      lower(stepOf(family, precision), parameterNames(family)),
+      names,
+      (node) => aliasOf(node) !== undefined,
+    );
+    let number = 0;
+    const target = {
+      capability: 90,
+      multiprocessors: 132,
+      fault: new Storage(8, "constant"),
+      nextFaultNumber: () => ++number,
+      prepare: () => ({ run() {} }),
+    };
+    const state = Object.keys(model(family).cacheSpecs()).map((name) => [name, name] as const);
+    const rules = { ruleOf: (node: Parameters<typeof loweringOf>[0]) => loweringOf(node)?.lower, aliasOf, gatheringOf };
+    const { steps } = makePlan(main, state, rules, target);
+    const kernels = steps.map((step) => (step.kind === "kernel" ? step.kernel.replace(/_.*/, "") : step.kind));
+    const layer = ["fewRows", "decodeStep", "fewRows", "fewRows", "fewRows"];
+    expect(kernels).toEqual(["gather", ...Array.from({ length: layers }, () => layer).flat(), "maximum", "fewRows"]);
+  });
+});
+
+test("a chunk of several tokens keeps its attention", () => {
+  const names = lower(stepOf("sisa", "bfloat16", 3), parameterNames("sisa")).nodes.map(({ op }) => op.name);
+  expect(names.filter((name) => name === "decayAttention")).toHaveLength(layers);
+  expect(names).not.toContain("cuda/decodeStep");
+});

@@ -1,0 +1,214 @@
+// The kernels of decoding against the compositions that they stand for, computed by the interpreter in float64, on rounded
+// inputs; reported as not run where there is no GPU.
+
+import {
+  type AnyTensor,
+  applyOp,
+  evaluate,
+  f32,
+  fromBfloat16Bits,
+  type Graph,
+  i32,
+  type Op,
+  RandomStream,
+  sizesOf,
+  type TensorSpec,
+  toBfloat16Bits,
+  trace,
+} from "@sisa/core";
+import { expect, test } from "vitest";
+import { type CudaBackend, cuda } from "../backend.ts";
+import { decodeStepOp, normGatesOp, normProductOp } from "../fusion/decoding-operations.ts";
+import { productAddOp } from "../fusion/operations.ts";
+import { missingDevice } from "../testing.ts";
+
+const missing = await missingDevice();
+
+type Specs = Readonly<Record<string, TensorSpec>>;
+type Values = Readonly<Record<string, { readonly shape: readonly number[]; readonly data: Float64Array | Int32Array }>>;
+type DTypeName = "float32" | "bfloat16";
+
+/** Relative to the largest element: float32 sums in another order; bfloat16 rounds between operations. */
+const bounds = { float32: 2e-5, bfloat16: 2e-2 } as const;
+
+const narrow = (dtype: DTypeName, ...shape: number[]): TensorSpec => ({ dtype, shape: f32(...shape).shape });
+
+function randomValue(spec: TensorSpec, name: string, scale: number): Values[string] {
+  const shape = sizesOf(spec.shape);
+  const count = shape.reduce((a, b) => a * b, 1);
+  const values = Float64Array.from(new RandomStream(7, name).normal(count), (x) => scale * x);
+  const round = spec.dtype === "bfloat16" ? (x: number) => fromBfloat16Bits(toBfloat16Bits(x)) : Math.fround;
+  return { shape, data: values.map(round) };
+}
+
+async function compare(backend: CudaBackend, graph: Graph, values: Values, bound: number, state: string[] = []) {
+  const program = await backend.compile(graph, { state: Object.fromEntries(state.map((name) => [name, name])) });
+  const wanted = evaluate(graph, values);
+  // Twice from the same inputs, since the kernels count blocks.
+  for (let run = 0; run < 2; run++) {
+    const inputs = Object.entries(graph.inputs).map(([name, spec]) => {
+      const data = values[name]?.data ?? [];
+      const held =
+        spec.dtype === "bfloat16"
+          ? Uint16Array.from(data, toBfloat16Bits)
+          : spec.dtype === "int32"
+            ? Int32Array.from(data)
+            : Float32Array.from(data);
+      return [name, backend.tensor(spec, held)] as const;
+    });
+    const outputs = program.run(Object.fromEntries(inputs));
+    for (const [name, tensor] of Object.entries(outputs)) {
+      const read = [...(await tensor.read())];
+      const found = tensor.spec.dtype === "bfloat16" ? read.map(fromBfloat16Bits) : read;
+      const other = wanted[name]?.data ?? [];
+      let [worst, largest] = [0, 0];
+      for (let i = 0; i < other.length; i++) {
+        const difference = Math.abs((found[i] ?? Number.NaN) - (other[i] ?? 0));
+        worst = Math.max(worst, difference);
+        largest = Math.max(largest, Math.abs(other[i] ?? 0));
+      }
+      expect(found.length, name).toBe(other.length);
+      expect(worst / largest, name).toBeLessThan(bound);
+    }
+    for (const [, tensor] of inputs) tensor.dispose();
+  }
+  program.close();
+}
+
+function graphOf(op: Op, inputs: Specs, attributes: Readonly<Record<string, unknown>>): Graph {
+  return trace(inputs, (tensors) => applyOp(op, tensors, attributes) as Record<string, AnyTensor>) as unknown as Graph;
+}
+
+/** Tokens that the two rows hold before. */
+const starts = [
+  [0, 1],
+  [63, 64],
+  [65, 300],
+  [127, 511],
+  [998, 700],
+] as const;
+
+for (const dtype of ["float32", "bfloat16"] as const) {
+  for (const [D, S] of [
+    [64, 0],
+    [64, 16],
+    [64, 32],
+    [64, 64],
+    [128, 0],
+    [128, 32],
+    [128, 128],
+  ] as const) {
+    test(`a step of decoding in ${dtype}, D ${D} and S ${S}, equals its composition`, async ({ skip }) => {
+      if (missing !== undefined) return skip(`not run: no device (${missing})`);
+      const [B, H, C, P] = [2, 3, 1000, 900];
+      const token = (...shape: number[]) => narrow(dtype, B, 1, H, ...shape);
+      const content: Specs = {
+        q: token(D),
+        k: token(D),
+        v: token(D),
+        start: i32(B),
+        keys: narrow(dtype, B, C, H, D),
+        values: narrow(dtype, B, C, H, D),
+      };
+      const tables: Specs = { cosine: f32(P, D / 2), sine: f32(P, D / 2) };
+      const states: Specs = {
+        ...{
+          c: token(S),
+          b: token(S),
+          strength: f32(B, 1, H),
+          bias: f32(H),
+          phase: f32(B, 1, H, S / 2),
+          lambda: f32(H),
+        },
+        ...{ importances: narrow(dtype, B, C, H, S), decays: f32(B, C, H), phases: f32(B, C, H, S / 2) },
+      };
+      const inputs = { ...content, ...tables, ...(S > 0 ? states : {}) };
+      const graph = graphOf(decodeStepOp, inputs, { scale: D ** -0.5 });
+      const caches = ["keys", "values", ...(S > 0 ? ["importances", "decays", "phases"] : [])];
+      await using backend = await cuda();
+      for (const start of starts) {
+        const values: Record<string, Values[string]> = {};
+        for (const [name, spec] of Object.entries(inputs)) values[name] = randomValue(spec, name, 0.5);
+        values.start = { shape: [B], data: Int32Array.from(start) };
+        if (S > 0) {
+          // Sums of decays fall from token to token within a block.
+          const sums = values.decays as { shape: readonly number[]; data: Float64Array };
+          sums.data.forEach((_, i) => {
+            sums.data[i] = Math.fround(-0.01 * ((Math.floor(i / H) % C) % 64));
+          });
+          const phases = values.phases as { data: Float64Array };
+          phases.data.forEach((x, i) => {
+            phases.data[i] = Math.fround(Math.abs(x));
+          });
+        }
+        await compare(backend, graph, values, bounds[dtype], caches);
+      }
+    });
+  }
+
+  for (const [rows, k, n, wide] of [
+    [1, 64, 5, 0],
+    [1, 768, 3072, 204],
+    [2, 768, 300, 12],
+    [8, 768, 300, 0],
+    [1, 2752, 768, 0],
+    [3, 512, 20_000, 0],
+  ] as const) {
+    const inputs: Specs = { x: narrow(dtype, rows, 1, k), norm: f32(k), weight: narrow(dtype, n, k) };
+    test(`products of ${rows} rows of ${k} in ${dtype}, with what stands before and after them, equal their compositions`, async ({
+      skip,
+    }) => {
+      if (missing !== undefined) return skip(`not run: no device (${missing})`);
+      await using backend = await cuda();
+      const check = (op: Op, specs: Specs, attributes: Readonly<Record<string, unknown>>, row?: Int32Array) => {
+        const values = Object.fromEntries(
+          Object.entries(specs).map(([name, spec]) => [name, randomValue(spec, name, name === "weight" ? 0.1 : 1)]),
+        );
+        if (row) values.row = { shape: [rows], data: row };
+        return compare(backend, graphOf(op, specs, attributes), values, bounds[dtype]);
+      };
+      const epsilon = 1e-6;
+      const second: Specs = wide > 0 ? { wideWeight: narrow(dtype, wide, k) } : {};
+      await check(normProductOp, { ...inputs, ...second }, { epsilon, dtype });
+      const three: Specs = { ...inputs, x: narrow(dtype, rows, 3, k), row: i32(rows) };
+      await check(
+        normProductOp,
+        three,
+        { epsilon, dtype: "float32" },
+        Int32Array.from({ length: rows }, (_, i) => (i + 2) % 3),
+      );
+      const { x, norm, weight } = inputs as { x: TensorSpec; norm: TensorSpec; weight: TensorSpec };
+      await check(normGatesOp, { x, norm, gate: weight, up: weight }, { epsilon });
+      await check(
+        productAddOp,
+        { a: x, b: weight, addend: narrow(dtype, rows, 1, n) },
+        { transposeA: false, transposeB: true },
+      );
+    });
+  }
+}
+
+test("a row that is not there, and a position beyond the cache, are named", async ({ skip }) => {
+  if (missing !== undefined) return skip(`not run: no device (${missing})`);
+  await using backend = await cuda();
+  const specs: Specs = { x: f32(1, 3, 64), norm: f32(64), weight: f32(8, 64), row: i32(1) };
+  const program = await backend.compile(graphOf(normProductOp, specs, { epsilon: 1e-6, dtype: "float32" }));
+  const inputs = Object.entries(specs).map(([name, spec]) => [name, backend.tensor(spec)] as const);
+  const all = Object.fromEntries(inputs);
+  if (all.row) backend.write(all.row, Int32Array.of(3));
+  await expect(program.run(all).value?.read()).rejects.toThrow("expected ids from 0 to 2, got 3");
+  const step: Specs = {
+    q: f32(1, 1, 2, 64),
+    k: f32(1, 1, 2, 64),
+    v: f32(1, 1, 2, 64),
+    start: i32(1),
+    keys: f32(1, 9, 2, 64),
+    values: f32(1, 9, 2, 64),
+  };
+  const decode = await backend.compile(graphOf(decodeStepOp, step, { scale: 1 }), {
+    state: { keys: "keys", values: "values" },
+  });
+  const given = Object.fromEntries(Object.entries(step).map(([name, spec]) => [name, backend.tensor(spec)] as const));
+  if (given.start) backend.write(given.start, Int32Array.of(9));
+  await expect(decode.run(given).value?.read()).rejects.toThrow("expected rows within 0 to 8, got 9");
+});
