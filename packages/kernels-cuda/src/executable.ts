@@ -15,7 +15,7 @@ import {
 import type { Device } from "./device/device.ts";
 import type { Block, CudaTensor, TensorHost } from "./device-tensor.ts";
 import { Launcher } from "./launcher.ts";
-import type { Plan, Step } from "./plan.ts";
+import type { Plan, Step, Storage } from "./plan.ts";
 
 export interface ExecutableHost extends TensorHost {
   readonly device: Device;
@@ -34,6 +34,20 @@ export interface ExecutableParts {
   readonly closed: () => void;
 }
 
+/** Milliseconds of a run, and of each of its steps. */
+export interface Profile {
+  readonly milliseconds: number;
+  readonly steps: readonly { readonly step: Step; readonly milliseconds: number }[];
+}
+
+/** An input of the graph that is no constant. */
+interface Place {
+  readonly name: string;
+  readonly storage: Storage | undefined;
+  /** The output whose value it has after a run, where it is state. */
+  readonly output: string | undefined;
+}
+
 interface Output {
   block: Block;
   view: CudaTensor | undefined;
@@ -44,6 +58,9 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
   readonly #parts: ExecutableParts;
   readonly #launcher: Launcher;
   readonly #outputs = new Map<string, Output>();
+  readonly #places: readonly Place[];
+  /** The tensors of the last run, and how many were passed to it. */
+  #last: { readonly tensors: readonly CudaTensor[]; readonly given: number } | undefined;
   /** What the last run wrote: where a fault of this executable shows. */
   #written: readonly Block[] = [];
   #closed = false;
@@ -52,6 +69,12 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     this.#host = host;
     this.#parts = parts;
     this.#launcher = new Launcher(host.device, parts.plan.steps);
+    const outputOf = new Map(parts.state);
+    this.#places = Object.keys(parts.graph.inputs).flatMap((name) => {
+      const [storage, constant] = [parts.plan.inputs[name], parts.constants[name]];
+      if (storage && constant) storage.address = constant.block.address;
+      return constant ? [] : [{ name, storage, output: outputOf.get(name) }];
+    });
   }
 
   get written(): readonly Block[] {
@@ -62,66 +85,78 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     const host = this.#host;
     host.checkOpen();
     if (this.#closed) throw new DisposedError("cuda: the executable is closed");
-    const { graph, plan, state, constants } = this.#parts;
-    const given = checkInputs<DeviceTensor>(graph, inputs, constants, state);
-    const tensors = Object.entries(given).map(([name, tensor]) => [name, host.own(tensor)] as const);
-    boundSymbols(graph, (name) => given[name]?.spec.shape);
-    const tensorOf = new Map(tensors);
-    for (const [input] of state) {
-      const tensor = tensorOf.get(input);
-      if (tensor?.owned === false) {
-        throw new GraphError(
-          `run: state "${input}" is an output of an executable; keep() it, or make it with tensor()`,
-        );
-      }
-    }
-    const stateInputs = new Set(state.map(([input]) => input));
-    const stateBlocks = new Set([...stateInputs].map((name) => tensorOf.get(name)?.exclusive(host.copy.bind(host))));
+    const { graph, plan } = this.#parts;
+    const tensors = this.#tensorsOf(inputs);
+    const results: { [name: string]: DeviceTensor | undefined } = {};
+    for (const name of Object.keys(graph.outputs)) results[name] = undefined;
+    const stateBlocks = new Set<Block>();
+    this.#places.forEach(({ output }, index) => {
+      const tensor = tensors[index];
+      if (output === undefined || tensor === undefined) return;
+      stateBlocks.add(tensor.exclusive(host.copy.bind(host)));
+      results[output] = tensor;
+    });
     const copies: Block[] = [];
     const addresses: number[] = [];
     let failure = undefined as Block["error"];
-    for (const [name, tensor] of tensors) {
+    this.#places.forEach(({ storage, output }, index) => {
+      const tensor = tensors[index];
+      if (tensor === undefined) return;
       let { block } = tensor;
       failure ??= block.error;
       // What is overwritten as state must not be read as something else.
-      if (!stateInputs.has(name) && stateBlocks.has(block)) {
+      if (output === undefined && stateBlocks.has(block)) {
         const copy = host.allocate(tensor.spec);
         host.copy(block, copy);
         copies.push(copy);
         block = copy;
       }
-      const storage = plan.inputs[name];
       if (storage) storage.address = block.address;
       addresses.push(block.address);
-    }
-    const written: Block[] = [...stateBlocks].flatMap((block) => block ?? []);
-    const results = new Map<string, DeviceTensor>();
-    for (const [name, spec] of Object.entries(graph.outputs)) {
-      const storage = plan.outputs[name];
-      if (storage === undefined) continue;
+    });
+    const written: Block[] = [...stateBlocks];
+    for (const [name, storage] of Object.entries(plan.outputs)) {
+      const spec = graph.outputs[name];
+      if (spec === undefined) continue;
       const output = this.#nextOutput(name, spec);
       storage.address = output.block.address;
       addresses.push(output.block.address);
       written.push(output.block);
       output.view = new BlockTensor(host, spec, output.block, false);
-      results.set(name, output.view);
+      results[name] = output.view;
     }
-    for (const [input, output] of state) {
-      const tensor = tensorOf.get(input);
-      if (tensor) results.set(output, tensor);
-    }
-    this.#launcher.run(addresses.join());
+    this.#launcher.run(addresses);
     for (const block of written) block.error = failure;
     this.#written = written;
     for (const copy of copies) copy.release();
-    const ordered = Object.keys(graph.outputs).map((name) => [name, results.get(name)] as const);
-    return Object.fromEntries(ordered) as unknown as { readonly [N in keyof O]: DeviceTensor };
+    return results as { readonly [N in keyof O]: DeviceTensor };
   }
 
-  /** The steps of the last run with their times in milliseconds, one after another, from running them once more. */
-  async profile(): Promise<readonly { readonly step: Step; readonly milliseconds: number }[]> {
-    const times = await this.#launcher.profile();
-    return this.#parts.plan.steps.map((step, index) => ({ step, milliseconds: times[index] ?? 0 }));
+  /** What stands for each input of the graph. Tensors keep their specs, so those of the last run are not checked again. */
+  #tensorsOf(inputs: { readonly [N in keyof I]?: DeviceTensor }): readonly CudaTensor[] {
+    const { graph, constants, state } = this.#parts;
+    const given: { readonly [name: string]: DeviceTensor | undefined } = inputs;
+    const last = this.#last;
+    const isSame = this.#places.every(({ name }, index) => given[name] === last?.tensors[index]);
+    if (last && isSame && Object.keys(given).length === last.given) return last.tensors;
+    const checked = checkInputs<DeviceTensor>(graph, given, constants, state);
+    const tensors = this.#places.map(({ name, output }) => {
+      const tensor = this.#host.own(checked[name] as DeviceTensor);
+      if (output !== undefined && !tensor.owned) {
+        throw new GraphError(`run: state "${name}" is an output of an executable; keep() it, or make it with tensor()`);
+      }
+      return tensor;
+    });
+    boundSymbols(graph, (name) => checked[name]?.spec.shape);
+    this.#last = { tensors, given: Object.keys(given).length };
+    return tensors;
+  }
+
+  /** How long the last run takes on the device, and its steps; see Launcher. */
+  async profile(): Promise<Profile> {
+    const { milliseconds, steps } = await this.#launcher.profile();
+    const all = this.#parts.plan.steps.map((step, index) => ({ step, milliseconds: steps[index] ?? 0 }));
+    return { milliseconds, steps: all };
   }
 
   /** The block of an output for the coming run: the last one, unless somebody keeps its value. */

@@ -7,6 +7,8 @@ import type { Step, View } from "./plan.ts";
 
 /** Graphs that are kept, each for other addresses of inputs and outputs. */
 const mostGraphs = 4;
+/** Runs in a row that are timed. */
+const profiledRuns = 20;
 /** Of cuEventRecordWithFlags: what is recorded is read outside of the graph. */
 const externalEvent = 1;
 
@@ -17,8 +19,8 @@ export class Launcher {
   readonly #view: DataView;
   /** Where each kernel's arguments begin, and the list of pointers to them: where code expects them, the driver knows. */
   readonly #places: readonly { readonly arguments: number; readonly list: number }[];
-  readonly #graphs = new Map<string, number>();
-  #lastKey: string | undefined;
+  readonly #graphs: { readonly addresses: readonly number[]; readonly handle: number }[] = [];
+  #last: readonly number[] = [];
 
   constructor(device: Device, steps: readonly Step[]) {
     this.#device = device;
@@ -51,20 +53,20 @@ export class Launcher {
 
   /**
    * Enqueues all steps. What runs twice in a row with the same addresses is captured, and launched as one from then on.
-   * @param key stands for the addresses of the storages
+   * @param addresses those of inputs and outputs, always in one order
    */
-  run(key: string): void {
+  run(addresses: readonly number[]): void {
     const { driver, stream } = this.#device;
-    const known = this.#graphs.get(key);
+    const known = this.#graphs.find((graph) => isSame(graph.addresses, addresses));
     if (known !== undefined) {
-      driver.call("cuGraphLaunch", known, stream);
+      driver.call("cuGraphLaunch", known.handle, stream);
       return;
     }
     this.#writeAddresses();
-    if (this.#lastKey === key && this.#steps.length > 1 && !this.#device.blocking) {
-      driver.call("cuGraphLaunch", this.#capture(key), stream);
+    if (isSame(this.#last, addresses) && this.#steps.length > 1 && !this.#device.blocking) {
+      driver.call("cuGraphLaunch", this.#capture(addresses), stream);
     } else {
-      this.#lastKey = key;
+      this.#last = addresses;
       this.#enqueue();
     }
   }
@@ -135,35 +137,51 @@ export class Launcher {
   }
 
   /**
-   * Milliseconds of each step within one graph, by events between them, which also keep kernels from overlapping; of the
-   * addresses of the last run.
+   * Times of the steps with the addresses of the last run, from running them again.
+   * @returns `milliseconds` of all steps as one graph, of which many run in a row; and of each step, by events between
+   *   them, which cost time of their own and keep kernels from overlapping
    */
-  async profile(): Promise<readonly number[]> {
+  async profile(): Promise<{ readonly milliseconds: number; readonly steps: readonly number[] }> {
     const { driver, stream } = this.#device;
     const events: number[] = [];
-    const graph = this.#instantiate(() => {
+    const newEvent = () => {
       const event = driver.handle("cuEventCreate", 0);
       events.push(event);
-      driver.call("cuEventRecordWithFlags", event, stream, externalEvent);
-    });
-    driver.call("cuGraphLaunch", graph, stream);
-    await this.#device.finished();
-    const times = events.slice(1).map((event, index) => {
+      return event;
+    };
+    const run = async (graph: number) => {
+      driver.call("cuGraphLaunch", graph, stream);
+      await this.#device.finished();
+      driver.call("cuGraphExecDestroy", graph);
+    };
+    const between = (first: number | undefined, last: number | undefined) => {
       const out = [0];
-      driver.call("cuEventElapsedTime", out, events[index], event);
+      driver.call("cuEventElapsedTime", out, first, last);
       return Number(out[0]);
-    });
-    driver.call("cuGraphExecDestroy", graph);
+    };
+    const record = () => driver.call("cuEventRecordWithFlags", newEvent(), stream, externalEvent);
+    await run(this.#instantiate(() => this.#enqueue(record)));
+    const steps = events.slice(1).map((event, index) => between(events[index], event));
+    const count = events.length;
+    await run(
+      this.#instantiate(() => {
+        record();
+        for (let repeat = 0; repeat < profiledRuns; repeat++) this.#enqueue();
+        record();
+      }),
+    );
+    const milliseconds = between(events[count], events[count + 1]) / profiledRuns;
     for (const event of events) driver.call("cuEventDestroy", event);
-    return times;
+    return { milliseconds, steps };
   }
 
-  #instantiate(between?: () => void): number {
+  /** What `work` enqueues, as one graph. */
+  #instantiate(work: () => void): number {
     const { driver, stream } = this.#device;
     driver.call("cuStreamBeginCapture", stream, 1);
     let graph: number;
     try {
-      this.#enqueue(between);
+      work();
     } finally {
       graph = driver.endCapture(stream);
     }
@@ -172,24 +190,26 @@ export class Launcher {
     return executable;
   }
 
-  #capture(key: string): number {
-    const executable = this.#instantiate();
-    const [oldest] = this.#graphs.keys();
-    if (this.#graphs.size >= mostGraphs && oldest !== undefined) this.#forget(oldest);
-    this.#graphs.set(key, executable);
-    return executable;
+  #capture(addresses: readonly number[]): number {
+    const handle = this.#instantiate(() => this.#enqueue());
+    if (this.#graphs.length >= mostGraphs) this.#forgetOldest();
+    this.#graphs.push({ addresses, handle });
+    return handle;
   }
 
-  #forget(key: string): void {
-    const graph = this.#graphs.get(key);
-    if (graph !== undefined) this.#device.driver.call("cuGraphExecDestroy", graph);
-    this.#graphs.delete(key);
+  #forgetOldest(): void {
+    const oldest = this.#graphs.shift();
+    if (oldest) this.#device.driver.call("cuGraphExecDestroy", oldest.handle);
   }
 
   close(): void {
-    for (const key of [...this.#graphs.keys()]) this.#forget(key);
+    while (this.#graphs.length > 0) this.#forgetOldest();
     this.#memory.free();
   }
+}
+
+function isSame(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((address, index) => address === b[index]);
 }
 
 function addressOf({ storage, offset }: View): number {
