@@ -111,6 +111,21 @@ for (const precision of options.precisions.split(",") as Precision[]) {
     `microseconds a token: ${withLogits} with the logits read, ${greedy} with the likeliest token read, ${drawn} with one drawn`,
   );
 
+  await decoder.next(rows([5]), at(context), choices(0));
+  const followed: number[] = [];
+  let pending = decoder.follow(choices(0));
+  for (let i = 0; i < tokens; i++) {
+    const start = performance.now();
+    const ahead = decoder.follow(choices(0));
+    await pending;
+    pending = ahead;
+    if (i >= 8) followed.push(1000 * (performance.now() - start));
+  }
+  await pending;
+  line(
+    `as generate does, one token ahead: ${median(followed).toFixed(0)} (fastest ${Math.min(...followed).toFixed(0)})`,
+  );
+
   // The same program, launched by itself.
   const graph = simplify(inPrecision(model.decodeGraph(batch, capacity + 1), precision)).bind({ T: 1 });
   const names = Object.keys(model.cacheSpecs());

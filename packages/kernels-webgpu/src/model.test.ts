@@ -116,6 +116,11 @@ test("cached decoding gives the logits of a pass over all tokens", async () => {
     const logits = await decoder.append([next], [position]);
     expect(difference(logits, await full.append([tokens.slice(0, position + 1)], [0]))).toBeLessThan(1e-4);
   }
+  // Chosen tokens, each of which stays on the device until the next one has been asked for.
+  const choice = [{ temperature: 0, uniform: 0 }];
+  const wanted = [await full.next([prompt], [0], choice), await full.follow(choice), await full.follow(choice)];
+  const first = await decoder.next([prompt], [0], choice);
+  expect([first, ...(await Promise.all([decoder.follow(choice), decoder.follow(choice)]))]).toEqual(wanted);
 });
 
 test("a device with low limits and no optional features gives the same loss and gradients", async () => {

@@ -217,6 +217,57 @@ test("a prompt of several runs is read once, at its end, and of a step only toke
   expect(events).toEqual(["run", "run", "read value"]);
 });
 
+describe.each([
+  ["on a host", reference],
+  ["on a device", boundOnly],
+] as const)("%s, tokens that follow", (_where, open) => {
+  const choices = [
+    { temperature: 2, uniform: 0.7 },
+    { temperature: 0, uniform: 0 },
+  ];
+  const prompts = [tokens.slice(0, 70), tokens.slice(3, 9)];
+
+  test("are those that are chosen with each one known before", async () => {
+    const own = tinyModel(["sisa"]);
+    await using backend = open();
+    await using decoder = await Decoder.create({ ...own, backend, batch: 2 });
+    await expect(decoder.follow(choices)).rejects.toThrow("call next first");
+    const wanted = [await decoder.next(prompts, [0, 0], choices)];
+    for (let count = 0; count < 4; count++) {
+      const start = prompts.map(({ length: held }) => held + count);
+      const rows = (wanted.at(-1) ?? []).map((token) => [token]);
+      wanted.push(await decoder.next(rows, start, choices));
+    }
+    const found = [await decoder.next(prompts, [0, 0], choices)];
+    if (decoder.runsAhead) {
+      found.push(...(await Promise.all(Array.from({ length: 4 }, () => decoder.follow(choices)))));
+    } else {
+      for (let count = 0; count < 4; count++) found.push(await decoder.follow(choices));
+    }
+    expect(found).toEqual(wanted);
+  });
+
+  test("must fit", async () => {
+    await using backend = open();
+    await using decoder = await Decoder.create({ ...tinyModel(["sisa"]), backend, capacity: 71 });
+    await decoder.next(prompts.slice(0, 1), [0], choices.slice(0, 1));
+    await decoder.follow(choices.slice(0, 1));
+    await expect(decoder.follow(choices.slice(0, 1))).rejects.toThrow("needs 72 tokens, its cache holds 71");
+  });
+});
+
+test("a device is given the next token's work before this one is read", async () => {
+  const events: string[] = [];
+  await using backend = boundOnly(events);
+  await using decoder = await Decoder.create({ ...tinyModel(["sisa"]), backend });
+  await decoder.next([tokens.slice(0, 5)], [0], [{ uniform: 0.5 }]);
+  events.splice(0);
+  const first = decoder.follow([{ uniform: 0.5 }]);
+  const second = decoder.follow([{ uniform: 0.5 }]);
+  expect(events).toEqual(["run", "run", "read value", "run", "run", "read value"]);
+  await Promise.all([first, second]);
+});
+
 test("form sdpa decodes while no clamp is active, and refuses to go on where one is", async () => {
   const own = tinyModel(["sisa"], { form: "sdpa", mixerSettings: {} });
   await using backend = reference();

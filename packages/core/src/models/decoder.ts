@@ -47,6 +47,8 @@ export class Decoder implements AsyncDisposable {
   /** Tokens that each row holds. */
   readonly #held: number[];
   #sampler: Sampler | undefined;
+  /** What was chosen last, one token a row: where the sampler has left them, [batch,1], or as they were read. */
+  #chosen: DeviceTensor | readonly number[] | undefined;
   readonly #inputs = new Map<
     number,
     { readonly ids: DeviceTensor; readonly start: DeviceTensor; readonly last: DeviceTensor }
@@ -119,7 +121,7 @@ export class Decoder implements AsyncDisposable {
 
   /**
    * Appends tokens as `append` does, and returns the token that is chosen to follow each row. Where the logits are on a
-   * device, they stay there.
+   * device, they stay there; `follow` goes on from the tokens.
    *
    * @param choices how, for each row
    * @returns a token for each row
@@ -137,7 +139,59 @@ export class Decoder implements AsyncDisposable {
     const ends = await this.#append(rows, start, (logits) => sampler.choose(logits, choices));
     const tokens = new Array<number>(this.batch).fill(-1);
     for (const { row, value } of ends) tokens[row] = checkToken(value[row] ?? -1);
+    const isOneRun = new Set(ends.map(({ value }) => value)).size === 1;
+    this.#chosen = (isOneRun && sampler.tokens) || tokens;
     return tokens;
+  }
+
+  /** Whether `follow` may be called again before its token is known: a device takes it from where it was chosen. */
+  get runsAhead(): boolean {
+    return !this.#options.backend.limits.hostMemory;
+  }
+
+  /**
+   * The token that is chosen after those that `next` or `follow` chose last, of each row. Where the decoder runs ahead, all
+   * work is enqueued at once, whether the token before is known or not; elsewhere one call must end before the next.
+   *
+   * @param choices how, for each row
+   * @returns a token for each row
+   * @throws as `next`; DataError too where nothing was chosen before
+   */
+  async follow(choices: readonly TokenChoice[]): Promise<readonly number[]> {
+    const [chosen, sampler] = [this.#chosen, this.#sampler];
+    if (chosen === undefined || sampler === undefined) {
+      throw new DataError("decoder: follow goes on from chosen tokens; call next first");
+    }
+    const start = [...this.#held];
+    const isKnown = Array.isArray(chosen);
+    if (isKnown && !this.runsAhead) {
+      return this.next(
+        chosen.map((token) => [token]),
+        start,
+        choices,
+      );
+    }
+    // Which tokens they are cannot be checked here; gather refuses those that are none.
+    for (let row = 0; row < this.batch; row++) this.#check([0], row, start[row] ?? 0);
+    const inputs = this.#inputsFor(1);
+    if (isKnown) this.#options.backend.write(inputs.ids, Int32Array.from(chosen));
+    const ids = isKnown ? inputs.ids : (chosen as DeviceTensor);
+    const last = start.map(() => 0);
+    const { logits, decaySpan } = this.#enqueue(1, { ...inputs, ids }, this.#placesOf(start), last);
+    this.#held.forEach((held, row) => {
+      this.#held[row] = held + 1;
+    });
+    const span = this.#options.allowClamp ? undefined : decaySpan?.read();
+    const result = sampler.choose(logits, choices);
+    this.#chosen = sampler.tokens;
+    const [tokens, spans] = await Promise.all([result, span]);
+    if (spans) checkSpan(spans, [...start.keys()]);
+    return tokens.map(checkToken);
+  }
+
+  /** Positions in the caches of rows that hold so many tokens: meta tokens stand in front of every sequence. */
+  #placesOf(start: readonly number[]): number[] {
+    return start.map((position) => (position === 0 ? 0 : position + this.#options.model.prefix.length));
   }
 
   /**
@@ -159,9 +213,10 @@ export class Decoder implements AsyncDisposable {
       this.#check(row, index, start[index] ?? 0);
     });
     const { model, allowClamp } = this.#options;
-    // Meta tokens stand in front of every sequence, and count for nobody outside.
+    this.#chosen = undefined;
+    // Meta tokens count for nobody outside.
     const tokens = rows.map((row, index) => (start[index] === 0 ? [...model.prefix, ...row] : row));
-    const from = start.map((position) => (position === 0 ? 0 : position + model.prefix.length));
+    const from = this.#placesOf(start);
     const longest = Math.max(...tokens.map((row) => row.length));
     const room = this.capacity + model.prefix.length + 1;
 
@@ -226,18 +281,29 @@ export class Decoder implements AsyncDisposable {
 
   /** Enqueues up to `length` tokens of each row; the logits are those after the last of each, of rows with none anything. */
   #run(rows: readonly (readonly number[])[], positions: readonly number[], length: number) {
-    const { backend } = this.#options;
     const inputs = this.#inputsFor(length);
     const ids = new Int32Array(this.batch * length);
     rows.forEach((row, index) => {
       ids.set(row, index * length);
     });
-    backend.write(inputs.ids, ids);
-    backend.write(inputs.start, Int32Array.from(positions));
-    backend.write(
-      inputs.last,
-      Int32Array.from(rows, (row) => row.length - 1),
+    this.#options.backend.write(inputs.ids, ids);
+    return this.#enqueue(
+      length,
+      inputs,
+      positions,
+      rows.map((row) => row.length - 1),
     );
+  }
+
+  #enqueue(
+    length: number,
+    inputs: { readonly ids: DeviceTensor; readonly start: DeviceTensor; readonly last: DeviceTensor },
+    positions: readonly number[],
+    last: readonly number[],
+  ) {
+    const { backend } = this.#options;
+    backend.write(inputs.start, Int32Array.from(positions));
+    backend.write(inputs.last, Int32Array.from(last));
     const executable = this.#executables.get(length) ?? this.#executables.get(0);
     const { logits, decaySpan } = executable?.run({ ...this.#caches, ...inputs }) ?? {};
     if (logits === undefined) throw new GraphError("decoder: the decode graph gave no logits");

@@ -26,8 +26,8 @@ export interface GenerateOptions extends Omit<DecoderOptions, "batch">, Sampling
 }
 
 /**
- * Generates tokens one by one: each is computed when it is asked for. What was compiled is freed at the end, also where
- * the loop over it is left early.
+ * Generates tokens one by one: each is computed when it is asked for, by a device one ahead. What was compiled is freed at
+ * the end, also where the loop over it is left early.
  *
  * @returns ids of the tokens after the prompt
  * @throws ConfigError for impossible options; DataError where the prompt is empty or longer than the capacity, or form
@@ -47,15 +47,21 @@ export async function* generate(options: GenerateOptions): AsyncGenerator<number
   const limit = Math.min(options.maxTokens ?? Number.POSITIVE_INFINITY, capacity - tokens.length);
   const random = new RandomStream(seed, "sample");
   await using decoder = await Decoder.create({ ...options, capacity, batch: 1 });
-  let next: readonly number[] = tokens;
-  let position = 0;
-  for (let index = 0; index < limit; index++) {
-    signal?.throwIfAborted();
-    const choice = { ...options, uniform: random.uniform(index) };
-    const [token = -1] = await decoder.next([next], [position], [choice]);
-    if (stopTokens.includes(token)) return;
-    yield token;
-    position += next.length;
-    next = [token];
+  const choice = (index: number) => [{ ...options, uniform: random.uniform(index) }];
+  let pending: Promise<readonly number[]> | undefined;
+  try {
+    for (let index = 0; index < limit; index++) {
+      signal?.throwIfAborted();
+      const current =
+        index === 0 ? await decoder.next([tokens], [0], choice(0)) : (pending ?? decoder.follow(choice(index)));
+      // A device works on the next token while this one is read and looked at.
+      pending = decoder.runsAhead && index + 1 < limit ? decoder.follow(choice(index + 1)) : undefined;
+      pending?.catch(() => undefined);
+      const [token = -1] = await current;
+      if (stopTokens.includes(token)) return;
+      yield token;
+    }
+  } finally {
+    await pending?.catch(() => undefined);
   }
 }

@@ -3,6 +3,7 @@
 import type { Backend, DeviceTensor } from "../backend.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { trace } from "../graph/graph.ts";
+import { reshape } from "../ops/reshape.ts";
 import { sampleTokens } from "../ops/sample-tokens.ts";
 import { f32, i32 } from "../spec.ts";
 
@@ -143,7 +144,8 @@ const samplingGraph = (rows: number, vocabularySize: number) =>
       topK: i32(rows),
       topP: f32(rows),
     },
-    ({ logits, ...choice }) => sampleTokens(logits, choice),
+    // As a graph takes one token a row.
+    ({ logits, ...choice }) => reshape(sampleTokens(logits, choice), [rows, 1]),
   );
 
 /** The smallest temperature that float32 divides by; smaller ones leave as little choice. */
@@ -157,6 +159,7 @@ export class Sampler implements AsyncDisposable {
   readonly #rows: number;
   readonly #vocabularySize: number;
   readonly #device: DeviceSampling | undefined;
+  #tokens: DeviceTensor | undefined;
 
   private constructor(rows: number, vocabularySize: number, device: DeviceSampling | undefined) {
     this.#rows = rows;
@@ -205,7 +208,13 @@ export class Sampler implements AsyncDisposable {
       inputs.topP,
       floats(({ topP = 1 }) => topP),
     );
-    return [...(await executable.run({ logits, ...inputs }).value.read())];
+    this.#tokens = executable.run({ logits, ...inputs }).value;
+    return [...(await this.#tokens.read())];
+  }
+
+  /** What was chosen last, where it lies: int32 [rows,1] on the device, until the next choice; undefined on hosts. */
+  get tokens(): DeviceTensor | undefined {
+    return this.#tokens;
   }
 
   /** Frees what it holds on the backend. */

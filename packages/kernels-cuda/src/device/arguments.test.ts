@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { broadcastStrides, denseStrides } from "../views.ts";
-import { joinAxes, maximumRank, packArguments, packAxes } from "./arguments.ts";
+import { joinAxes, maximumRank, packArguments, packAxes, packStruct } from "./arguments.ts";
 import { kernelEntry, kernelImages } from "./kernels.ts";
 
 test("arguments lie at multiples of their size, addresses are left open", () => {
@@ -56,6 +56,19 @@ test("the structure Axes has the size that kernels expect, and no more axes than
   // Every other axis is broadcast, so that none can be joined.
   const strides = sizes.map((_, axis) => (axis % 2 ? 0 : 1));
   expect(() => packAxes(sizes, [{ type: 0, strides }])).toThrow("at most 8 axes");
+});
+
+test("members of structures lie as C lays them out", () => {
+  const [a, b] = [0, 16].map((offset) => ({ storage: {}, offset }));
+  const { bytes, addresses } = packStruct([7, a ?? null, { float: 0.5 }, 3, null, 1, b ?? null, 9]);
+  expect(bytes.length).toBe(56);
+  const view = new DataView(bytes.buffer);
+  expect([view.getInt32(0, true), view.getFloat32(16, true), view.getInt32(20, true)]).toEqual([7, 0.5, 3]);
+  expect([view.getInt32(32, true), view.getInt32(48, true)]).toEqual([1, 9]);
+  expect(addresses).toEqual([
+    { at: 8, argument: a },
+    { at: 40, argument: b },
+  ]);
 });
 
 test("every kernel has parameters that can be packed", () => {

@@ -1,0 +1,142 @@
+// Which memory a run reads and writes, and what it enqueues, on a driver that only takes notes.
+
+import { add, BlockTensor, exp, f32, type Graph, mul, type TensorSpec, trace } from "@sisa/core";
+import { expect, test } from "vitest";
+import { lower } from "./backend.ts";
+import { Block, type CudaTensor } from "./device-tensor.ts";
+import { CudaExecutable, type ExecutableHost } from "./executable.ts";
+import { loweringOf } from "./lowerings/index.ts";
+import { aliasOf, gatheringOf } from "./lowerings/movement.ts";
+import { bytesOfSpec, makePlan, Storage } from "./plan.ts";
+
+function recording() {
+  const calls: string[] = [];
+  let address = 256;
+  const native = {
+    allocate: (bytes: number) => ({ address: 0, buffer: new ArrayBuffer(bytes), free() {} }),
+  };
+  const driver = {
+    native,
+    call: (name: string, ...args: readonly unknown[]) => {
+      calls.push(name === "cuGraphLaunch" ? `launch graph ${args[0]}` : name);
+    },
+    handle: () => ++address,
+    endCapture: () => ++address,
+  };
+  const host = {
+    device: { driver, stream: 0, blocking: false, overlaps: true, kernel: () => 1 },
+    live: new Set<CudaTensor>(),
+    checkOpen() {},
+    own: (tensor: CudaTensor) => tensor,
+    allocate(spec: TensorSpec) {
+      address += 256;
+      return new Block(address, bytesOfSpec(spec), () => {});
+    },
+    copy: () => calls.push("copy"),
+  };
+  const tensor = (spec: TensorSpec) =>
+    new BlockTensor(host as unknown as ExecutableHost, spec, host.allocate(spec), true);
+  return { calls, host: host as unknown as ExecutableHost, tensor };
+}
+
+const graph = trace({ total: f32(4), x: f32(4), w: f32(4) }, ({ total, x, w }) => ({
+  total: add(total, mul(x, w)),
+  other: exp(x),
+})) as unknown as Graph;
+
+function executable() {
+  const { calls, host, tensor } = recording();
+  let number = 0;
+  const target = {
+    capability: 90,
+    multiprocessors: 132,
+    fault: new Storage(8, "constant"),
+    nextFaultNumber: () => ++number,
+    prepare: () => ({ run() {} }),
+  };
+  const state = [["total", "total"]] as const;
+  const rules = { ruleOf: (node: Parameters<typeof loweringOf>[0]) => loweringOf(node)?.lower, aliasOf, gatheringOf };
+  const lowered = lower(graph);
+  const plan = makePlan(lowered, state, rules, target);
+  const constants = { w: tensor(f32(4)) };
+  const parts = { graph: lowered, plan, state, constants, held: [], closed() {} };
+  const program = new CudaExecutable<Graph["inputs"], Graph["outputs"]>(host, parts);
+  return { calls, tensor, program, plan, constants };
+}
+
+test("what runs twice on the same tensors is captured, and launched as one from then on", () => {
+  const { calls, tensor, program } = executable();
+  const inputs = { total: tensor(f32(4)), x: tensor(f32(4)) };
+  const kinds = () => {
+    program.run(inputs);
+    return calls.splice(0);
+  };
+  expect(kinds()).toEqual(["cuLaunchKernel", "cuLaunchKernel", "cuLaunchKernel"]);
+  const captured = kinds();
+  expect(captured[0]).toBe("cuStreamBeginCapture");
+  expect(captured.at(-1)).toMatch(/launch graph/);
+  expect(kinds()).toEqual([captured.at(-1)]);
+  // Another tensor has another address; the first ones have their graph still.
+  const other = { ...inputs, x: tensor(f32(4)) };
+  program.run(other);
+  expect(calls.splice(0)).toEqual(["cuLaunchKernel", "cuLaunchKernel", "cuLaunchKernel"]);
+  expect(kinds()).toEqual([captured.at(-1)]);
+});
+
+test("addresses are those of the tensors that are passed, and of constants", () => {
+  const { tensor, program, plan, constants } = executable();
+  const inputs = { total: tensor(f32(4)), x: tensor(f32(4)) };
+  for (const x of [inputs.x, tensor(f32(4)), inputs.x]) {
+    const results = program.run({ ...inputs, x });
+    expect(Object.keys(results)).toEqual(["total", "other"]);
+    expect(results.total).toBe(inputs.total);
+    const addresses = Object.fromEntries(Object.entries(plan.inputs).map(([name, { address }]) => [name, address]));
+    expect(addresses).toEqual({
+      total: inputs.total.block.address,
+      x: x.block.address,
+      w: constants.w.block.address,
+    });
+  }
+});
+
+test("a state whose value is kept goes on in memory of its own", () => {
+  const { calls, tensor, program } = executable();
+  const inputs = { total: tensor(f32(4)), x: tensor(f32(4)) };
+  program.run(inputs);
+  const kept = inputs.total.keep() as CudaTensor;
+  calls.splice(0);
+  program.run(inputs);
+  expect(calls).toContain("copy");
+  expect(inputs.total.block).not.toBe(kept.block);
+});
+
+test("a tensor that is state is copied where it is read as something else", () => {
+  const { calls, tensor, program } = executable();
+  const total = tensor(f32(4));
+  program.run({ total, x: total });
+  expect(calls).toContain("copy");
+});
+
+test("wrong, disposed, missing and unknown tensors are refused, also after a run with right ones", () => {
+  const { tensor, program } = executable();
+  const inputs = { total: tensor(f32(4)), x: tensor(f32(4)) };
+  const run = (change: object) => () => program.run({ ...inputs, ...change });
+  for (let round = 0; round < 2; round++) {
+    expect(run({ x: tensor(f32(5)) })).toThrow('input "x" must be [4], got [5]');
+    expect(run({ y: tensor(f32(4)) })).toThrow('no input is named "y"');
+    expect(run({ w: tensor(f32(4)) })).toThrow('input "w" is a constant');
+    expect(run({ x: undefined })).toThrow('input "x" is missing');
+    program.run(inputs);
+  }
+  inputs.x.dispose();
+  expect(run({})).toThrow("disposed");
+});
+
+test("an output cannot be used once its program ran again, nor as state", () => {
+  const { tensor, program } = executable();
+  const inputs = { total: tensor(f32(4)), x: tensor(f32(4)) };
+  const { other } = program.run(inputs);
+  expect(() => program.run({ ...inputs, total: other as CudaTensor })).toThrow("is an output of an executable");
+  program.run({ ...inputs, x: other as CudaTensor });
+  expect(() => program.run({ ...inputs, x: other as CudaTensor })).toThrow("used after");
+});
