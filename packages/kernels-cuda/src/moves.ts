@@ -33,7 +33,16 @@ export function moveSteps(op: string, moves: readonly Move[]): readonly Step[] {
   return Array.from({ length: Math.ceil(moves.length / mostMoves) }, (_, i): Step => {
     const { blocks, table } = packMoves(moves.slice(i * mostMoves, (i + 1) * mostMoves));
     const packed = packArguments("moveMany", kernelEntry("moveMany").parameters, [table]);
-    return { op, kind: "kernel", kernel: "moveMany", grid: [blocks, 1, 1], block: 256, sharedBytes: 0, packed };
+    return {
+      op,
+      kind: "kernel",
+      kernel: "moveMany",
+      grid: [blocks, 1, 1],
+      block: 256,
+      sharedBytes: 0,
+      overlaps: false,
+      packed,
+    };
   });
 }
 

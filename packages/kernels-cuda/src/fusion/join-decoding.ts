@@ -14,8 +14,8 @@ import {
   type TensorSpec,
   takeRowOp,
 } from "@sisa/core";
-import { type Candidate, joinComposites } from "./match.ts";
 import { decodeStepOp, normGatesOp, normProductOp } from "./decoding-operations.ts";
+import { type Candidate, joinComposites } from "./match.ts";
 import { readersOf } from "./replace.ts";
 
 /** Rows of x up to which a product is bound by reading W; mostRows in kernels/few-rows.cu. */
