@@ -1,10 +1,12 @@
 // The webgpu backend on whatever GPU there is: matrix products, attention, training steps and decoding, beside jax-js and
 // ONNX Runtime's WebGPU provider on the same adapter, and beside what the adapter can do at most.
 // npm run bench -- webgpu [--parts peak,matmul,attention,training,decode] [--peers jax,ort] [--sizes 5m,50m] [--batch 8] [--length 1024]
+//   [--dtypes float32,float16], of which a GPU without halves leaves out the second
 
 import { parseArgs } from "node:util";
 import {
   Decoder,
+  type DeviceTensor,
   decayAttention,
   f32,
   type Graph,
@@ -17,14 +19,22 @@ import {
   parameterCount,
   preset,
   RandomStream,
+  shadowName,
   type TensorSpec,
+  toFloat16Bits,
   trace,
   valueAndGrad,
 } from "@sisa/core";
 import { type WebgpuBackend, webgpu } from "@sisa/kernels-webgpu";
 import { create, globals } from "webgpu";
 import { resolveSettings } from "../packages/train/src/config/settings.ts";
-import { accumulateGraph, stateName, updateGraph } from "../packages/train/src/training-graphs.ts";
+import {
+  accumulateGraph,
+  lossScaling,
+  shadowSpecs,
+  stateName,
+  updateGraph,
+} from "../packages/train/src/training-graphs.ts";
 import { least, load, median, rounded, table } from "./support/statistics.ts";
 import { measurePeak } from "./support/webgpu-peak.ts";
 import { chained, jaxMatmul, jaxTraining, openJax, ortDecoder, ortMatmul } from "./support/webgpu-peers.ts";
@@ -39,6 +49,7 @@ const { values: options } = parseArgs({
     matrices: { type: "string", default: "512,1024,2048,4096" },
     rounds: { type: "string", default: "5" },
     vocabulary: { type: "string", default: "4096" },
+    dtypes: { type: "string", default: "float32,float16" },
   },
 });
 const numbers = (text: string) => text.split(",").map(Number);
@@ -85,13 +96,16 @@ async function measure(
 function fill(backend: WebgpuBackend, name: string, spec: TensorSpec, scale = 1, shift = 0) {
   const count = spec.shape.reduce((total, size) => total * (size.value ?? 1), 1);
   const random = new RandomStream(1, name);
-  return backend.tensor(
-    spec,
-    Float32Array.from({ length: count }, (_, index) => scale * (random.uniform(index) - 0.5) + shift),
-  );
+  const values = Float32Array.from({ length: count }, (_, index) => scale * (random.uniform(index) - 0.5) + shift);
+  return backend.tensor(spec, spec.dtype === "float16" ? Uint16Array.from(values, toFloat16Bits) : values);
 }
 
-async function matrices(backend: WebgpuBackend): Promise<void> {
+type Width = "float32" | "float16";
+const widths = (backend: WebgpuBackend) =>
+  (options.dtypes.split(",") as Width[]).filter((width) => width === "float32" || backend.features.has("shader-f16"));
+
+async function matrices(backend: WebgpuBackend, dtype: Width): Promise<void> {
+  const matrix = (...shape: readonly number[]) => ({ dtype, shape: f32(...shape).shape });
   const shapes = numbers(options.matrices).map((n) => [n, n, n] as const);
   // A projection of 50M parameters, its weight's gradient, and one row of decoding.
   for (const [m, k, n, transposeA, transposeB] of [
@@ -100,14 +114,13 @@ async function matrices(backend: WebgpuBackend): Promise<void> {
     [2048, 8192, 512, true, false] as const,
     [1, 2048, 2048, false, true] as const,
   ]) {
-    const graph = trace({ a: transposeA ? f32(k, m) : f32(m, k), b: transposeB ? f32(n, k) : f32(k, n) }, ({ a, b }) =>
-      matmul(a, b, { transposeA, transposeB }),
-    );
+    const specs = { a: transposeA ? matrix(k, m) : matrix(m, k), b: transposeB ? matrix(n, k) : matrix(k, n) };
+    const graph = trace(specs, ({ a, b }) => matmul(a, b, { transposeA, transposeB }));
     const program = await backend.compile(graph);
     const [a, b] = [fill(backend, "a", graph.inputs.a), fill(backend, "b", graph.inputs.b)];
     const small = backend.tensor(f32(1));
     let last = program.run({ a, b }).value;
-    const name = `matmul ${m} x ${k} x ${n}${transposeA ? ", a transposed" : ""}${transposeB ? ", b transposed" : ""}`;
+    const name = `matmul ${dtype} ${m} x ${k} x ${n}${transposeA ? ", a transposed" : ""}${transposeB ? ", b transposed" : ""}`;
     await measure(
       name,
       "GFLOP/s",
@@ -160,16 +173,16 @@ async function attention(backend: WebgpuBackend): Promise<void> {
   }
 }
 
-async function training(backend: WebgpuBackend, size: "5m" | "50m"): Promise<void> {
+async function training(backend: WebgpuBackend, size: "5m" | "50m", precision: Width): Promise<void> {
   for (const family of ["transformer", "sisa"] as const) {
     const model = languageModel(preset(family, size, { vocabularySize }));
     const optimizer = { learningRate: 3e-4, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 };
     const settings = resolveSettings(
-      { steps: 1000, gradientAccumulation: 1, optimizer },
+      { steps: 1000, gradientAccumulation: 1, optimizer, precision },
       { parameterCount: parameterCount(model) },
     );
-    const accumulation = accumulateGraph(model, 1);
-    const updating = updateGraph(model, settings);
+    const accumulation = accumulateGraph(model, 1, precision);
+    const updating = updateGraph(model, settings, accumulation.shadowed);
     const accumulate = await backend.compile(accumulation.graph.bind({ B: batch, T: length }), {
       state: accumulation.state,
     });
@@ -187,24 +200,43 @@ async function training(backend: WebgpuBackend, size: "5m" | "50m"): Promise<voi
         [stateName.secondMoment(name), backend.tensor(spec)],
       ]),
     );
+    // Narrow copies of the parameters, and the scale of the loss; both only in float16.
+    const copies = Object.fromEntries(
+      Object.entries(shadowSpecs(model, accumulation.shadowed, precision)).map(([name, spec]) => [
+        name,
+        backend.tensor(spec, Uint16Array.from(weights[name.replace(shadowName(""), "")] ?? [], toFloat16Bits)),
+      ]),
+    );
+    const scale: Record<string, DeviceTensor> = {};
+    if (precision === "float16") {
+      scale[stateName.lossScale] = backend.tensor(f32(), Float32Array.of(lossScaling.first));
+      scale[stateName.stepsAtScale] = backend.tensor(f32());
+    }
+    const { [stateName.stepsAtScale]: _, ...lossScale } = scale;
+    const read = Object.fromEntries(
+      Object.entries({ ...parameters, ...copies }).filter(([name]) => name in accumulation.graph.inputs),
+    );
     const rates = backend.tensor(f32(3), Float32Array.of(3e-4, 0.1, 0.05));
     const halted = backend.tensor({ dtype: "bool", shape: [] });
     let report: Awaited<ReturnType<typeof update.run>>[string] | undefined;
     const step = () => {
-      const sums = accumulate.run({ ids, targets, ...parameters });
-      report = update.run({ ...sums, ...parameters, ...moments, rates, [stateName.halted]: halted }).report;
+      const sums = accumulate.run({ ids, targets, ...read, ...lossScale });
+      const state = { ...parameters, ...copies, ...moments, ...scale, [stateName.halted]: halted };
+      report = update.run({ ...sums, ...state, rates }).report;
     };
-    const what = `training ${family} ${size}, ${batch} x ${length}`;
+    const what = `training ${family} ${size} ${precision}, ${batch} x ${length}`;
     await measure(what, "tokens/s", batch * length, 3, step, async () => {
-      const [, , proceeded] = (await report?.read()) ?? [];
-      if (proceeded !== 1) throw new Error("a step was not taken: loss or gradients are not finite");
+      const [loss, , proceeded] = (await report?.read()) ?? [];
+      if (proceeded !== 1) throw new Error(`a step was not taken: its loss is ${loss}, or gradients are not finite`);
     });
     accumulate.close();
     update.close();
-    const all = [ids, targets, rates, halted, ...Object.values(parameters), ...Object.values(moments)];
+    const all = [ids, targets, rates, halted, ...[parameters, moments, copies, scale].flatMap(Object.values)];
     for (const tensor of all) tensor.dispose();
   }
 }
+
+const choice = { uniform: 0.5, temperature: 0.8, topK: 50, topP: 0.95 };
 
 async function decode(backend: WebgpuBackend, size: "5m" | "50m"): Promise<void> {
   for (const family of ["transformer", "sisa"] as const) {
@@ -219,16 +251,23 @@ async function decode(backend: WebgpuBackend, size: "5m" | "50m"): Promise<void>
     const prompt = Array.from({ length: context }, (_, index) => index % vocabularySize);
     const read = async () => void (await decoder.append([prompt], [0]));
     await measure(`prefill ${family} ${size}, ${context} tokens`, "tokens/s", context, 1, read, async () => undefined);
-    const times: number[] = [];
-    for (let run = 0; run < 100; run++) {
-      const start = performance.now();
-      await decoder.append([[run]], [context + run]);
-      times.push(performance.now() - start);
+    for (const [what, take] of [
+      ["logits read each time", (run: number) => decoder.append([[run]], [context + run])],
+      ["tokens chosen on the GPU", (run: number) => decoder.next([[run]], [context + run], [choice])],
+    ] as const) {
+      const times: number[] = [];
+      for (let run = 0; run < 100; run++) {
+        const start = performance.now();
+        await take(run);
+        times.push(performance.now() - start);
+      }
+      const milliseconds = median(times);
+      const name = `decoding ${family} ${size} behind ${context}, ${what}`;
+      results.push({ what: name, milliseconds, best: least(times), rate: 1000 / milliseconds, unit: "tokens/s" });
+      process.stdout.write(
+        `${name.padEnd(48)} ${rounded(milliseconds)} ms  ${rounded(1000 / milliseconds)} tokens/s\n`,
+      );
     }
-    const milliseconds = median(times);
-    const what = `decoding ${family} ${size} behind ${context}, logits read each time`;
-    results.push({ what, milliseconds, best: least(times), rate: 1000 / milliseconds, unit: "tokens/s" });
-    process.stdout.write(`${what.padEnd(48)} ${rounded(milliseconds)} ms  ${rounded(1000 / milliseconds)} tokens/s\n`);
   }
 }
 
@@ -294,7 +333,8 @@ async function peerDecoding(size: "5m" | "50m"): Promise<void> {
 }
 
 const before = load();
-const gpu = create(["enable-dawn-features=vulkan_enable_f16_on_nvidia"]);
+// Halves on NVIDIA's GPUs, and matrix units.
+const gpu = create(["enable-dawn-features=vulkan_enable_f16_on_nvidia,allow_unsafe_apis"]);
 await using backend = await webgpu({ gpu, powerPreference: "high-performance" });
 process.stdout.write(`${backend.description}; ${[...backend.features].join(", ") || "no optional features"}\n\n`);
 const parts = options.parts.split(",");
@@ -307,13 +347,13 @@ const peak = parts.includes("peak") ? await measurePeak(gpu as unknown as GPU) :
 if (peak) process.stdout.write(`peak: ${rounded(peak.gflops)} GFLOP/s, ${rounded(peak.gigabytes)} GB/s\n`);
 if (peers.includes("jax")) await attempt("jax-js", () => openJax(gpu, globals));
 if (parts.includes("matmul")) {
-  await matrices(backend);
+  for (const width of widths(backend)) await matrices(backend, width);
   await attempt("matrix products of others", peerMatrices);
 }
 if (parts.includes("attention")) await attention(backend);
 for (const size of options.sizes.split(",") as ("5m" | "50m")[]) {
   if (parts.includes("training")) {
-    await training(backend, size);
+    for (const width of widths(backend)) await training(backend, size, width);
     await attempt("training of others", () => peerTraining(size));
   }
   if (parts.includes("decode")) {

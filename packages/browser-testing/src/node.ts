@@ -11,4 +11,4 @@ export {
 } from "./chromium.ts";
 export { modulePage } from "./module-page.ts";
 export { type LoopbackServer, type ServedFiles, type ServeOptions, serve } from "./serve.ts";
-export { testGpuEnvironment, useSwiftshader, useTestGpu } from "./swiftshader.ts";
+export { testGpu, testGpuEnvironment, useSwiftshader, useTestGpu } from "./swiftshader.ts";

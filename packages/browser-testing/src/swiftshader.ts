@@ -24,6 +24,16 @@ export async function useTestGpu(): Promise<void> {
   load(vulkan, driver);
 }
 
+/**
+ * Dawn on the driver that tests run on, with what it offers only to those who ask for it: halves on NVIDIA's GPUs, and
+ * matrix units. Give it to `webgpu({ gpu })`.
+ */
+export async function testGpu(): Promise<unknown> {
+  await useTestGpu();
+  const { create } = await import("webgpu");
+  return create(["enable-dawn-features=vulkan_enable_f16_on_nvidia,allow_unsafe_apis"]);
+}
+
 /** Dawn asks the system for libvulkan.so.1, and is given the one that is already loaded. */
 function load(vulkan: string, driver: string): void {
   process.env.VK_ICD_FILENAMES = driver;

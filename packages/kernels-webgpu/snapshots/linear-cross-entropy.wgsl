@@ -3,8 +3,8 @@
 @group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;
 
-var<workgroup> tileA: array<vec4f, 144>;
-var<workgroup> tileB: array<vec4f, 144>;
+var<workgroup> tile_a: array<vec4f, 144>;
+var<workgroup> tile_b: array<vec4f, 144>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -18,8 +18,6 @@ let firstRow = (tile / 2u) * 32u;
 let firstColumn = (tile % 2u) * 32u;
 let last = min(16u, (split + 1u) * 16u);
 
-let threadRow = lane / 8u;
-let threadColumn = lane % 8u;
 let x_a0 = (lane + 0u) / 4u;
 let y_a0 = (lane + 0u) % 4u * 4u;
 let at_a0 = 0u + (min(firstRow + x_a0, 7u)) * 16u;
@@ -36,6 +34,8 @@ let x_b1 = (lane + 64u) / 4u;
 let y_b1 = (lane + 64u) % 4u * 4u;
 let at_b1 = 0u + (min(firstColumn + x_b1, 39u)) * 16u;
 var next_b1 = vec4f();
+let threadRow = lane / 8u;
+let threadColumn = lane % 8u;
 var c0_0 = vec4f();
 var c1_0 = vec4f();
 var c2_0 = vec4f();
@@ -48,22 +48,22 @@ next_b0 = vec4f(b[(at_b0 + depth + y_b0) / 4u]);
 next_b1 = vec4f(b[(at_b1 + depth + y_b1) / 4u]);
 }
 for (; depth < last; depth += 16u) {
-tileA[(y_a0 + 0u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[0];
-tileA[(y_a0 + 1u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[1];
-tileA[(y_a0 + 2u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[2];
-tileA[(y_a0 + 3u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[3];
-tileA[(y_a1 + 0u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1[0];
-tileA[(y_a1 + 1u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1[1];
-tileA[(y_a1 + 2u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1[2];
-tileA[(y_a1 + 3u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1[3];
-tileB[(y_b0 + 0u) * 9u + x_b0 / 4u][x_b0 % 4u] = next_b0[0];
-tileB[(y_b0 + 1u) * 9u + x_b0 / 4u][x_b0 % 4u] = next_b0[1];
-tileB[(y_b0 + 2u) * 9u + x_b0 / 4u][x_b0 % 4u] = next_b0[2];
-tileB[(y_b0 + 3u) * 9u + x_b0 / 4u][x_b0 % 4u] = next_b0[3];
-tileB[(y_b1 + 0u) * 9u + x_b1 / 4u][x_b1 % 4u] = next_b1[0];
-tileB[(y_b1 + 1u) * 9u + x_b1 / 4u][x_b1 % 4u] = next_b1[1];
-tileB[(y_b1 + 2u) * 9u + x_b1 / 4u][x_b1 % 4u] = next_b1[2];
-tileB[(y_b1 + 3u) * 9u + x_b1 / 4u][x_b1 % 4u] = next_b1[3];
+tile_a[(y_a0 + 0u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[0];
+tile_a[(y_a0 + 1u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[1];
+tile_a[(y_a0 + 2u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[2];
+tile_a[(y_a0 + 3u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[3];
+tile_a[(y_a1 + 0u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1[0];
+tile_a[(y_a1 + 1u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1[1];
+tile_a[(y_a1 + 2u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1[2];
+tile_a[(y_a1 + 3u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1[3];
+tile_b[(y_b0 + 0u) * 9u + x_b0 / 4u][x_b0 % 4u] = next_b0[0];
+tile_b[(y_b0 + 1u) * 9u + x_b0 / 4u][x_b0 % 4u] = next_b0[1];
+tile_b[(y_b0 + 2u) * 9u + x_b0 / 4u][x_b0 % 4u] = next_b0[2];
+tile_b[(y_b0 + 3u) * 9u + x_b0 / 4u][x_b0 % 4u] = next_b0[3];
+tile_b[(y_b1 + 0u) * 9u + x_b1 / 4u][x_b1 % 4u] = next_b1[0];
+tile_b[(y_b1 + 1u) * 9u + x_b1 / 4u][x_b1 % 4u] = next_b1[1];
+tile_b[(y_b1 + 2u) * 9u + x_b1 / 4u][x_b1 % 4u] = next_b1[2];
+tile_b[(y_b1 + 3u) * 9u + x_b1 / 4u][x_b1 % 4u] = next_b1[3];
 workgroupBarrier();
 if (depth + 16u < last) {
 next_a0 = vec4f(a[(at_a0 + depth + 16u + y_a0) / 4u]);
@@ -72,8 +72,8 @@ next_b0 = vec4f(b[(at_b0 + depth + 16u + y_b0) / 4u]);
 next_b1 = vec4f(b[(at_b1 + depth + 16u + y_b1) / 4u]);
 }
 for (var step = 0u; step < 16u; step++) {
-let b0 = tileB[step * 9u + threadColumn + 0u];
-let a0 = tileA[step * 9u + threadRow + 0u];
+let b0 = tile_b[step * 9u + threadColumn + 0u];
+let a0 = tile_a[step * 9u + threadRow + 0u];
 c0_0 = fma(vec4f(a0[0]), b0, c0_0);
 c1_0 = fma(vec4f(a0[1]), b0, c1_0);
 c2_0 = fma(vec4f(a0[2]), b0, c2_0);
@@ -230,8 +230,8 @@ out[i] = f32(total);
 @group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;
 
-var<workgroup> tileA: array<vec4f, 128>;
-var<workgroup> tileB: array<vec4f, 128>;
+var<workgroup> tile_a: array<vec4f, 128>;
+var<workgroup> tile_b: array<vec4f, 128>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -245,8 +245,6 @@ let firstRow = (tile / 1u) * 32u;
 let firstColumn = (tile % 1u) * 32u;
 let last = min(8u, (split + 1u) * 16u);
 
-let threadRow = lane / 8u;
-let threadColumn = lane % 8u;
 let x_a0 = (lane + 0u) % 8u * 4u;
 let y_a0 = (lane + 0u) / 8u;
 let at_a0 = 0u + min(firstRow + x_a0, 36u);
@@ -263,6 +261,8 @@ let x_b1 = (lane + 64u) % 8u * 4u;
 let y_b1 = (lane + 64u) / 8u;
 let at_b1 = 0u + min(firstColumn + x_b1, 12u);
 var next_b1 = vec4f();
+let threadRow = lane / 8u;
+let threadColumn = lane % 8u;
 var c0_0 = vec4f();
 var c1_0 = vec4f();
 var c2_0 = vec4f();
@@ -275,10 +275,10 @@ next_b0 = select(vec4f(), vec4f(b[(at_b0 + (min(depth + y_b0, 7u)) * 16u) / 4u])
 next_b1 = select(vec4f(), vec4f(b[(at_b1 + (min(depth + y_b1, 7u)) * 16u) / 4u]), depth + y_b1 < last);
 }
 for (; depth < last; depth += 16u) {
-tileA[(y_a0 + 0u) * 8u + x_a0 / 4u] = next_a0;
-tileA[(y_a1 + 0u) * 8u + x_a1 / 4u] = next_a1;
-tileB[(y_b0 + 0u) * 8u + x_b0 / 4u] = next_b0;
-tileB[(y_b1 + 0u) * 8u + x_b1 / 4u] = next_b1;
+tile_a[(y_a0 + 0u) * 8u + x_a0 / 4u] = next_a0;
+tile_a[(y_a1 + 0u) * 8u + x_a1 / 4u] = next_a1;
+tile_b[(y_b0 + 0u) * 8u + x_b0 / 4u] = next_b0;
+tile_b[(y_b1 + 0u) * 8u + x_b1 / 4u] = next_b1;
 workgroupBarrier();
 if (depth + 16u < last) {
 next_a0 = select(vec4f(), vec4f(a[(at_a0 + (min(depth + 16u + y_a0, 7u)) * 40u) / 4u]), depth + 16u + y_a0 < last);
@@ -287,8 +287,8 @@ next_b0 = select(vec4f(), vec4f(b[(at_b0 + (min(depth + 16u + y_b0, 7u)) * 16u) 
 next_b1 = select(vec4f(), vec4f(b[(at_b1 + (min(depth + 16u + y_b1, 7u)) * 16u) / 4u]), depth + 16u + y_b1 < last);
 }
 for (var step = 0u; step < 16u; step++) {
-let b0 = tileB[step * 8u + threadColumn + 0u];
-let a0 = tileA[step * 8u + threadRow + 0u];
+let b0 = tile_b[step * 8u + threadColumn + 0u];
+let a0 = tile_a[step * 8u + threadRow + 0u];
 c0_0 = fma(vec4f(a0[0]), b0, c0_0);
 c1_0 = fma(vec4f(a0[1]), b0, c1_0);
 c2_0 = fma(vec4f(a0[2]), b0, c2_0);

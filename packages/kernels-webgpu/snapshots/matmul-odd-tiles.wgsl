@@ -3,8 +3,8 @@
 @group(0) @binding(1) var<storage, read> b: array<f32>;
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;
 
-var<workgroup> tileA: array<vec4f, 144>;
-var<workgroup> tileB: array<vec4f, 144>;
+var<workgroup> tile_a: array<vec4f, 144>;
+var<workgroup> tile_b: array<vec4f, 144>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -18,8 +18,6 @@ let firstRow = (tile / 2u) * 32u;
 let firstColumn = (tile % 2u) * 32u;
 let last = min(67u, (split + 1u) * 80u);
 
-let threadRow = lane / 8u;
-let threadColumn = lane % 8u;
 let x_a0 = (lane + 0u) / 16u;
 let y_a0 = (lane + 0u) % 16u * 1u;
 let at_a0 = 0u + (min(firstRow + x_a0, 34u)) * 67u;
@@ -84,6 +82,8 @@ let x_b7 = (lane + 448u) / 16u;
 let y_b7 = (lane + 448u) % 16u * 1u;
 let at_b7 = 0u + (min(firstColumn + x_b7, 36u)) * 67u;
 var next_b7 = f32();
+let threadRow = lane / 8u;
+let threadColumn = lane % 8u;
 var c0_0 = vec4f();
 var c1_0 = vec4f();
 var c2_0 = vec4f();
@@ -108,22 +108,22 @@ next_b6 = select(f32(), f32(b[at_b6 + min(depth + y_b6, 66u)]), depth + y_b6 < l
 next_b7 = select(f32(), f32(b[at_b7 + min(depth + y_b7, 66u)]), depth + y_b7 < last);
 }
 for (; depth < last; depth += 16u) {
-tileA[(y_a0 + 0u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0;
-tileA[(y_a1 + 0u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1;
-tileA[(y_a2 + 0u) * 9u + x_a2 / 4u][x_a2 % 4u] = next_a2;
-tileA[(y_a3 + 0u) * 9u + x_a3 / 4u][x_a3 % 4u] = next_a3;
-tileA[(y_a4 + 0u) * 9u + x_a4 / 4u][x_a4 % 4u] = next_a4;
-tileA[(y_a5 + 0u) * 9u + x_a5 / 4u][x_a5 % 4u] = next_a5;
-tileA[(y_a6 + 0u) * 9u + x_a6 / 4u][x_a6 % 4u] = next_a6;
-tileA[(y_a7 + 0u) * 9u + x_a7 / 4u][x_a7 % 4u] = next_a7;
-tileB[(y_b0 + 0u) * 9u + x_b0 / 4u][x_b0 % 4u] = next_b0;
-tileB[(y_b1 + 0u) * 9u + x_b1 / 4u][x_b1 % 4u] = next_b1;
-tileB[(y_b2 + 0u) * 9u + x_b2 / 4u][x_b2 % 4u] = next_b2;
-tileB[(y_b3 + 0u) * 9u + x_b3 / 4u][x_b3 % 4u] = next_b3;
-tileB[(y_b4 + 0u) * 9u + x_b4 / 4u][x_b4 % 4u] = next_b4;
-tileB[(y_b5 + 0u) * 9u + x_b5 / 4u][x_b5 % 4u] = next_b5;
-tileB[(y_b6 + 0u) * 9u + x_b6 / 4u][x_b6 % 4u] = next_b6;
-tileB[(y_b7 + 0u) * 9u + x_b7 / 4u][x_b7 % 4u] = next_b7;
+tile_a[(y_a0 + 0u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0;
+tile_a[(y_a1 + 0u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1;
+tile_a[(y_a2 + 0u) * 9u + x_a2 / 4u][x_a2 % 4u] = next_a2;
+tile_a[(y_a3 + 0u) * 9u + x_a3 / 4u][x_a3 % 4u] = next_a3;
+tile_a[(y_a4 + 0u) * 9u + x_a4 / 4u][x_a4 % 4u] = next_a4;
+tile_a[(y_a5 + 0u) * 9u + x_a5 / 4u][x_a5 % 4u] = next_a5;
+tile_a[(y_a6 + 0u) * 9u + x_a6 / 4u][x_a6 % 4u] = next_a6;
+tile_a[(y_a7 + 0u) * 9u + x_a7 / 4u][x_a7 % 4u] = next_a7;
+tile_b[(y_b0 + 0u) * 9u + x_b0 / 4u][x_b0 % 4u] = next_b0;
+tile_b[(y_b1 + 0u) * 9u + x_b1 / 4u][x_b1 % 4u] = next_b1;
+tile_b[(y_b2 + 0u) * 9u + x_b2 / 4u][x_b2 % 4u] = next_b2;
+tile_b[(y_b3 + 0u) * 9u + x_b3 / 4u][x_b3 % 4u] = next_b3;
+tile_b[(y_b4 + 0u) * 9u + x_b4 / 4u][x_b4 % 4u] = next_b4;
+tile_b[(y_b5 + 0u) * 9u + x_b5 / 4u][x_b5 % 4u] = next_b5;
+tile_b[(y_b6 + 0u) * 9u + x_b6 / 4u][x_b6 % 4u] = next_b6;
+tile_b[(y_b7 + 0u) * 9u + x_b7 / 4u][x_b7 % 4u] = next_b7;
 workgroupBarrier();
 if (depth + 16u < last) {
 next_a0 = select(f32(), f32(a[at_a0 + min(depth + 16u + y_a0, 66u)]), depth + 16u + y_a0 < last);
@@ -144,8 +144,8 @@ next_b6 = select(f32(), f32(b[at_b6 + min(depth + 16u + y_b6, 66u)]), depth + 16
 next_b7 = select(f32(), f32(b[at_b7 + min(depth + 16u + y_b7, 66u)]), depth + 16u + y_b7 < last);
 }
 for (var step = 0u; step < 16u; step++) {
-let b0 = tileB[step * 9u + threadColumn + 0u];
-let a0 = tileA[step * 9u + threadRow + 0u];
+let b0 = tile_b[step * 9u + threadColumn + 0u];
+let a0 = tile_a[step * 9u + threadRow + 0u];
 c0_0 = fma(vec4f(a0[0]), b0, c0_0);
 c1_0 = fma(vec4f(a0[1]), b0, c1_0);
 c2_0 = fma(vec4f(a0[2]), b0, c2_0);

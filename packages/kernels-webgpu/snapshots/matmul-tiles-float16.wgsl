@@ -4,8 +4,8 @@ enable f16;
 @group(0) @binding(1) var<storage, read> b: array<vec4<f16>>;
 @group(0) @binding(2) var<storage, read_write> out: array<vec4<f16>>;
 
-var<workgroup> tileA: array<vec4f, 144>;
-var<workgroup> tileB: array<vec4f, 128>;
+var<workgroup> tile_a: array<vec4f, 144>;
+var<workgroup> tile_b: array<vec4f, 128>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -19,8 +19,6 @@ let firstRow = (tile / 4u) * 32u;
 let firstColumn = (tile % 4u) * 32u;
 let last = min(64u, (split + 1u) * 64u);
 
-let threadRow = lane / 8u;
-let threadColumn = lane % 8u;
 let x_a0 = (lane + 0u) / 4u;
 let y_a0 = (lane + 0u) % 4u * 4u;
 let at_a0 = 0u + (firstRow + x_a0) * 64u;
@@ -37,6 +35,8 @@ let x_b1 = (lane + 64u) % 8u * 4u;
 let y_b1 = (lane + 64u) / 8u;
 let at_b1 = 0u + firstColumn + x_b1;
 var next_b1 = vec4f();
+let threadRow = lane / 8u;
+let threadColumn = lane % 8u;
 var c0_0 = vec4f();
 var c1_0 = vec4f();
 var c2_0 = vec4f();
@@ -49,16 +49,16 @@ next_b0 = vec4f(b[(at_b0 + (depth + y_b0) * 128u) / 4u]);
 next_b1 = vec4f(b[(at_b1 + (depth + y_b1) * 128u) / 4u]);
 }
 for (; depth < last; depth += 16u) {
-tileA[(y_a0 + 0u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[0];
-tileA[(y_a0 + 1u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[1];
-tileA[(y_a0 + 2u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[2];
-tileA[(y_a0 + 3u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[3];
-tileA[(y_a1 + 0u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1[0];
-tileA[(y_a1 + 1u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1[1];
-tileA[(y_a1 + 2u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1[2];
-tileA[(y_a1 + 3u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1[3];
-tileB[(y_b0 + 0u) * 8u + x_b0 / 4u] = next_b0;
-tileB[(y_b1 + 0u) * 8u + x_b1 / 4u] = next_b1;
+tile_a[(y_a0 + 0u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[0];
+tile_a[(y_a0 + 1u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[1];
+tile_a[(y_a0 + 2u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[2];
+tile_a[(y_a0 + 3u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[3];
+tile_a[(y_a1 + 0u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1[0];
+tile_a[(y_a1 + 1u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1[1];
+tile_a[(y_a1 + 2u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1[2];
+tile_a[(y_a1 + 3u) * 9u + x_a1 / 4u][x_a1 % 4u] = next_a1[3];
+tile_b[(y_b0 + 0u) * 8u + x_b0 / 4u] = next_b0;
+tile_b[(y_b1 + 0u) * 8u + x_b1 / 4u] = next_b1;
 workgroupBarrier();
 if (depth + 16u < last) {
 next_a0 = vec4f(a[(at_a0 + depth + 16u + y_a0) / 4u]);
@@ -67,8 +67,8 @@ next_b0 = vec4f(b[(at_b0 + (depth + 16u + y_b0) * 128u) / 4u]);
 next_b1 = vec4f(b[(at_b1 + (depth + 16u + y_b1) * 128u) / 4u]);
 }
 for (var step = 0u; step < 16u; step++) {
-let b0 = tileB[step * 8u + threadColumn + 0u];
-let a0 = tileA[step * 9u + threadRow + 0u];
+let b0 = tile_b[step * 8u + threadColumn + 0u];
+let a0 = tile_a[step * 9u + threadRow + 0u];
 c0_0 = fma(vec4f(a0[0]), b0, c0_0);
 c1_0 = fma(vec4f(a0[1]), b0, c1_0);
 c2_0 = fma(vec4f(a0[2]), b0, c2_0);

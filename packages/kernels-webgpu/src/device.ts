@@ -3,9 +3,10 @@
 
 import { BackendUnavailableError } from "@sisa/core";
 import { DeviceLostError } from "./errors.ts";
+import { type MatrixUnit, matrixUnitOf } from "./matrix-unit.ts";
 
 /** Features that kernels have variants for. Whatever an adapter lacks is not used. */
-export const knownFeatures = ["shader-f16", "subgroups"] as const;
+export const knownFeatures = ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"] as const;
 /** A feature of WebGPU that kernels know how to use. */
 export type Feature = (typeof knownFeatures)[number];
 
@@ -46,6 +47,8 @@ export interface Capabilities {
   readonly features: ReadonlySet<Feature>;
   /** By their names in the WebGPU specification. */
   readonly limits: DeviceLimits;
+  /** What halves are multiplied by, where the feature is in use. */
+  readonly matrixUnit?: MatrixUnit | undefined;
 }
 
 export interface OpenDevice extends Capabilities {
@@ -69,6 +72,8 @@ export async function openDevice({ powerPreference, without = [], gpu: given }: 
     );
   }
   const features = new Set(knownFeatures.filter((name) => adapter.features.has(name) && !without.includes(name)));
+  const matrixUnit = features.has("shader-f16") && features.has("subgroups") ? matrixUnitOf(adapter.info) : undefined;
+  if (!matrixUnit) features.delete("chromium-experimental-subgroup-matrix");
   const requiredLimits: Record<string, number> = {};
   for (const name of raisedLimits) requiredLimits[name] = adapter.limits[name];
   const device = await adapter
@@ -89,6 +94,7 @@ export async function openDevice({ powerPreference, without = [], gpu: given }: 
     description: description || model || `${vendor} ${architecture}`.trim() || "a GPU that does not say its name",
     features,
     limits: device.limits,
+    matrixUnit: features.has("chromium-experimental-subgroup-matrix") ? matrixUnit : undefined,
     lost: () => lost,
     destroy() {
       destroyed = true;

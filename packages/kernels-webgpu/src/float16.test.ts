@@ -1,7 +1,7 @@
 // Halves on a device that has them: operands are read as they are, sums are float32, and what is stored is rounded once.
 // Bounds are those of these roundings: 2^-11 of what is stored, and 2^-24 of the terms for every float32 addition.
 
-import { useTestGpu } from "@sisa/browser-testing/node";
+import { testGpu } from "@sisa/browser-testing/node";
 import {
   type AnyTensor,
   apply,
@@ -17,6 +17,7 @@ import {
   type Graph,
   linearCrossEntropy,
   matmul,
+  mul,
   RandomStream,
   reference,
   rmsNorm,
@@ -33,9 +34,11 @@ import { type WebgpuBackend, webgpu } from "./backend.ts";
 // A software GPU compiles for seconds, and for minutes where other work has the processor.
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
 
-await useTestGpu();
-const probe = await webgpu();
+const gpu = await testGpu();
+const probe = await webgpu({ gpu });
 const hasHalves = probe.features.has("shader-f16");
+const matrixUnits = "chromium-experimental-subgroup-matrix";
+const hasUnits = probe.features.has(matrixUnits);
 await probe.close();
 
 const half = (...shape: readonly number[]) => ({ dtype: "float16" as const, shape: f32(...shape).shape });
@@ -72,7 +75,7 @@ function halves(label: string, count: number): Float64Array {
 if (hasHalves) describe("float16", halfTests);
 else {
   test("float16: not run here, since this adapter has no shader-f16; refused by name", async () => {
-    await using backend = await webgpu();
+    await using backend = await webgpu({ gpu });
     const graph = trace({ a: half(8, 16), b: half(16, 8) }, ({ a, b }) => matmul(a, b));
     const isNamed = (error: unknown) => UnsupportedOpError.isInstance(error) && String(error).includes("shader-f16");
     await expect(backend.compile(graph)).rejects.toSatisfy(isNamed);
@@ -82,7 +85,7 @@ else {
 function halfTests() {
   let backend: WebgpuBackend;
   beforeAll(async () => {
-    backend = await webgpu();
+    backend = await webgpu({ gpu });
   });
   afterAll(() => backend.close());
 
@@ -136,6 +139,37 @@ function halfTests() {
       expect.soft(error.narrow, transposed).toBeLessThanOrEqual(1);
     }
   });
+
+  /** By the tile that they lead to; with odd sizes, and with sums in parts. */
+  const unitSizes = [
+    ["64 x 64", 97, 133, 119, ["", "a", "b", "ab"]],
+    ["64 x 64, in parts", 128, 1028, 124, ["", "a", "b", "ab"]],
+    ["128 x 128", 2012, 40, 1532, ["", "a", "b", "ab"]],
+  ] as const;
+  if (hasUnits) {
+    test.each(unitSizes)("matrix units by %s keep the same bounds", async (name, m, k, n, lying) => {
+      const [a, b] = [halves(`${name} a`, m * k), halves(`${name} b`, k * n)];
+      for (const transposed of lying) {
+        const error = await productError([m, k, n, transposed.includes("a"), transposed.includes("b")], a, b);
+        expect.soft(error.wide, transposed).toBeLessThanOrEqual(1);
+        expect.soft(error.narrow, transposed).toBeLessThanOrEqual(1);
+      }
+    });
+
+    test("without matrix units, sums of whole numbers are the same", async () => {
+      const graph = trace({ a: half(3, 160, 96), b: half(96, 192) }, ({ a, b }) => mul(matmul(a, b), 0.5));
+      const whole = (label: string, count: number) =>
+        Float64Array.from(new RandomStream(1, label).normal(count), (value) => Math.round(2 * value));
+      const values = { a: whole("a", 3 * 160 * 96), b: whole("b", 96 * 192) };
+      await using plain = await webgpu({ gpu, without: [matrixUnits] });
+      expect(plain.features).not.toContain(matrixUnits);
+      expect(await run(backend, graph as never, values)).toEqual(await run(plain, graph as never, values));
+    });
+  } else {
+    test("matrix units: not run here, since this adapter offers none for halves", () => {
+      expect(backend.features).not.toContain(matrixUnits);
+    });
+  }
 
   test("4,099 ones add up to 4,099, which sums in float16 stop short of at 2,048", async () => {
     const k = 4099;

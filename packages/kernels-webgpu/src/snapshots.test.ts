@@ -35,6 +35,11 @@ function device(...features: readonly Feature[]): Capabilities {
   };
 }
 
+const withUnits: Capabilities = {
+  ...device("shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"),
+  matrixUnit: { m: 16, n: 16, k: 16, lanes: 32 },
+};
+
 function text(graph: unknown, on = device()): string {
   const { kernels } = lower(graph as Graph, { device: on, state: [] });
   return kernels
@@ -65,6 +70,7 @@ const loss = trace({ x: f32(8, 16), weight: f32(40, 16), targets: i32(8) }, (inp
 test.each([
   ["matmul-tiles", text(product(f32(128, 64), f32(64, 128)))],
   ["matmul-tiles-float16", text(product(half(128, 64), half(64, 128)), device("shader-f16"))],
+  ["matmul-units-float16", text(product(half(96, 80), half(60, 80), true), withUnits)],
   ["matmul-odd-tiles", text(product(f32(35, 67), f32(37, 67), true))],
   ["matmul-rows", text(product(f32(1, 512), f32(96, 512), true))],
   ["matmul-rows-subgroups", text(product(f32(1, 512), f32(96, 512), true), device("subgroups"))],

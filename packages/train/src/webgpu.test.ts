@@ -1,6 +1,6 @@
 // Training on WebGPU in Node, on the driver of tests: ten steps of the official PyTorch code, taken again.
 
-import { useTestGpu } from "@sisa/browser-testing/node";
+import { testGpu } from "@sisa/browser-testing/node";
 import { UnsupportedOpError } from "@sisa/core";
 import { webgpu } from "@sisa/kernels-webgpu";
 import { expect, it, vi } from "vitest";
@@ -10,13 +10,13 @@ import { tinyTrainer } from "../test/tiny.ts";
 // A software GPU compiles for seconds, and for minutes where other work has the processor.
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
 
-await useTestGpu();
-const probe = await webgpu();
+const gpu = await testGpu();
+const probe = await webgpu({ gpu });
 const hasHalves = probe.features.has("shader-f16");
 await probe.close();
 
 it.each(["sisa-train-10-steps", "transformer-train-10-steps"])("ten steps of %s", async (name) => {
-  await using backend = await webgpu();
+  await using backend = await webgpu({ gpu });
   const differences = await goldenRun(name, backend);
   expect(differences.steps).toBe(10);
   expect(differences.loss).toBeLessThan(1e-5);
@@ -25,7 +25,7 @@ it.each(["sisa-train-10-steps", "transformer-train-10-steps"])("ten steps of %s"
 });
 
 it(`float16 ${hasHalves ? "learns as float32 does" : "was not run here, since this adapter has no shader-f16; it is refused by name"}`, async () => {
-  await using backend = await webgpu();
+  await using backend = await webgpu({ gpu });
   const steps = 50;
   const lossesIn = async (precision: string) => {
     await using trainer = await tinyTrainer(backend, { precision, steps });

@@ -24,6 +24,14 @@ fn notANumber() -> f32 { return bitcast<f32>(notANumberBits); }`,
   isNaN: {
     code: "fn isNaN(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }",
   },
+  // Through bits, since compilers leave out a conversion there and back. What is too large is infinite.
+  to_half: {
+    code: `fn to_half(x: f32) -> f32 {
+  let near = unpack2x16float(pack2x16float(vec2f(x, 0.0))).x;
+  return select(near, select(-infinity(), infinity(), x > 0.0), abs(x) >= 65520.0);
+}`,
+    needs: ["infinity"],
+  },
   // e^x = 2^n e^r with |r| <= ln 2 / 2; ln 2 in two parts. Below -87 the result is flushed to zero, above 88.7 infinite.
   exact_exp: {
     code: `fn exact_exp(x: f32) -> f32 {

@@ -23,7 +23,7 @@ export interface ShaderParts {
   readonly workgroupSize: readonly [number, number?, number?];
   /** Declarations of the module: workgroup memory, functions. */
   readonly declarations?: string;
-  /** Body of the entry point. It sees `group`, `groups`, `lane` (index in the workgroup), and `local`. */
+  /** Body of the entry point. It sees `group`, `groups`, `lane` (index in the workgroup), `local`, and `subgroup_id`. */
   readonly body: string;
   /** How many run along x, y and z. */
   readonly workgroups: readonly [number, number, number];
@@ -38,16 +38,21 @@ export function shader(parts: ShaderParts): Kernel {
     header.push(`@group(0) @binding(${bindings.length}) var<storage, ${access}> ${name}: array<${element}>;`);
     bindings.push({ value, access });
   }
+  const subgroup = /\bsubgroup_id\b/.test(body) ? ", @builtin(subgroup_id) subgroup_id: u32" : "";
   const own = `${declarations}
 @compute @workgroup_size(${workgroupSize.join(", ")})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-        @builtin(local_invocation_index) lane: u32, @builtin(local_invocation_id) local: vec3u) {
+        @builtin(local_invocation_index) lane: u32, @builtin(local_invocation_id) local: vec3u${subgroup}) {
 ${body}
 }`;
   const uses = (pattern: RegExp) => pattern.test(own) || header.some((line) => pattern.test(line));
   const enables = [
     ...(uses(/\bf16\b/) ? ["enable f16;"] : []),
-    ...(uses(/\bsubgroup[A-Z]/) ? ["enable subgroups;"] : []),
+    ...(uses(/\bsubgroup[A-Z_]/) ? ["enable subgroups;"] : []),
+    // What a subgroup does depends on its number alone, which is the same for all of its lanes.
+    ...(uses(/\bsubgroupMatrix/)
+      ? ["enable chromium_experimental_subgroup_matrix;", "diagnostic(off, chromium.subgroup_matrix_uniformity);"]
+      : []),
   ];
   const code = [...enables, ...header, libraryFor(own), own].join("\n");
   return { label, code: `${code}\n`, bindings, workgroups };

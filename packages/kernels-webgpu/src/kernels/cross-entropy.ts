@@ -6,7 +6,8 @@ import { count } from "../codegen/index-space.ts";
 import { maxOfLanes, sumOfLanes } from "../codegen/lanes.ts";
 import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
-import { multiply, type Product } from "./matmul.ts";
+import { multiply } from "./matmul.ts";
+import type { Product } from "./product.ts";
 
 const threads = 256;
 

@@ -42,7 +42,7 @@ export const cast = pointwise(([x = ""], { inputs, attributes }) => {
   switch (kindOf(dtype)) {
     case "float":
       // What is narrowed and widened again has lost its digits, also where it never leaves the kernel.
-      return dtype === "float16" && from === "float" ? `f32(f16(${x}))` : `f32(${x})`;
+      return dtype === "float16" && from === "float" ? `to_half(${x})` : `f32(${x})`;
     case "int":
       return from === "bool" ? `select(0, 1, ${x})` : `i32(${x})`;
     case "bool":

@@ -1,0 +1,251 @@
+// Products by tiles: a workgroup computes one tile of the result. How it multiplies what it has brought into workgroup memory
+// is the tile's own: by registers (matmul-registers.ts) or by matrix units (matmul-units.ts).
+
+import { count } from "../codegen/index-space.ts";
+import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
+import type { Capabilities } from "../device.ts";
+import type { Finish, KernelContext } from "../lowering.ts";
+import type { Value } from "../program.ts";
+import { registerTiles } from "./matmul-registers.ts";
+import { unitTiles } from "./matmul-units.ts";
+import { assign, batchStarts, finished, inFours, limitOf, lines, outStart, type Product } from "./product.ts";
+
+/** A workgroup computes rows x columns, `depth` steps of k at a time. */
+export interface Tile {
+  /** In front of the sizes in a kernel's label; empty for registers. */
+  readonly by: string;
+  readonly rows: number;
+  readonly columns: number;
+  readonly depth: number;
+  readonly threads: number;
+  /** What elements are kept as until they are multiplied. */
+  readonly element: "f32" | "f16";
+  /** Statements that put the fetched `held` into workgroup memory, at `x` of the rows or columns and `y` of k. */
+  put(operand: Operand, held: string, x: string, y: string): string;
+  multiplier(a: Operand, b: Operand): Multiplier;
+}
+
+/** How the tile is multiplied, as text. */
+export interface Multiplier {
+  /** Workgroup memory. */
+  readonly declarations: string;
+  /** Declares the sums. */
+  readonly start: string;
+  /** Adds the products of what lies in workgroup memory. */
+  readonly add: string;
+  /**
+   * Stores the sums.
+   * @param row statements for a row of the result and for sums in it: four columns each, from `column` on
+   */
+  store(row: (row: string, quads: readonly { readonly sums: string; readonly column: string }[]) => string): string;
+}
+
+/** One of the two arrays, as a tile reads it. */
+export interface Operand {
+  readonly array: "a" | "b";
+  /** With k innermost. */
+  readonly deep: boolean;
+  /** Can be read four elements at a time. */
+  readonly four: boolean;
+  /** Rows or columns of the tile, and of the matrix. */
+  readonly size: number;
+  readonly bound: number;
+}
+
+/** Workgroups that keep every core of a large GPU at work. */
+const enough = 192;
+
+/**
+ * The largest tile that gives every core work, with sums cut into parts where they are long, and is not mostly padding.
+ * Matrix units are so much faster than anything else that the last of their tiles is taken with less work too.
+ */
+function tileFor(product: Product, device: Capabilities): { tile: Tile; splits: number } {
+  const { m, n, k, leading } = product;
+  const choices = [...unitTiles(product, device), ...registerTiles(device)];
+  for (const [index, tile] of choices.entries()) {
+    const { rows, columns } = tile;
+    const [down, across] = [Math.ceil(m / rows), Math.ceil(n / columns)];
+    const groups = down * across * count(leading);
+    const splits = splitsFor(groups, k);
+    const isLast = choices[index + 1]?.by !== tile.by;
+    const isFull = down * rows * across * columns <= 1.5 * m * n;
+    if ((isFull && (isLast || groups * splits >= enough)) || index === choices.length - 1) return { tile, splits };
+  }
+  throw new Error("matmul: no tile");
+}
+
+/** Parts that sums over k are cut into: products with few tiles and long sums are what gradients of weights are. */
+function splitsFor(groups: number, k: number): number {
+  return groups >= enough ? 1 : Math.max(1, Math.min(Math.ceil(enough / groups), Math.floor(k / 256)));
+}
+
+export function multiplyTiles(context: KernelContext, product: Product): void {
+  const { m, n, k, leading, out } = product;
+  const batch = count(leading);
+  const { tile, splits } = tileFor(product, context.device);
+  const { rows, columns, depth, threads } = tile;
+  const [tilesDown, tilesAcross] = [Math.ceil(m / rows), Math.ceil(n / columns)];
+  const groups = tilesDown * tilesAcross * batch;
+  const part = Math.ceil(k / splits / depth) * depth;
+  const partial = splits > 1 ? context.scratch("f32", splits * batch * m * n) : undefined;
+  const target: Slot = partial ? { value: partial, access: "read_write" } : out;
+  const finish = partial ? undefined : product.finish;
+  const [a, b] = [operandOf(product, "a", tile), operandOf(product, "b", tile)];
+  const multiplier = tile.multiplier(a, b);
+  context.dispatch({
+    label: `.${tile.by}${rows}x${columns}${splits > 1 ? `.split${splits}` : ""}`,
+    slots: {
+      a: inFours(product.a, a.four),
+      b: inFours(product.b, b.four),
+      ...finish?.slots,
+      out: inFours(target, n % 4 === 0),
+    },
+    workgroupSize: [threads],
+    declarations: `${multiplier.declarations}
+${finish?.declaration ?? ""}`,
+    body: tileBody(product, tile, multiplier, target.value, { tilesDown, tilesAcross, groups, splits, part }, finish),
+    workgroups: gridOf(groups * splits, limitOf(context)),
+  });
+  if (partial) addParts(context, partial, product, batch * m * n, splits);
+}
+
+/** Adds up what the splits computed, in a fixed order. */
+function addParts(context: KernelContext, partial: Value, product: Product, elements: number, splits: number): void {
+  const { out, finish } = product;
+  context.dispatch({
+    label: ".sum",
+    slots: { partial: { value: partial, access: "read" }, ...finish?.slots, out },
+    workgroupSize: [256],
+    declarations: finish?.declaration ?? "",
+    body: `let i = ${flatGroup} * 256u + lane;
+if (i >= ${elements}u) { return; }
+var total = 0.0f;
+for (var split = 0u; split < ${splits}u; split++) { total += partial[split * ${elements}u + i]; }
+out[${outStart(product)}i] ${assign(product)} ${out.value.type}(${finished(finish, "i", "total")});`,
+    workgroups: gridOf(Math.ceil(elements / 256), limitOf(context)),
+  });
+}
+
+function operandOf({ m, n, k, transposeA, transposeB }: Product, array: "a" | "b", { rows, columns }: Tile): Operand {
+  const deep = array === "a" ? !transposeA : transposeB;
+  const [size, bound] = array === "a" ? [rows, m] : [columns, n];
+  return { array, deep, four: (deep ? k : bound) % 4 === 0, size, bound };
+}
+
+interface Cut {
+  readonly tilesDown: number;
+  readonly tilesAcross: number;
+  readonly groups: number;
+  readonly splits: number;
+  readonly part: number;
+}
+
+/**
+ * How a workgroup brings one operand's tile from memory: into registers while the tile before is still being worked on,
+ * and from there into workgroup memory.
+ */
+function loader(operand: Operand, tile: Tile, { k }: Product, first: string, start: string) {
+  const { array, deep, four, size, bound } = operand;
+  const { depth, threads, element } = tile;
+  const width = four ? 4 : 1;
+  const loads = (size * depth) / (width * threads);
+  const type = !four ? element : element === "f32" ? "vec4f" : "vec4h";
+  const held = (load: number) => `next_${array}${load}`;
+  const [x, y] = [(load: number) => `x_${array}${load}`, (load: number) => `y_${array}${load}`];
+  const places = lines(loads, (load) => {
+    const index = `(lane + ${load * threads}u)`;
+    const inner = (deep ? depth : size) / width;
+    const [outside, inside] = [`${index} / ${inner}u`, `${index} % ${inner}u * ${width}u`];
+    const place = `${first} + ${x(load)}`;
+    const clamped = bound % size === 0 ? place : `min(${place}, ${bound - (deep ? 1 : width)}u)`;
+    return `let ${x(load)} = ${deep ? outside : inside};
+let ${y(load)} = ${deep ? inside : outside};
+let at_${array}${load} = ${start} + ${deep ? `(${clamped}) * ${k}u` : clamped};
+var ${held(load)} = ${type}();`;
+  });
+  const fetch = (from: string) =>
+    lines(loads, (load) => {
+      const step = `${from} + ${y(load)}`;
+      const ragged = k % depth !== 0;
+      const inside = ragged ? `min(${step}, ${k - (deep ? width : 1)}u)` : step;
+      const place = `at_${array}${load} + ${deep ? inside : `(${inside}) * ${bound}u`}`;
+      const value = `${type}(${array}[${four ? `(${place}) / 4u` : place}])`;
+      return `${held(load)} = ${ragged ? `select(${type}(), ${value}, ${step} < last)` : value};`;
+    });
+  const store = lines(loads, (load) => tile.put(operand, held(load), x(load), y(load)));
+  return { places, fetch, store };
+}
+
+function tileBody(
+  product: Product,
+  tile: Tile,
+  multiplier: Multiplier,
+  target: Value,
+  cut: Cut,
+  finish: Finish | undefined,
+): string {
+  const { m, n, k } = product;
+  const { rows, columns, depth } = tile;
+  const { lines: starts, startA, startB } = batchStarts(product);
+  const loadA = loader(operandOf(product, "a", tile), tile, product, "firstRow", startA);
+  const loadB = loader(operandOf(product, "b", tile), tile, product, "firstColumn", startB);
+
+  const isOut = target === product.out.value;
+  const assignment = isOut ? assign(product) : "=";
+  const storeQuad = (values: string, at: string) => {
+    const part = (index: number) => finished(finish, `place + ${at} + ${index}u`, `${values}[${index}]`);
+    const whole = finish ? `vec4f(${[0, 1, 2, 3].map(part).join(", ")})` : values;
+    if (n % 4 === 0) {
+      const store = `out[(place + ${at}) / 4u] ${assignment} vec4<${target.type}>(${whole});`;
+      return n % columns === 0 ? store : `if (${at} < ${n}u) { ${store} }`;
+    }
+    return lines(
+      4,
+      (index) =>
+        `if (${at} + ${index}u < ${n}u) { out[place + ${at} + ${index}u] ${assignment} ${target.type}(${part(index)}); }`,
+    );
+  };
+
+  return `let block = ${flatGroup};
+if (block >= ${cut.groups * cut.splits}u) { return; }
+let split = block / ${cut.groups}u;
+let batch = (block % ${cut.groups}u) / ${cut.tilesDown * cut.tilesAcross}u;
+let tile = block % ${cut.tilesDown * cut.tilesAcross}u;
+let firstRow = (tile / ${cut.tilesAcross}u) * ${rows}u;
+let firstColumn = (tile % ${cut.tilesAcross}u) * ${columns}u;
+let last = min(${k}u, (split + 1u) * ${cut.part}u);
+${starts.join("\n")}
+${loadA.places}
+${loadB.places}
+${multiplier.start}
+var depth = split * ${cut.part}u;
+if (depth < last) {
+${loadA.fetch("depth")}
+${loadB.fetch("depth")}
+}
+for (; depth < last; depth += ${depth}u) {
+${loadA.store}
+${loadB.store}
+workgroupBarrier();
+if (depth + ${depth}u < last) {
+${loadA.fetch(`depth + ${depth}u`)}
+${loadB.fetch(`depth + ${depth}u`)}
+}
+${multiplier.add}
+workgroupBarrier();
+}
+${multiplier.store((row, quads) => {
+  const store = `let place = ${isOut ? outStart(product) : ""}((split * ${count(product.leading)}u + batch) * ${m}u + row) * ${n}u;
+${quads.map(({ sums, column }) => storeQuad(sums, `(firstColumn + ${column})`)).join("\n")}`;
+  return `{
+let row = firstRow + ${row};
+${
+  m % rows === 0
+    ? store
+    : `if (row < ${m}u) {
+${store}
+}`
+}
+}`;
+})}`;
+}

@@ -1,0 +1,32 @@
+/// <reference types="@webgpu/types" />
+// Matrix units of an adapter: what WGSL calls subgroup matrices, which no version of WebGPU has yet.
+
+/** Products of [m, k] x [k, n] halves that a subgroup adds to float32 sums at once. */
+export interface MatrixUnit {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  /** Lanes of every subgroup. */
+  readonly lanes: number;
+}
+
+/** As in Dawn's extension of GPUAdapterInfo. */
+interface SubgroupMatrixConfig {
+  readonly componentType: string;
+  readonly resultComponentType: string;
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
+/** The largest that kernels can use; undefined where there is none, or where subgroups are not all of one size. */
+export function matrixUnitOf(info: GPUAdapterInfo): MatrixUnit | undefined {
+  const { subgroupMatrixConfigs = [] } = info as { readonly subgroupMatrixConfigs?: readonly SubgroupMatrixConfig[] };
+  const lanes = info.subgroupMaxSize ?? 0;
+  if (lanes === 0 || info.subgroupMinSize !== lanes) return undefined;
+  const [largest] = subgroupMatrixConfigs
+    .filter(({ componentType, resultComponentType }) => componentType === "f16" && resultComponentType === "f32")
+    .filter(({ M, N, K }) => [M, N, K].every((size) => size >= 4 && 32 % size === 0))
+    .sort((one, other) => other.M * other.N * other.K - one.M * one.N * one.K);
+  return largest && { m: largest.M, n: largest.N, k: largest.K, lanes };
+}
