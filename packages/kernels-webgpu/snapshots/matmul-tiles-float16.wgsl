@@ -1,9 +1,9 @@
 // matmul.32x32: 16 x 1 x 1 workgroups
 enable f16;
-@group(0) @binding(0) var<storage, read> a: array<vec4<f16>>;
-@group(0) @binding(1) var<storage, read> b: array<vec4<f16>>;
+@group(0) @binding(0) var<storage, read> a: array<vec2<u32>>;
+@group(0) @binding(1) var<storage, read> b: array<vec2<u32>>;
 @group(0) @binding(2) var<storage, read_write> out: array<vec4<f16>>;
-
+fn four_halves(x: vec2u) -> vec4f { return vec4f(unpack2x16float(x.x), unpack2x16float(x.y)); }
 var<workgroup> tile_a: array<vec4f, 144>;
 var<workgroup> tile_b: array<vec4f, 128>;
 
@@ -43,10 +43,10 @@ var c2_0 = vec4f();
 var c3_0 = vec4f();
 var depth = split * 64u;
 if (depth < last) {
-next_a0 = vec4f(a[(at_a0 + depth + y_a0) / 4u]);
-next_a1 = vec4f(a[(at_a1 + depth + y_a1) / 4u]);
-next_b0 = vec4f(b[(at_b0 + (depth + y_b0) * 128u) / 4u]);
-next_b1 = vec4f(b[(at_b1 + (depth + y_b1) * 128u) / 4u]);
+next_a0 = four_halves(a[(at_a0 + depth + y_a0) / 4u]);
+next_a1 = four_halves(a[(at_a1 + depth + y_a1) / 4u]);
+next_b0 = four_halves(b[(at_b0 + (depth + y_b0) * 128u) / 4u]);
+next_b1 = four_halves(b[(at_b1 + (depth + y_b1) * 128u) / 4u]);
 }
 for (; depth < last; depth += 16u) {
 tile_a[(y_a0 + 0u) * 9u + x_a0 / 4u][x_a0 % 4u] = next_a0[0];
@@ -61,10 +61,10 @@ tile_b[(y_b0 + 0u) * 8u + x_b0 / 4u] = next_b0;
 tile_b[(y_b1 + 0u) * 8u + x_b1 / 4u] = next_b1;
 workgroupBarrier();
 if (depth + 16u < last) {
-next_a0 = vec4f(a[(at_a0 + depth + 16u + y_a0) / 4u]);
-next_a1 = vec4f(a[(at_a1 + depth + 16u + y_a1) / 4u]);
-next_b0 = vec4f(b[(at_b0 + (depth + 16u + y_b0) * 128u) / 4u]);
-next_b1 = vec4f(b[(at_b1 + (depth + 16u + y_b1) * 128u) / 4u]);
+next_a0 = four_halves(a[(at_a0 + depth + 16u + y_a0) / 4u]);
+next_a1 = four_halves(a[(at_a1 + depth + 16u + y_a1) / 4u]);
+next_b0 = four_halves(b[(at_b0 + (depth + 16u + y_b0) * 128u) / 4u]);
+next_b1 = four_halves(b[(at_b1 + (depth + 16u + y_b1) * 128u) / 4u]);
 }
 for (var step = 0u; step < 16u; step++) {
 let b0 = tile_b[step * 8u + threadColumn + 0u];

@@ -32,6 +32,9 @@ fn notANumber() -> f32 { return bitcast<f32>(notANumberBits); }`,
 }`,
     needs: ["infinity"],
   },
+  four_halves: {
+    code: "fn four_halves(x: vec2u) -> vec4f { return vec4f(unpack2x16float(x.x), unpack2x16float(x.y)); }",
+  },
   // e^x = 2^n e^r with |r| <= ln 2 / 2; ln 2 in two parts. Below -87 the result is flushed to zero, above 88.7 infinite.
   exact_exp: {
     code: `fn exact_exp(x: f32) -> f32 {

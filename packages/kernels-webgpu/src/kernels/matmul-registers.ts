@@ -39,11 +39,11 @@ function registerTile(block: Block, depth: number): Tile {
   return {
     by: "",
     ...{ rows, columns, depth, threads: (rows / threadRows) * across },
-    element: "f32",
+    widest: 4,
     put(operand, held, x, y) {
-      const { array, deep, four } = operand;
+      const { array, deep, width } = operand;
       const slot = (step: number) => `tile_${array}[(${y} + ${step}u) * ${stride(operand)}u + ${x} / 4u]`;
-      if (!four) return `${slot(0)}[${x} % 4u] = ${held};`;
+      if (width === 1) return `${slot(0)}[${x} % 4u] = ${held};`;
       return deep ? lines(4, (step) => `${slot(step)}[${x} % 4u] = ${held}[${step}];`) : `${slot(0)} = ${held};`;
     },
     multiplier: (a, b) => ({

@@ -18,8 +18,8 @@ export interface Tile {
   readonly columns: number;
   readonly depth: number;
   readonly threads: number;
-  /** What elements are kept as until they are multiplied. */
-  readonly element: "f32" | "f16";
+  /** Elements that a thread fetches at once where lines are multiples of as many: eight halves as they are, or four as float32. */
+  readonly widest: 8 | 4;
   /** Statements that put the fetched `held` into workgroup memory, at `x` of the rows or columns and `y` of k. */
   put(operand: Operand, held: string, x: string, y: string): string;
   multiplier(a: Operand, b: Operand): Multiplier;
@@ -45,8 +45,8 @@ export interface Operand {
   readonly array: "a" | "b";
   /** With k innermost. */
   readonly deep: boolean;
-  /** Can be read four elements at a time. */
-  readonly four: boolean;
+  /** Elements that a thread fetches at once. */
+  readonly width: 8 | 4 | 1;
   /** Rows or columns of the tile, and of the matrix. */
   readonly size: number;
   readonly bound: number;
@@ -95,8 +95,8 @@ export function multiplyTiles(context: KernelContext, product: Product): void {
   context.dispatch({
     label: `.${tile.by}${rows}x${columns}${splits > 1 ? `.split${splits}` : ""}`,
     slots: {
-      a: inFours(product.a, a.four),
-      b: inFours(product.b, b.four),
+      a: asFetched(product.a, a),
+      b: asFetched(product.b, b),
       ...finish?.slots,
       out: inFours(target, n % 4 === 0),
     },
@@ -126,10 +126,17 @@ out[${outStart(product)}i] ${assign(product)} ${out.value.type}(${finished(finis
   });
 }
 
-function operandOf({ m, n, k, transposeA, transposeB }: Product, array: "a" | "b", { rows, columns }: Tile): Operand {
+function operandOf({ m, n, k, transposeA, transposeB }: Product, array: "a" | "b", tile: Tile): Operand {
   const deep = array === "a" ? !transposeA : transposeB;
-  const [size, bound] = array === "a" ? [rows, m] : [columns, n];
-  return { array, deep, four: (deep ? k : bound) % 4 === 0, size, bound };
+  const [size, bound] = array === "a" ? [tile.rows, m] : [tile.columns, n];
+  const fits = (deep ? k : bound) % tile.widest === 0;
+  return { array, deep, width: fits ? tile.widest : 1, size, bound };
+}
+
+/** Halves are fetched as whole words: several times as fast as vectors of halves, as measured on an H100. */
+function asFetched(slot: Slot, { width }: Operand): Slot {
+  if (slot.value.type !== "f16") return inFours(slot, width === 4);
+  return width === 1 ? slot : { ...slot, type: width === 8 ? "vec4<u32>" : "vec2<u32>" };
 }
 
 interface Cut {
@@ -144,12 +151,13 @@ interface Cut {
  * How a workgroup brings one operand's tile from memory: into registers while the tile before is still being worked on,
  * and from there into workgroup memory.
  */
-function loader(operand: Operand, tile: Tile, { k }: Product, first: string, start: string) {
-  const { array, deep, four, size, bound } = operand;
-  const { depth, threads, element } = tile;
-  const width = four ? 4 : 1;
+function loader(operand: Operand, tile: Tile, product: Product, first: string, start: string) {
+  const { array, deep, width, size, bound } = operand;
+  const { depth, threads } = tile;
+  const { k } = product;
   const loads = (size * depth) / (width * threads);
-  const type = !four ? element : element === "f32" ? "vec4f" : "vec4h";
+  const type = { 8: "vec4u", 4: "vec4f", 1: "f32" }[width];
+  const widen = width === 4 && product[array].value.type === "f16" ? "four_halves" : type;
   const held = (load: number) => `next_${array}${load}`;
   const [x, y] = [(load: number) => `x_${array}${load}`, (load: number) => `y_${array}${load}`];
   const places = lines(loads, (load) => {
@@ -169,7 +177,7 @@ var ${held(load)} = ${type}();`;
       const ragged = k % depth !== 0;
       const inside = ragged ? `min(${step}, ${k - (deep ? width : 1)}u)` : step;
       const place = `at_${array}${load} + ${deep ? inside : `(${inside}) * ${bound}u`}`;
-      const value = `${type}(${array}[${four ? `(${place}) / 4u` : place}])`;
+      const value = `${widen}(${array}[${width > 1 ? `(${place}) / ${width}u` : place}])`;
       return `${held(load)} = ${ragged ? `select(${type}(), ${value}, ${step} < last)` : value};`;
     });
   const store = lines(loads, (load) => tile.put(operand, held(load), x(load), y(load)));

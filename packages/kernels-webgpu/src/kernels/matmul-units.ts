@@ -20,15 +20,17 @@ const shapes: readonly Blocks[] = [
 ];
 const depth = 32;
 
-/** From the largest on; none where the device has no matrix units or the operands are no halves. */
-export function unitTiles({ a, b }: Product, { matrixUnit, limits }: Capabilities): readonly Tile[] {
-  if (!matrixUnit || a.value.type !== "f16" || b.value.type !== "f16") return [];
+/** From the largest on; none where the device has no matrix units, or the operands are no halves in lines of eights. */
+export function unitTiles(product: Product, { matrixUnit, limits }: Capabilities): readonly Tile[] {
+  const { a, b, m, n, k, transposeA, transposeB, offsets } = product;
+  const lines = [transposeA ? m : k, transposeB ? k : n, offsets?.a ?? 0, offsets?.b ?? 0];
+  if (!matrixUnit || a.value.type !== "f16" || b.value.type !== "f16" || lines.some((size) => size % 8 > 0)) return [];
   return shapes
     .filter((shape) => storageOf(shape, matrixUnit) <= limits.maxComputeWorkgroupStorageSize)
     .map((shape) => unitTile(shape, matrixUnit));
 }
 
-// Lines of both operands begin at multiples of 16 bytes, as loads of matrices want it, and in different banks.
+// Lines of both operands begin at multiples of 16 bytes and in different banks.
 const padding = 8;
 
 /** Bytes of workgroup memory at most. */
@@ -52,24 +54,21 @@ function unitTile({ down, across, rows, columns }: Blocks, unit: MatrixUnit): Ti
     const place = deep ? `(${from}) * ${line}u + step` : `step * ${line}u + ${from}`;
     // Where k is inside a line, a line is a row of a, and a column of b.
     const order = deep === (array === "a") ? "row_major" : "col_major";
-    return `subgroupMatrixLoad<${type}, ${order}>(&tile_${array}, ${place}, ${line}u)`;
+    return `subgroupMatrixLoad<${type}, ${order}>(&tile_${array}, (${place}) / 8u, ${line / 8}u)`;
   };
   const each = (text: (i: number, j: number) => string) =>
     lines(matricesDown, (i) => lines(matricesAcross, (j) => text(i, j)));
   return {
     by: "units",
     ...{ rows: down * rows, columns: across * columns, depth, threads },
-    element: "f16",
+    widest: 8,
     put(operand, held, x, y) {
-      const { array, deep, four } = operand;
-      const place = deep ? `${x} * ${stride(operand)}u + ${y}` : `${y} * ${stride(operand)}u + ${x}`;
-      return four
-        ? lines(4, (index) => `tile_${array}[${place} + ${index}u] = ${held}[${index}];`)
-        : `tile_${array}[${place}] = ${held};`;
+      const place = operand.deep ? `${x} * ${stride(operand)}u + ${y}` : `${y} * ${stride(operand)}u + ${x}`;
+      return `tile_${operand.array}[(${place}) / 8u] = ${held};`;
     },
     multiplier: (a, b) => ({
-      declarations: `var<workgroup> tile_a: array<f16, ${elements(a)}>;
-var<workgroup> tile_b: array<f16, ${elements(b)}>;
+      declarations: `var<workgroup> tile_a: array<vec4u, ${elements(a) / 8}>;
+var<workgroup> tile_b: array<vec4u, ${elements(b) / 8}>;
 var<workgroup> sums: array<f32, ${down * across * m * n}>;`,
       start: `let blockRow = subgroup_id / ${across}u * ${rows}u;
 let blockColumn = subgroup_id % ${across}u * ${columns}u;
