@@ -19,7 +19,8 @@ const entry = `
   const openWebgpu = async () => {
     const { create } = await import("webgpu");
     const { webgpu } = await import("../kernels-webgpu/src/index.ts");
-    return webgpu({ gpu: create([]) });
+    // With halves on NVIDIA's GPUs, and matrix units.
+    return webgpu({ gpu: create(["enable-dawn-features=vulkan_enable_f16_on_nvidia,allow_unsafe_apis"]) });
   };
   process.exitCode = await main({
     reference: { open: async () => reference() },

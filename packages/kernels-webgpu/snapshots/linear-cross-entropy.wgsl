@@ -16,7 +16,8 @@ let batch = (block % 2u) / 2u;
 let tile = block % 2u;
 let firstRow = (tile / 2u) * 32u;
 let firstColumn = (tile % 2u) * 32u;
-let last = min(16u, (split + 1u) * 16u);
+let begin = split * 16u;
+let last = min(16u, begin + 16u);
 
 let x_a0 = (lane + 0u) / 4u;
 let y_a0 = (lane + 0u) % 4u * 4u;
@@ -40,7 +41,7 @@ var c0_0 = vec4f();
 var c1_0 = vec4f();
 var c2_0 = vec4f();
 var c3_0 = vec4f();
-var depth = split * 16u;
+var depth = begin;
 if (depth < last) {
 next_a0 = vec4f(a[(at_a0 + depth + y_a0) / 4u]);
 next_a1 = vec4f(a[(at_a1 + depth + y_a1) / 4u]);
@@ -243,7 +244,8 @@ let batch = (block % 2u) / 2u;
 let tile = block % 2u;
 let firstRow = (tile / 1u) * 32u;
 let firstColumn = (tile % 1u) * 32u;
-let last = min(8u, (split + 1u) * 16u);
+let begin = split * 16u;
+let last = min(8u, begin + 16u);
 
 let x_a0 = (lane + 0u) % 8u * 4u;
 let y_a0 = (lane + 0u) / 8u;
@@ -267,7 +269,7 @@ var c0_0 = vec4f();
 var c1_0 = vec4f();
 var c2_0 = vec4f();
 var c3_0 = vec4f();
-var depth = split * 16u;
+var depth = begin;
 if (depth < last) {
 next_a0 = select(vec4f(), vec4f(a[(at_a0 + (min(depth + y_a0, 7u)) * 40u) / 4u]), depth + y_a0 < last);
 next_a1 = select(vec4f(), vec4f(a[(at_a1 + (min(depth + y_a1, 7u)) * 40u) / 4u]), depth + y_a1 < last);

@@ -16,7 +16,8 @@ let batch = (block % 4u) / 4u;
 let tile = block % 4u;
 let firstRow = (tile / 2u) * 32u;
 let firstColumn = (tile % 2u) * 32u;
-let last = min(67u, (split + 1u) * 80u);
+let begin = split * 80u;
+let last = min(67u, begin + 80u);
 
 let x_a0 = (lane + 0u) / 16u;
 let y_a0 = (lane + 0u) % 16u * 1u;
@@ -88,7 +89,7 @@ var c0_0 = vec4f();
 var c1_0 = vec4f();
 var c2_0 = vec4f();
 var c3_0 = vec4f();
-var depth = split * 80u;
+var depth = begin;
 if (depth < last) {
 next_a0 = select(f32(), f32(a[at_a0 + min(depth + y_a0, 66u)]), depth + y_a0 < last);
 next_a1 = select(f32(), f32(a[at_a1 + min(depth + y_a1, 66u)]), depth + y_a1 < last);

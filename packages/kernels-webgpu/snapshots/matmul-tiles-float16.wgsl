@@ -17,7 +17,8 @@ let batch = (block % 16u) / 16u;
 let tile = block % 16u;
 let firstRow = (tile / 4u) * 32u;
 let firstColumn = (tile % 4u) * 32u;
-let last = min(64u, (split + 1u) * 64u);
+let begin = split * 64u;
+let last = min(64u, begin + 64u);
 
 let x_a0 = (lane + 0u) / 4u;
 let y_a0 = (lane + 0u) % 4u * 4u;
@@ -41,7 +42,7 @@ var c0_0 = vec4f();
 var c1_0 = vec4f();
 var c2_0 = vec4f();
 var c3_0 = vec4f();
-var depth = split * 64u;
+var depth = begin;
 if (depth < last) {
 next_a0 = four_halves(a[(at_a0 + depth + y_a0) / 4u]);
 next_a1 = four_halves(a[(at_a1 + depth + y_a1) / 4u]);

@@ -14,14 +14,14 @@ var<workgroup> sums: array<f32, 1024>;
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) lane: u32, @builtin(local_invocation_id) local: vec3u, @builtin(subgroup_id) subgroup_id: u32) {
-let block = (group.y * groups.x + group.x);
-if (block >= 2u) { return; }
+let block = group.x;
 let split = block / 2u;
 let batch = (block % 2u) / 2u;
 let tile = block % 2u;
 let firstRow = (tile / 1u) * 64u;
 let firstColumn = (tile % 1u) * 64u;
-let last = min(80u, (split + 1u) * 96u);
+let begin = split * 96u;
+let last = min(80u, begin + 96u);
 
 let x_a0 = (lane + 0u) / 4u;
 let y_a0 = (lane + 0u) % 4u * 8u;
@@ -45,20 +45,18 @@ var c0_0 = subgroup_matrix_result<f32, 16, 16>();
 var c0_1 = subgroup_matrix_result<f32, 16, 16>();
 var c1_0 = subgroup_matrix_result<f32, 16, 16>();
 var c1_1 = subgroup_matrix_result<f32, 16, 16>();
-var depth = split * 96u;
-if (depth < last) {
-next_a0 = select(vec4u(), vec4u(a[(at_a0 + min(depth + y_a0, 72u)) / 8u]), depth + y_a0 < last);
-next_a1 = select(vec4u(), vec4u(a[(at_a1 + min(depth + y_a1, 72u)) / 8u]), depth + y_a1 < last);
-next_b0 = select(vec4u(), vec4u(b[(at_b0 + min(depth + y_b0, 72u)) / 8u]), depth + y_b0 < last);
-next_b1 = select(vec4u(), vec4u(b[(at_b1 + min(depth + y_b1, 72u)) / 8u]), depth + y_b1 < last);
-}
-for (; depth < last; depth += 32u) {
+next_a0 = select(vec4u(), vec4u(a[(at_a0 + min(begin + y_a0, 72u)) / 8u]), begin + y_a0 < last);
+next_a1 = select(vec4u(), vec4u(a[(at_a1 + min(begin + y_a1, 72u)) / 8u]), begin + y_a1 < last);
+next_b0 = select(vec4u(), vec4u(b[(at_b0 + min(begin + y_b0, 72u)) / 8u]), begin + y_b0 < last);
+next_b1 = select(vec4u(), vec4u(b[(at_b1 + min(begin + y_b1, 72u)) / 8u]), begin + y_b1 < last);
+for (var done = 0u; done < 96u; done += 32u) {
+let depth = begin + done;
 tile_a[(x_a0 * 40u + y_a0) / 8u] = next_a0;
 tile_a[(x_a1 * 40u + y_a1) / 8u] = next_a1;
 tile_b[(x_b0 * 40u + y_b0) / 8u] = next_b0;
 tile_b[(x_b1 * 40u + y_b1) / 8u] = next_b1;
 workgroupBarrier();
-if (depth + 32u < last) {
+if (done + 32u < 96u) {
 next_a0 = select(vec4u(), vec4u(a[(at_a0 + min(depth + 32u + y_a0, 72u)) / 8u]), depth + 32u + y_a0 < last);
 next_a1 = select(vec4u(), vec4u(a[(at_a1 + min(depth + 32u + y_a1, 72u)) / 8u]), depth + 32u + y_a1 < last);
 next_b0 = select(vec4u(), vec4u(b[(at_b0 + min(depth + 32u + y_b0, 72u)) / 8u]), depth + 32u + y_b0 < last);

@@ -40,6 +40,7 @@ function registerTile(block: Block, depth: number): Tile {
     by: "",
     ...{ rows, columns, depth, threads: (rows / threadRows) * across },
     widest: 4,
+    together: false,
     put(operand, held, x, y) {
       const { array, deep, width } = operand;
       const slot = (step: number) => `tile_${array}[(${y} + ${step}u) * ${stride(operand)}u + ${x} / 4u]`;

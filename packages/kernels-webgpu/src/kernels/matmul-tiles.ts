@@ -20,6 +20,8 @@ export interface Tile {
   readonly threads: number;
   /** Elements that a thread fetches at once where lines are multiples of as many: eight halves as they are, or four as float32. */
   readonly widest: 8 | 4;
+  /** Compilers must see that lanes stay together: no way out and no bound of a loop is known at run time only. */
+  readonly together: boolean;
   /** Statements that put the fetched `held` into workgroup memory, at `x` of the rows or columns and `y` of k. */
   put(operand: Operand, held: string, x: string, y: string): string;
   multiplier(a: Operand, b: Operand): Multiplier;
@@ -103,7 +105,14 @@ export function multiplyTiles(context: KernelContext, product: Product): void {
     workgroupSize: [threads],
     declarations: `${multiplier.declarations}
 ${finish?.declaration ?? ""}`,
-    body: tileBody(product, tile, multiplier, target.value, { tilesDown, tilesAcross, groups, splits, part }, finish),
+    body: tileBody(
+      product,
+      tile,
+      multiplier,
+      target.value,
+      { tilesDown, tilesAcross, groups, splits, part, limit: limitOf(context) },
+      finish,
+    ),
     workgroups: gridOf(groups * splits, limitOf(context)),
   });
   if (partial) addParts(context, partial, product, batch * m * n, splits);
@@ -145,13 +154,15 @@ interface Cut {
   readonly groups: number;
   readonly splits: number;
   readonly part: number;
+  /** Workgroups that a line of the grid has at most. */
+  readonly limit: number;
 }
 
 /**
  * How a workgroup brings one operand's tile from memory: into registers while the tile before is still being worked on,
  * and from there into workgroup memory.
  */
-function loader(operand: Operand, tile: Tile, product: Product, first: string, start: string) {
+function loader(operand: Operand, tile: Tile, product: Product, part: number, first: string, start: string) {
   const { array, deep, width, size, bound } = operand;
   const { depth, threads } = tile;
   const { k } = product;
@@ -174,7 +185,7 @@ var ${held(load)} = ${type}();`;
   const fetch = (from: string) =>
     lines(loads, (load) => {
       const step = `${from} + ${y(load)}`;
-      const ragged = k % depth !== 0;
+      const ragged = k % depth !== 0 || (tile.together && k % part !== 0);
       const inside = ragged ? `min(${step}, ${k - (deep ? width : 1)}u)` : step;
       const place = `at_${array}${load} + ${deep ? inside : `(${inside}) * ${bound}u`}`;
       const value = `${widen}(${array}[${width > 1 ? `(${place}) / ${width}u` : place}])`;
@@ -195,8 +206,8 @@ function tileBody(
   const { m, n, k } = product;
   const { rows, columns, depth } = tile;
   const { lines: starts, startA, startB } = batchStarts(product);
-  const loadA = loader(operandOf(product, "a", tile), tile, product, "firstRow", startA);
-  const loadB = loader(operandOf(product, "b", tile), tile, product, "firstColumn", startB);
+  const loadA = loader(operandOf(product, "a", tile), tile, product, cut.part, "firstRow", startA);
+  const loadB = loader(operandOf(product, "b", tile), tile, product, cut.part, "firstColumn", startB);
 
   const isOut = target === product.out.value;
   const assignment = isOut ? assign(product) : "=";
@@ -214,30 +225,42 @@ function tileBody(
     );
   };
 
-  return `let block = ${flatGroup};
-if (block >= ${cut.groups * cut.splits}u) { return; }
+  const fetch = (from: string) => `${loadA.fetch(from)}
+${loadB.fetch(from)}`;
+  const isLine = cut.groups * cut.splits <= cut.limit;
+  return `${
+    tile.together && isLine
+      ? "let block = group.x;"
+      : `let block = ${flatGroup};
+if (block >= ${cut.groups * cut.splits}u) { return; }`
+  }
 let split = block / ${cut.groups}u;
 let batch = (block % ${cut.groups}u) / ${cut.tilesDown * cut.tilesAcross}u;
 let tile = block % ${cut.tilesDown * cut.tilesAcross}u;
 let firstRow = (tile / ${cut.tilesAcross}u) * ${rows}u;
 let firstColumn = (tile % ${cut.tilesAcross}u) * ${columns}u;
-let last = min(${k}u, (split + 1u) * ${cut.part}u);
+let begin = split * ${cut.part}u;
+let last = min(${k}u, begin + ${cut.part}u);
 ${starts.join("\n")}
 ${loadA.places}
 ${loadB.places}
 ${multiplier.start}
-var depth = split * ${cut.part}u;
+${
+  tile.together
+    ? `${fetch("begin")}
+for (var done = 0u; done < ${cut.part}u; done += ${depth}u) {
+let depth = begin + done;`
+    : `var depth = begin;
 if (depth < last) {
-${loadA.fetch("depth")}
-${loadB.fetch("depth")}
+${fetch("depth")}
 }
-for (; depth < last; depth += ${depth}u) {
+for (; depth < last; depth += ${depth}u) {`
+}
 ${loadA.store}
 ${loadB.store}
 workgroupBarrier();
-if (depth + ${depth}u < last) {
-${loadA.fetch(`depth + ${depth}u`)}
-${loadB.fetch(`depth + ${depth}u`)}
+if (${tile.together ? `done + ${depth}u < ${cut.part}u` : `depth + ${depth}u < last`}) {
+${fetch(`depth + ${depth}u`)}
 }
 ${multiplier.add}
 workgroupBarrier();

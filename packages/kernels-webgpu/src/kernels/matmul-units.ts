@@ -62,6 +62,7 @@ function unitTile({ down, across, rows, columns }: Blocks, unit: MatrixUnit): Ti
     by: "units",
     ...{ rows: down * rows, columns: across * columns, depth, threads },
     widest: 8,
+    together: true,
     put(operand, held, x, y) {
       const place = operand.deep ? `${x} * ${stride(operand)}u + ${y}` : `${y} * ${stride(operand)}u + ${x}`;
       return `tile_${operand.array}[(${place}) / 8u] = ${held};`;
