@@ -54,8 +54,8 @@ export interface Operand {
   readonly bound: number;
 }
 
-/** Workgroups that keep every core of a large GPU at work. */
-const enough = 192;
+/** Workgroups that keep every core of a large GPU at work: nearly two for each core of an H100. */
+const enough = 256;
 
 /**
  * The largest tile that gives every core work, with sums cut into parts where they are long, and is not mostly padding.
