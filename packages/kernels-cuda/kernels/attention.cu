@@ -152,9 +152,63 @@ template <class T, int N> __device__ inline void writeRows(T* out, int64 stride,
   }
 }
 
-// What both sides of a pair of tiles need of the importance term, for one head of one sequence.
-struct Spans {
-  const float *totals, *cNorms, *bNorms;  // [tiles]
+// What attention reads, and, where there are states, what the prologue made of them.
+struct Operands {
+  const bf16 *q, *k, *v, *c, *b, *cHat, *bHat;
+  const float *g, *lambda;
+  const float *totals, *cNorms, *bNorms;  // [B,H,tiles]
+};
+
+// The tile of a block, and where its head of its sequence lies.
+template <int D, int S> struct Place {
+  int tiles, tile, head, batch, T, row, first, left;  // left: tiles from the own one on
+  int64 stride, narrow, base, narrowBase, spanBase;
+  __device__ Place(const AttentionSizes& sizes, bool lastFirst)
+      : tiles(gridDim.x), tile(lastFirst ? tiles - 1 - blockIdx.x : blockIdx.x), head(blockIdx.y % sizes.heads),
+        batch(blockIdx.y / sizes.heads), T(sizes.length), row(threadIdx.x / 32 * 16), first(tile * TILE), left(tiles - tile),
+        stride((int64)sizes.heads * D), narrow((int64)sizes.heads * S), base((int64)batch * T * stride + head * D),
+        narrowBase((int64)batch * T * narrow + head * S), spanBase((int64)blockIdx.y * tiles) {}
+  // Of [B,T,H].
+  __device__ int64 of(const AttentionSizes& sizes, int position) const { return ((int64)batch * T + position) * sizes.heads + head; }
+};
+
+// Shared memory: WIDE tiles of the own side, its states with their factors and plain, and two stages of tiles of the other
+// side: k, v and bHat of keys, or q, the gradient of out and cHat of queries.
+template <int D, int S, int WIDE> struct Layout {
+  static const int SW = S ? S : 16;
+  static const int NARROW = S ? Tile<SW>::ELEMENTS : 0;
+  static const int STAGE = 2 * Tile<D>::ELEMENTS + NARROW;
+  Tile<D> own, second;  // the second only where WIDE is 2
+  Tile<SW> hats, plainReads, plainWrites;
+  bf16* stages;
+  float* decays;
+  __device__ explicit Layout(bf16* memory) {
+    own = {memory}, second = {memory + Tile<D>::ELEMENTS};
+    memory += WIDE * Tile<D>::ELEMENTS;
+    hats = {memory}, plainReads = {memory + Tile<SW>::ELEMENTS}, plainWrites = {memory + 2 * Tile<SW>::ELEMENTS};
+    memory += 3 * NARROW;
+    stages = memory;
+    decays = (float*)(memory + 2 * STAGE);
+  }
+  __device__ Tile<D> other(int stage) const { return {stages + stage * STAGE}; }
+  __device__ Tile<D> otherSecond(int stage) const { return {stages + stage * STAGE + Tile<D>::ELEMENTS}; }
+  __device__ Tile<SW> otherHats(int stage) const { return {stages + stage * STAGE + 2 * Tile<D>::ELEMENTS}; }
+
+  __device__ void loadStates(const Place<D, S>& place, const AttentionSizes& sizes, const Operands& in, const bf16* hat) const {
+    if (S == 0) return;
+    hats.load(hat + place.narrowBase, place.narrow, place.first, place.T);
+    plainReads.load(in.c + place.narrowBase, place.narrow, place.first, place.T);
+    plainWrites.load(in.b + place.narrowBase, place.narrow, place.first, place.T);
+    if (threadIdx.x < TILE)
+      decays[threadIdx.x] = place.first + threadIdx.x < place.T ? in.g[((int64)place.batch * place.T + place.first + threadIdx.x) * sizes.heads + place.head] : 0.f;
+  }
+  __device__ void loadOthers(const Place<D, S>& place, int stage, int from, const bf16* x, const bf16* y) const {
+    other(stage).load(x + place.base, place.stride, from, place.T);
+    otherSecond(stage).load(y + place.base, place.stride, from, place.T);
+  }
+  __device__ void loadOtherHats(const Place<D, S>& place, int stage, int from, const bf16* hat) const {
+    otherHats(stage).load(hat + place.narrowBase, place.narrow, from, place.T);
+  }
 };
 
 // Whether any score of a pair of tiles can change by more than `skip`; also where that is not a number.
@@ -202,52 +256,28 @@ extern "C" __global__ void decayPrologue(const bf16* c, const bf16* b, const flo
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-template <int D, int S> struct Forward {
-  static const int STAGE = 2 * Tile<D>::ELEMENTS + (S ? Tile<S>::ELEMENTS : 0);
-  static const int BYTES = 2 * (Tile<D>::ELEMENTS + (S ? 3 * Tile<S>::ELEMENTS : 0) + 2 * STAGE) + 4 * TILE;
-};
-
 // One block for each tile of queries of each head, the longest rows first; one warp for each 16 queries.
 template <int D, int S>
-__device__ void attentionForward(const bf16* q, const bf16* k, const bf16* v, const bf16* c, const bf16* b,
-                                 const bf16* cHat, const bf16* bHat, const float* g, const float* lambda, Spans spans,
-                                 bf16* out, float* logSumExp, const AttentionSizes& sizes) {
+__device__ void attentionForward(const Operands& in, bf16* out, float* logSumExp, const AttentionSizes& sizes) {
   extern __shared__ __align__(16) unsigned char shared[];
-  const int SW = S ? S : 16;
-  bf16* memory = (bf16*)shared;
-  Tile<D> queries = {memory};
-  memory += Tile<D>::ELEMENTS;
-  Tile<SW> reads = {memory}, plainReads = {memory + Tile<SW>::ELEMENTS}, plainWrites = {memory + 2 * Tile<SW>::ELEMENTS};
-  if (S) memory += 3 * Tile<SW>::ELEMENTS;
-  bf16* stages = memory;
-  float* decays = (float*)(memory + 2 * Forward<D, S>::STAGE);
-
-  int tiles = gridDim.x, tile = tiles - 1 - blockIdx.x, head = blockIdx.y % sizes.heads, batch = blockIdx.y / sizes.heads;
-  int T = sizes.length, row = threadIdx.x / 32 * 16, first = tile * TILE;
-  int64 stride = (int64)sizes.heads * D, narrow = (int64)sizes.heads * S;
-  int64 base = (int64)batch * T * stride + head * D, narrowBase = (int64)batch * T * narrow + head * S;
-  int64 spanBase = (int64)blockIdx.y * tiles;
-  auto keysOf = [&](int stage) { return Tile<D>{stages + stage * Forward<D, S>::STAGE}; };
-  auto valuesOf = [&](int stage) { return Tile<D>{stages + stage * Forward<D, S>::STAGE + Tile<D>::ELEMENTS}; };
-  auto writesOf = [&](int stage) { return Tile<SW>{stages + stage * Forward<D, S>::STAGE + 2 * Tile<D>::ELEMENTS}; };
+  const Layout<D, S, 1> layout((bf16*)shared);
+  const int SW = layout.SW;
+  const Tile<D> queries = layout.own;
+  const float* decays = layout.decays;
+  const Place<D, S> place(sizes, true);
+  const int tile = place.tile, T = place.T, row = place.row, first = place.first;
   auto other = [&](int step) { return step < tile ? tile - 1 - step : tile; };
   auto fetch = [&](int step) {
     if (step <= tile) {
       int from = other(step) * TILE;
-      keysOf(step % 2).load(k + base, stride, from, T);
-      valuesOf(step % 2).load(v + base, stride, from, T);
-      if (S && step < tile) writesOf(step % 2).load(bHat + narrowBase, narrow, from, T);
+      layout.loadOthers(place, step % 2, from, in.k, in.v);
+      if (S && step < tile) layout.loadOtherHats(place, step % 2, from, in.bHat);
     }
     commitCopies();
   };
 
-  queries.load(q + base, stride, first, T);
-  if (S) {
-    reads.load(cHat + narrowBase, narrow, first, T);
-    plainReads.load(c + narrowBase, narrow, first, T);
-    plainWrites.load(b + narrowBase, narrow, first, T);
-    if (threadIdx.x < TILE) decays[threadIdx.x] = first + threadIdx.x < T ? g[((int64)batch * T + first + threadIdx.x) * sizes.heads + head] : 0.f;
-  }
+  queries.load(in.q + place.base, place.stride, first, T);
+  layout.loadStates(place, sizes, in, in.cHat);
   fetch(0);
 
   float sums[D / 8][4], most[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0}, span = 0;
@@ -257,13 +287,13 @@ __device__ void attentionForward(const bf16* q, const bf16* k, const bf16* v, co
     fetch(step + 1);
     waitCopies<1>();
     __syncthreads();
-    Tile<D> keys = keysOf(step % 2), values = valuesOf(step % 2);
+    Tile<D> keys = layout.other(step % 2), values = layout.otherSecond(step % 2);
     int key = other(step) * TILE;
     float s[8][4];
     clear(s);
     if (S && step == tile) {
-      productByRow<SW>(s, plainReads, row, plainWrites, 0, 1.f);
-      float weight = lambda[head] / sizes.scale;
+      productByRow<SW>(s, layout.plainReads, row, layout.plainWrites, 0, 1.f);
+      float weight = in.lambda[place.head] / sizes.scale;
 #pragma unroll
       for (int n = 0; n < 8; n++)
 #pragma unroll
@@ -271,9 +301,9 @@ __device__ void attentionForward(const bf16* q, const bf16* k, const bf16* v, co
           s[n][i] *= weight * expf(fminf(decays[row + rowOf(i)] - decays[columnOf(n, i)], 0.f));
     } else if (S) {
       float between = expf(span);
-      bool near = isNear(sizes, between, spans.cNorms[spanBase + tile], spans.bNorms[spanBase + other(step)]);
-      if (near) productByRow<SW>(s, reads, row, writesOf(step % 2), 0, between);
-      span += spans.totals[spanBase + other(step)];
+      bool near = isNear(sizes, between, in.cNorms[place.spanBase + tile], in.bNorms[place.spanBase + other(step)]);
+      if (near) productByRow<SW>(s, layout.hats, row, layout.otherHats(step % 2), 0, between);
+      span += in.totals[place.spanBase + other(step)];
     }
     productByRow<D>(s, queries, row, keys, 0, 1.f);
     if (step == tile) {
@@ -302,7 +332,7 @@ __device__ void attentionForward(const bf16* q, const bf16* k, const bf16* v, co
     productByColumn<D>(sums, s, values, 0);
     __syncthreads();
   }
-  writeRows(out + base, stride, first + row, T, sums, 1.f / total[0], 1.f / total[1]);
+  writeRows(out + place.base, place.stride, first + row, T, sums, 1.f / total[0], 1.f / total[1]);
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     int position = first + row + rowOf(half * 2);
@@ -326,58 +356,61 @@ extern "C" __global__ void attentionDelta(const bf16* out, const bf16* gradient,
   }
 }
 
-template <int D, int S> struct Backward {
-  static const int NARROW = S ? Tile<S ? S : 16>::ELEMENTS : 0;
-  static const int STAGE = 2 * Tile<D>::ELEMENTS + NARROW;
-  static const int BYTES = 2 * (2 * Tile<D>::ELEMENTS + 3 * NARROW + 2 * STAGE) + 4 * 7 * TILE;
-};
-
 // Columns of the other side that are worked on at a time: fewer where the sums alone fill the registers.
 template <int D, int S> __device__ constexpr int columnsAtATime() { return D + S > 128 ? 32 : 64; }
 
+// Before the own tile comes: sums so far lack the factors of their own rows; `dot` gets hat . sum.
+template <int SW, int N, class Factor>
+__device__ inline void closeHats(float (&sums)[N][4], float (&dot)[2], const Tile<SW>& hats, int row, Factor factorOf) {
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    int local = row + rowOf(half * 2);
+    float factor = factorOf(local), sum = 0;
+#pragma unroll
+    for (int n = 0; n < N; n++)
+#pragma unroll
+      for (int i = half * 2; i < half * 2 + 2; i++) {
+        sum += sums[n][i] * __bfloat162float(hats.data[local * Tile<SW>::STRIDE + columnOf(n, i)]);
+        sums[n][i] *= factor;
+      }
+    dot[half] += sum;
+  }
+}
+
+// Sums of each row over the four threads that share it, [B,T,H].
+template <int D, int S> __device__ inline void writeDots(float* out, const float (&dot)[2], const Place<D, S>& place, const AttentionSizes& sizes) {
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    float sum = quadSum(dot[half]);
+    int position = place.first + place.row + rowOf(half * 2);
+    if (threadIdx.x % 4 == 0 && position < place.T) out[place.of(sizes, position)] = sum;
+  }
+}
+
 // Gradients by q and c. One block for each tile of queries. `read` is c . dc, which is what g_i gets, [B,T,H].
 template <int D, int S>
-__device__ void attentionBackwardQueries(const bf16* q, const bf16* k, const bf16* v, const bf16* c, const bf16* b,
-                                         const bf16* cHat, const bf16* bHat, const float* g, const float* lambda,
-                                         Spans spans, const float* logSumExp, const float* delta, const bf16* gradient,
+__device__ void attentionBackwardQueries(const Operands& in, const float* logSumExp, const float* delta, const bf16* gradient,
                                          bf16* dq, float* dc, float* read, const AttentionSizes& sizes) {
   extern __shared__ __align__(16) unsigned char shared[];
-  const int SW = S ? S : 16, N = columnsAtATime<D, S>() / 8;
-  bf16* memory = (bf16*)shared;
-  Tile<D> queries = {memory}, outs = {memory + Tile<D>::ELEMENTS};
-  memory += 2 * Tile<D>::ELEMENTS;
-  Tile<SW> reads = {memory}, plainReads = {memory + Tile<SW>::ELEMENTS}, plainWrites = {memory + 2 * Tile<SW>::ELEMENTS};
-  memory += 3 * Backward<D, S>::NARROW;
-  bf16* stages = memory;
-  float* decays = (float*)(memory + 2 * Backward<D, S>::STAGE);
-
-  int tiles = gridDim.x, tile = tiles - 1 - blockIdx.x, head = blockIdx.y % sizes.heads, batch = blockIdx.y / sizes.heads;
-  int T = sizes.length, row = threadIdx.x / 32 * 16, first = tile * TILE;
-  int64 stride = (int64)sizes.heads * D, narrow = (int64)sizes.heads * S;
-  int64 base = (int64)batch * T * stride + head * D, narrowBase = (int64)batch * T * narrow + head * S;
-  int64 spanBase = (int64)blockIdx.y * tiles;
-  auto keysOf = [&](int stage) { return Tile<D>{stages + stage * Backward<D, S>::STAGE}; };
-  auto valuesOf = [&](int stage) { return Tile<D>{stages + stage * Backward<D, S>::STAGE + Tile<D>::ELEMENTS}; };
-  auto writesOf = [&](int stage) { return Tile<SW>{stages + stage * Backward<D, S>::STAGE + 2 * Tile<D>::ELEMENTS}; };
+  const Layout<D, S, 2> layout((bf16*)shared);
+  const int SW = layout.SW, N = columnsAtATime<D, S>() / 8;
+  const Tile<D> queries = layout.own, outs = layout.second;
+  const float* decays = layout.decays;
+  const Place<D, S> place(sizes, true);
+  const int tile = place.tile, T = place.T, row = place.row, first = place.first;
   auto other = [&](int step) { return step < tile ? tile - 1 - step : tile; };
   auto fetch = [&](int step) {
     if (step <= tile) {
       int from = other(step) * TILE;
-      keysOf(step % 2).load(k + base, stride, from, T);
-      valuesOf(step % 2).load(v + base, stride, from, T);
-      if (S && step < tile) writesOf(step % 2).load(bHat + narrowBase, narrow, from, T);
+      layout.loadOthers(place, step % 2, from, in.k, in.v);
+      if (S && step < tile) layout.loadOtherHats(place, step % 2, from, in.bHat);
     }
     commitCopies();
   };
 
-  queries.load(q + base, stride, first, T);
-  outs.load(gradient + base, stride, first, T);
-  if (S) {
-    reads.load(cHat + narrowBase, narrow, first, T);
-    plainReads.load(c + narrowBase, narrow, first, T);
-    plainWrites.load(b + narrowBase, narrow, first, T);
-    if (threadIdx.x < TILE) decays[threadIdx.x] = first + threadIdx.x < T ? g[((int64)batch * T + first + threadIdx.x) * sizes.heads + head] : 0.f;
-  }
+  queries.load(in.q + place.base, place.stride, first, T);
+  outs.load(gradient + place.base, place.stride, first, T);
+  layout.loadStates(place, sizes, in, in.cHat);
   fetch(0);
 
   float lse[2], offset[2];
@@ -391,42 +424,27 @@ __device__ void attentionBackwardQueries(const bf16* q, const bf16* k, const bf1
   clear(dQ);
   clear(dC);
   bool near = false;
-  float factor = sizes.scale * LOG2E, weight = S ? lambda[head] / sizes.scale : 0.f;
+  float factor = sizes.scale * LOG2E, weight = S ? in.lambda[place.head] / sizes.scale : 0.f;
   for (int step = 0; step <= tile; step++) {
     fetch(step + 1);
     waitCopies<1>();
     __syncthreads();
-    Tile<D> keys = keysOf(step % 2), values = valuesOf(step % 2);
+    Tile<D> keys = layout.other(step % 2), values = layout.otherSecond(step % 2);
     bool diagonal = step == tile;
     float between = 1.f;
     if (S && !diagonal) {
       between = expf(span);
-      near = isNear(sizes, between, spans.cNorms[spanBase + tile], spans.bNorms[spanBase + other(step)]);
-      span += spans.totals[spanBase + other(step)];
+      near = isNear(sizes, between, in.cNorms[place.spanBase + tile], in.bNorms[place.spanBase + other(step)]);
+      span += in.totals[place.spanBase + other(step)];
     }
-    if (S && diagonal) {
-      // What came before is by cHat; the rest is by c.
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        int local = row + rowOf(half * 2);
-        float decay = expf(decays[local]), sum = 0;
-#pragma unroll
-        for (int n = 0; n < SW / 8; n++)
-#pragma unroll
-          for (int i = half * 2; i < half * 2 + 2; i++) {
-            sum += dC[n][i] * __bfloat162float(reads.data[local * Tile<SW>::STRIDE + columnOf(n, i)]);
-            dC[n][i] *= decay;
-          }
-        dot[half] += sum;
-      }
-    }
+    if (S && diagonal) closeHats<SW>(dC, dot, layout.hats, row, [&](int local) { return expf(decays[local]); });
 #pragma unroll
     for (int from = 0; from < TILE; from += N * 8) {
       float s[N][4], ds[N][4], term[N][4];
       clear(s);
       clear(term);
       if (S && diagonal) {
-        productByRow<SW>(term, plainReads, row, plainWrites, from, 1.f);
+        productByRow<SW>(term, layout.plainReads, row, layout.plainWrites, from, 1.f);
 #pragma unroll
         for (int n = 0; n < N; n++)
 #pragma unroll
@@ -437,7 +455,7 @@ __device__ void attentionBackwardQueries(const bf16* q, const bf16* k, const bf1
 #pragma unroll
           for (int i = 0; i < 4; i++) term[n][i] = s[n][i];
       } else if (near) {
-        productByRow<SW>(s, reads, row, writesOf(step % 2), from, between);
+        productByRow<SW>(s, layout.hats, row, layout.otherHats(step % 2), from, between);
       }
       productByRow<D>(s, queries, row, keys, from, 1.f);
       clear(ds);
@@ -459,62 +477,43 @@ __device__ void attentionBackwardQueries(const bf16* q, const bf16* k, const bf1
             dot[i / 2] += ds[n][i] * term[n][i];
             ds[n][i] *= expf(fminf(decays[row + rowOf(i)] - decays[from + columnOf(n, i)], 0.f));
           }
-        productByColumn<SW>(dC, ds, plainWrites, from);
+        productByColumn<SW>(dC, ds, layout.plainWrites, from);
       } else if (near) {
 #pragma unroll
         for (int n = 0; n < N; n++)
 #pragma unroll
           for (int i = 0; i < 4; i++) ds[n][i] *= between;
-        productByColumn<SW>(dC, ds, writesOf(step % 2), from);
+        productByColumn<SW>(dC, ds, layout.otherHats(step % 2), from);
       }
     }
     __syncthreads();
   }
-  writeRows(dq + base, stride, first + row, T, dQ, 1.f, 1.f);
+  writeRows(dq + place.base, place.stride, first + row, T, dQ, 1.f, 1.f);
   if (S) {
-    writeRows(dc + narrowBase, narrow, first + row, T, dC, weight, weight);
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      float sum = quadSum(dot[half]);
-      int position = first + row + rowOf(half * 2);
-      if (threadIdx.x % 4 == 0 && position < T) read[((int64)batch * T + position) * sizes.heads + head] = sum;
-    }
+    writeRows(dc + place.narrowBase, place.narrow, first + row, T, dC, weight, weight);
+    writeDots(read, dot, place, sizes);
   }
 }
 
 // Gradients by k, v and b. One block for each tile of keys; rows of results are keys, columns queries.
 // `write` is b . db, of which g_j gets the negative, [B,T,H].
 template <int D, int S>
-__device__ void attentionBackwardKeys(const bf16* q, const bf16* k, const bf16* v, const bf16* c, const bf16* b,
-                                      const bf16* cHat, const bf16* bHat, const float* g, const float* lambda,
-                                      Spans spans, const float* logSumExp, const float* delta, const bf16* gradient,
+__device__ void attentionBackwardKeys(const Operands& in, const float* logSumExp, const float* delta, const bf16* gradient,
                                       bf16* dk, bf16* dv, float* db, float* write, const AttentionSizes& sizes) {
   extern __shared__ __align__(16) unsigned char shared[];
-  const int SW = S ? S : 16, N = columnsAtATime<D, S>() / 8;
-  bf16* memory = (bf16*)shared;
-  Tile<D> keys = {memory}, values = {memory + Tile<D>::ELEMENTS};
-  memory += 2 * Tile<D>::ELEMENTS;
-  Tile<SW> writes = {memory}, plainReads = {memory + Tile<SW>::ELEMENTS}, plainWrites = {memory + 2 * Tile<SW>::ELEMENTS};
-  memory += 3 * Backward<D, S>::NARROW;
-  bf16* stages = memory;
-  float* decays = (float*)(memory + 2 * Backward<D, S>::STAGE);
-  float* rows = decays + TILE;  // two stages of logSumExp and delta
-
-  int tiles = gridDim.x, tile = blockIdx.x, head = blockIdx.y % sizes.heads, batch = blockIdx.y / sizes.heads;
-  int T = sizes.length, row = threadIdx.x / 32 * 16, first = tile * TILE, steps = tiles - tile;
-  int64 stride = (int64)sizes.heads * D, narrow = (int64)sizes.heads * S;
-  int64 base = (int64)batch * T * stride + head * D, narrowBase = (int64)batch * T * narrow + head * S;
-  int64 spanBase = (int64)blockIdx.y * tiles;
-  auto queriesOf = [&](int stage) { return Tile<D>{stages + stage * Backward<D, S>::STAGE}; };
-  auto outsOf = [&](int stage) { return Tile<D>{stages + stage * Backward<D, S>::STAGE + Tile<D>::ELEMENTS}; };
-  auto readsOf = [&](int stage) { return Tile<SW>{stages + stage * Backward<D, S>::STAGE + 2 * Tile<D>::ELEMENTS}; };
+  const Layout<D, S, 2> layout((bf16*)shared);
+  const int SW = layout.SW, N = columnsAtATime<D, S>() / 8;
+  const Tile<D> keys = layout.own, values = layout.second;
+  const float* decays = layout.decays;
+  float* rows = layout.decays + TILE;  // two stages of logSumExp and delta
+  const Place<D, S> place(sizes, false);
+  const int tile = place.tile, T = place.T, row = place.row, first = place.first, steps = place.left;
   auto other = [&](int step) { return step + 1 < steps ? tile + 1 + step : tile; };
   auto fetch = [&](int step) {
     if (step < steps) {
       int from = other(step) * TILE;
-      queriesOf(step % 2).load(q + base, stride, from, T);
-      outsOf(step % 2).load(gradient + base, stride, from, T);
-      if (S && step + 1 < steps) readsOf(step % 2).load(cHat + narrowBase, narrow, from, T);
+      layout.loadOthers(place, step % 2, from, in.q, gradient);
+      if (S && step + 1 < steps) layout.loadOtherHats(place, step % 2, from, in.cHat);
       if (threadIdx.x < TILE) {
         int position = from + threadIdx.x;
         bool inside = position < T;
@@ -525,14 +524,9 @@ __device__ void attentionBackwardKeys(const bf16* q, const bf16* k, const bf16* 
     commitCopies();
   };
 
-  keys.load(k + base, stride, first, T);
-  values.load(v + base, stride, first, T);
-  if (S) {
-    writes.load(bHat + narrowBase, narrow, first, T);
-    plainReads.load(c + narrowBase, narrow, first, T);
-    plainWrites.load(b + narrowBase, narrow, first, T);
-    if (threadIdx.x < TILE) decays[threadIdx.x] = first + threadIdx.x < T ? g[((int64)batch * T + first + threadIdx.x) * sizes.heads + head] : 0.f;
-  }
+  keys.load(in.k + place.base, place.stride, first, T);
+  values.load(in.v + place.base, place.stride, first, T);
+  layout.loadStates(place, sizes, in, in.bHat);
   fetch(0);
 
   float dK[D / 8][4], dV[D / 8][4], dB[SW / 8][4], dot[2] = {0, 0}, span = 0;
@@ -540,50 +534,37 @@ __device__ void attentionBackwardKeys(const bf16* q, const bf16* k, const bf16* 
   clear(dV);
   clear(dB);
   bool near = false;
-  float factor = sizes.scale * LOG2E, weight = S ? lambda[head] / sizes.scale : 0.f;
+  float factor = sizes.scale * LOG2E, weight = S ? in.lambda[place.head] / sizes.scale : 0.f;
   for (int step = 0; step < steps; step++) {
     fetch(step + 1);
     waitCopies<1>();
     __syncthreads();
-    Tile<D> queries = queriesOf(step % 2), outs = outsOf(step % 2);
+    Tile<D> queries = layout.other(step % 2), outs = layout.otherSecond(step % 2);
     const float* lse = rows + step % 2 * 2 * TILE;
     const float* offset = lse + TILE;
     bool diagonal = step + 1 == steps;
     float between = 1.f;
     if (S && !diagonal) {
       between = expf(span);
-      near = isNear(sizes, between, spans.cNorms[spanBase + other(step)], spans.bNorms[spanBase + tile]);
-      span += spans.totals[spanBase + other(step)];
+      near = isNear(sizes, between, in.cNorms[place.spanBase + other(step)], in.bNorms[place.spanBase + tile]);
+      span += in.totals[place.spanBase + other(step)];
     }
-    if (S && diagonal) {
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        int local = row + rowOf(half * 2);
-        float decay = expf(fminf(decays[TILE - 1] - decays[local], 0.f)), sum = 0;
-#pragma unroll
-        for (int n = 0; n < SW / 8; n++)
-#pragma unroll
-          for (int i = half * 2; i < half * 2 + 2; i++) {
-            sum += dB[n][i] * __bfloat162float(writes.data[local * Tile<SW>::STRIDE + columnOf(n, i)]);
-            dB[n][i] *= decay;
-          }
-        dot[half] += sum;
-      }
-    }
+    if (S && diagonal)
+      closeHats<SW>(dB, dot, layout.hats, row, [&](int local) { return expf(fminf(decays[TILE - 1] - decays[local], 0.f)); });
 #pragma unroll
     for (int from = 0; from < TILE; from += N * 8) {
       float s[N][4], ds[N][4], term[N][4];
       clear(s);
       clear(term);
       if (S && diagonal) {
-        productByRow<SW>(term, plainWrites, row, plainReads, from, 1.f);
+        productByRow<SW>(term, layout.plainWrites, row, layout.plainReads, from, 1.f);
 #pragma unroll
         for (int n = 0; n < N; n++)
 #pragma unroll
           for (int i = 0; i < 4; i++)
             s[n][i] = term[n][i] = term[n][i] * weight * expf(fminf(decays[from + columnOf(n, i)] - decays[row + rowOf(i)], 0.f));
       } else if (near) {
-        productByRow<SW>(s, writes, row, readsOf(step % 2), from, between);
+        productByRow<SW>(s, layout.hats, row, layout.otherHats(step % 2), from, between);
       }
       productByRow<D>(s, keys, row, queries, from, 1.f);
       clear(ds);
@@ -607,27 +588,22 @@ __device__ void attentionBackwardKeys(const bf16* q, const bf16* k, const bf16* 
             dot[i / 2] += ds[n][i] * term[n][i];
             ds[n][i] *= weight * expf(fminf(decays[from + columnOf(n, i)] - decays[row + rowOf(i)], 0.f));
           }
-        productByColumn<SW>(dB, ds, plainReads, from);
+        productByColumn<SW>(dB, ds, layout.plainReads, from);
       } else if (near) {
 #pragma unroll
         for (int n = 0; n < N; n++)
 #pragma unroll
           for (int i = 0; i < 4; i++) ds[n][i] *= between;
-        productByColumn<SW>(dB, ds, readsOf(step % 2), from);
+        productByColumn<SW>(dB, ds, layout.otherHats(step % 2), from);
       }
     }
     __syncthreads();
   }
-  writeRows(dk + base, stride, first + row, T, dK, 1.f, 1.f);
-  writeRows(dv + base, stride, first + row, T, dV, 1.f, 1.f);
+  writeRows(dk + place.base, place.stride, first + row, T, dK, 1.f, 1.f);
+  writeRows(dv + place.base, place.stride, first + row, T, dV, 1.f, 1.f);
   if (S) {
-    writeRows(db + narrowBase, narrow, first + row, T, dB, 1.f, 1.f);
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      float sum = quadSum(dot[half]);
-      int position = first + row + rowOf(half * 2);
-      if (threadIdx.x % 4 == 0 && position < T) write[((int64)batch * T + position) * sizes.heads + head] = sum;
-    }
+    writeRows(db + place.narrowBase, place.narrow, first + row, T, dB, 1.f, 1.f);
+    writeDots(write, dot, place, sizes);
   }
 }
 
@@ -683,28 +659,24 @@ extern "C" __global__ void decayLambdaGradient(const double* readSums, const flo
   gradient[head] = (float)(sum / lambda[head]);
 }
 
-#define KERNELS(D, S)                                                                                                    \
-  extern "C" __global__ void __launch_bounds__(THREADS) attentionForward_##D##_##S(                                      \
-      const bf16* q, const bf16* k, const bf16* v, const bf16* c, const bf16* b, const bf16* cHat, const bf16* bHat,     \
-      const float* g, const float* lambda, const float* totals, const float* cNorms, const float* bNorms, bf16* out,     \
-      float* logSumExp, const __grid_constant__ AttentionSizes sizes) {                                                  \
-    attentionForward<D, S>(q, k, v, c, b, cHat, bHat, g, lambda, Spans{totals, cNorms, bNorms}, out, logSumExp, sizes);  \
-  }                                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(THREADS) attentionBackwardQueries_##D##_##S(                              \
-      const bf16* q, const bf16* k, const bf16* v, const bf16* c, const bf16* b, const bf16* cHat, const bf16* bHat,     \
-      const float* g, const float* lambda, const float* totals, const float* cNorms, const float* bNorms,                \
-      const float* logSumExp, const float* delta, const bf16* gradient, bf16* dq, float* dc, float* read,                 \
-      const __grid_constant__ AttentionSizes sizes) {                                                                    \
-    attentionBackwardQueries<D, S>(q, k, v, c, b, cHat, bHat, g, lambda, Spans{totals, cNorms, bNorms}, logSumExp,       \
-                                   delta, gradient, dq, dc, read, sizes);                                                \
-  }                                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(THREADS) attentionBackwardKeys_##D##_##S(                                 \
-      const bf16* q, const bf16* k, const bf16* v, const bf16* c, const bf16* b, const bf16* cHat, const bf16* bHat,     \
-      const float* g, const float* lambda, const float* totals, const float* cNorms, const float* bNorms,                \
-      const float* logSumExp, const float* delta, const bf16* gradient, bf16* dk, bf16* dv, float* db, float* write,      \
-      const __grid_constant__ AttentionSizes sizes) {                                                                    \
-    attentionBackwardKeys<D, S>(q, k, v, c, b, cHat, bHat, g, lambda, Spans{totals, cNorms, bNorms}, logSumExp, delta,   \
-                                gradient, dk, dv, db, write, sizes);                                                     \
+#define OPERANDS                                                                                                     \
+  const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *c, const bf16 *b, const bf16 *cHat, const bf16 *bHat,     \
+      const float *g, const float *lambda, const float *totals, const float *cNorms, const float *bNorms
+#define IN Operands{q, k, v, c, b, cHat, bHat, g, lambda, totals, cNorms, bNorms}
+#define KERNELS(D, S)                                                                                                \
+  extern "C" __global__ void __launch_bounds__(THREADS) attentionForward_##D##_##S(                                  \
+      OPERANDS, bf16* out, float* logSumExp, const __grid_constant__ AttentionSizes sizes) {                         \
+    attentionForward<D, S>(IN, out, logSumExp, sizes);                                                               \
+  }                                                                                                                  \
+  extern "C" __global__ void __launch_bounds__(THREADS) attentionBackwardQueries_##D##_##S(                          \
+      OPERANDS, const float* logSumExp, const float* delta, const bf16* gradient, bf16* dq, float* dc, float* read,  \
+      const __grid_constant__ AttentionSizes sizes) {                                                                \
+    attentionBackwardQueries<D, S>(IN, logSumExp, delta, gradient, dq, dc, read, sizes);                             \
+  }                                                                                                                  \
+  extern "C" __global__ void __launch_bounds__(THREADS) attentionBackwardKeys_##D##_##S(                             \
+      OPERANDS, const float* logSumExp, const float* delta, const bf16* gradient, bf16* dk, bf16* dv, float* db,     \
+      float* write, const __grid_constant__ AttentionSizes sizes) {                                                  \
+    attentionBackwardKeys<D, S>(IN, logSumExp, delta, gradient, dk, dv, db, write, sizes);                           \
   }
 KERNELS(64, 0)
 KERNELS(64, 16)
