@@ -18,7 +18,7 @@ export {
   toFloat16Bits,
 } from "./dtype.ts";
 export * from "./errors.ts";
-export { alignGates, inPrecision } from "./graph/align-gates.ts";
+export { alignGates } from "./graph/align-gates.ts";
 export {
   Graph,
   type GraphInputs,
@@ -34,6 +34,7 @@ export * from "./graph/passes.ts";
 export {
   applyPrecision,
   inBfloat16,
+  inPrecision,
   narrowDType,
   type Precision,
   precisions,

@@ -7,7 +7,6 @@ import { slice } from "../ops/slice.ts";
 import { swigluOp } from "../ops/swiglu.ts";
 import { type Graph, type GraphInputs, type GraphOutputs, rebuild, rewrite } from "./graph.ts";
 import { applyOp } from "./op.ts";
-import { applyPrecision, type Precision } from "./precision.ts";
 import type { AnyTensor, Node } from "./tensor.ts";
 
 /**
@@ -45,17 +44,6 @@ export function alignGates<I extends GraphInputs, O extends GraphOutputs>(
     }
     return rebuild(node, inputs);
   });
-}
-
-/**
- * A forward graph in a precision, with even gates where products are narrow: those are for GPUs, whose speed depends on
- * even widths.
- */
-export function inPrecision<I extends GraphInputs, O extends GraphOutputs>(
-  graph: Graph<I, O>,
-  precision: Precision,
-): Graph<I, O> {
-  return precision === "float32" ? graph : applyPrecision(alignGates(graph), precision);
 }
 
 function missingOf(width: Dim | undefined, multiple: number): number {

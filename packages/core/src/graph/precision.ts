@@ -10,6 +10,7 @@ import { matmulOp } from "../ops/matmul.ts";
 import { padOp } from "../ops/pad.ts";
 import { reshapeOp } from "../ops/reshape.ts";
 import { ropeOp } from "../ops/rope.ts";
+import { alignGates } from "./align-gates.ts";
 import { Graph, type GraphInputs, type GraphOutputs, inputOp, inputTensor, rebuild, rewrite } from "./graph.ts";
 import { applyOp, type OpInputs, type OpOutputs } from "./op.ts";
 import { pickOutputs } from "./passes.ts";
@@ -93,6 +94,17 @@ export function applyPrecision<I extends GraphInputs, O extends GraphOutputs>(
     changed.inputTensors as { readonly [N in keyof I]: AnyTensor },
     outputs as { readonly [N in keyof O]: AnyTensor },
   );
+}
+
+/**
+ * A forward graph in a precision, with even gates where products are narrow: those are for GPUs, whose speed depends on
+ * even widths.
+ */
+export function inPrecision<I extends GraphInputs, O extends GraphOutputs>(
+  graph: Graph<I, O>,
+  precision: Precision,
+): Graph<I, O> {
+  return precision === "float32" ? graph : applyPrecision(alignGates(graph), precision);
 }
 
 /** Inputs that are written to and then read by operations that narrow what they read, and not read before that. */

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Backend } from "../backend.ts";
 import { ConfigError, DataError } from "../errors.ts";
-import { inPrecision } from "../graph/align-gates.ts";
+import { inPrecision } from "../graph/precision.ts";
 import { initialize } from "../layers/layer.ts";
 import { RandomStream } from "../random.ts";
 import { reference } from "../reference/backend.ts";

@@ -3,10 +3,9 @@
 import type { Backend, DeviceTensor, Executable } from "../backend.ts";
 import type { TypedArray } from "../dtype.ts";
 import { ConfigError, DataError, GraphError } from "../errors.ts";
-import { inPrecision } from "../graph/align-gates.ts";
 import type { GraphInputs, GraphOutputs } from "../graph/graph.ts";
 import { simplify } from "../graph/passes.ts";
-import type { Precision } from "../graph/precision.ts";
+import { inPrecision, type Precision } from "../graph/precision.ts";
 import { sdpaClamp } from "../ops/sisa-attention.ts";
 import { i32, type TensorSpec } from "../spec.ts";
 import type { LanguageModel } from "./language-model.ts";
@@ -155,7 +154,8 @@ export class Decoder implements AsyncDisposable {
    *
    * @param choices how, for each row
    * @returns a token for each row
-   * @throws as `next`; DataError too where nothing was chosen before
+   * @throws DataError where `next` would, and where nothing was chosen before; ConfigError for options that cannot be;
+   *         GraphError where the model's graph gives no logits
    */
   async follow(choices: readonly TokenChoice[]): Promise<readonly number[]> {
     const [chosen, sampler] = [this.#chosen, this.#sampler];
