@@ -3,8 +3,11 @@
 
 /** Products of [m, k] x [k, n] halves that a subgroup adds to float32 sums at once. */
 export interface MatrixUnit {
+  /** Rows of the first factor and of the sums. */
   readonly m: number;
+  /** Columns of the second factor and of the sums. */
   readonly n: number;
+  /** Columns of the first factor, rows of the second. */
   readonly k: number;
   /** Lanes of every subgroup. */
   readonly lanes: number;
