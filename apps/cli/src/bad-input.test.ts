@@ -234,6 +234,13 @@ describe("a backend", () => {
   it("of a name that is none is a mistake of the command line", async () => {
     await refused(["generate", "model", "Once", "--backend", "abacus"], exitCode.usage, 'got "abacus"');
   });
+
+  it("that lacks a precision is one too", async () => {
+    const message = "precision bfloat16 and backend onnxruntime contradict each other: it computes in float32 only";
+    await refused(["generate", "model", "Once", "--precision", "bfloat16"], exitCode.usage, message);
+    await refused(["serve", "model", "--precision", "bfloat16"], exitCode.usage, message);
+    await refused(["eval", "model", "--text", "corpus.txt", "--precision", "bfloat16"], exitCode.usage, message);
+  });
 });
 
 describe("settings out of range", () => {

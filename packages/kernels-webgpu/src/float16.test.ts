@@ -9,12 +9,15 @@ import {
   attentionOp,
   type Backend,
   constant,
+  Decoder,
   decayAttentionBackwardOp,
   decayAttentionOp,
   f32,
   finite,
   fromFloat16Bits,
   type Graph,
+  initialize,
+  languageModel,
   linearCrossEntropy,
   matmul,
   mul,
@@ -296,6 +299,24 @@ function halfTests() {
       },
       fill(decay),
     );
+  });
+
+  test("cached decoding, whose caches are halves too, gives what the reference gives", async () => {
+    const sizes = { width: 32, heads: 2, feedForwardWidth: 40, stateWidth: 8, vocabularySize: 37, maximumLength: 160 };
+    const rest = { form: "exact", ropeBase: 10_000, normEpsilon: 1e-6, mixers: ["sisa", "attention"] } as const;
+    const model = languageModel({ ...sizes, ...rest });
+    const options = { model, parameters: initialize(model, 1), capacity: 16, precision: "float16" } as const;
+    await using own = await Decoder.create({ ...options, backend });
+    await using exact = await Decoder.create({ ...options, backend: reference() });
+    for (const [start, ids] of [
+      [0, [3, 10, 17, 24, 31]],
+      [5, [1]],
+      [6, [8]],
+    ] as const) {
+      const [found, wanted] = [await own.append([ids], [start]), await exact.append([ids], [start])];
+      const largest = Math.max(...wanted.map(Math.abs));
+      expect(Math.max(...wanted.map((x, id) => Math.abs(x - (found[id] ?? Number.NaN)))) / largest).toBeLessThan(2e-3);
+    }
   });
 
   test("gradients of attention and of SISA attention", async () => {

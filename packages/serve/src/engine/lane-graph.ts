@@ -3,11 +3,11 @@
 //
 // A cache of all lanes in one tensor would have to be brought into another order for every product with it; caches of
 // their own are read in place, and a sequence can join or leave without any being moved. Attention itself is one operation
-// for all lanes where a backend tells by its compiler that the caches lie apart; else it is one for each.
+// for all lanes where a compiler of open sizes tells that the caches lie apart; else it is one for each.
 //
-// What looks at a cache has a row more than there are tokens, which nobody reads: products of one row add in another order
-// than those of several, and a token's result must not depend on how many come with it. Products with weights have one
-// order for any number of rows, where a backend knows the weights when it compiles.
+// There, what looks at a cache has a row more than there are tokens, which nobody reads: products of one row add in another
+// order than those of several, and a token's result must not depend on how many come with it. Products with weights have
+// one order for any number of rows, where a backend knows the weights when it compiles.
 
 import {
   type AnyTensor,
@@ -48,14 +48,16 @@ const attentions: ReadonlySet<unknown> = new Set([attentionOp, decayAttentionOp]
  *
  * @param graph          `model.stepGraph()`, in any precision
  * @param cacheNames     its inputs that are caches
- * @param attendTogether one attention for all lanes, of caches that are put together in the graph
+ * @param isOpen         whether the sizes of runs stay open: then there is one attention for all lanes, of caches that are
+ *                       put together in the graph, and a row more
  */
 export function laneGraph(
   graph: StepGraph,
   cacheNames: readonly string[],
   { lanes, capacity }: { readonly lanes: number; readonly capacity: number },
-  attendTogether: boolean,
+  isOpen: boolean,
 ): Graph {
+  const attendTogether = isOpen && lanes > 1;
   const caches = new Set(cacheNames);
   const together = { B: lanes, C: capacity };
   const alone = { B: 1, C: capacity };
@@ -92,7 +94,7 @@ export function laneGraph(
     const result = placed.get(tensor);
     if (result === undefined) continue;
     if (!caches.has(name)) outputs[name] = joined(result);
-    else for (let lane = 0; lane < lanes; lane++) outputs[laneCache(lane, name)] = partOf(result, lane);
+    else for (let lane = 0; lane < lanes; lane++) outputs[laneCache(lane, name)] = partOf(result, lane, lanes);
   }
   const result = new Graph(inputs, outputs);
   verify(result);
@@ -120,8 +122,8 @@ export function laneGraph(
     const results = Array.from({ length: lanes }, (_, lane) => {
       const operands = Object.entries(node.inputs).map(([name, tensor]) => {
         const value = placed.get(tensor) ?? tensor;
-        if (looks && isPerToken(tensor)) return [name, partOf(withRow(tensor, value), lane)];
-        return [name, hasLanes(tensor) ? partOf(value, lane) : joined(value)];
+        if (isOpen && looks && isPerToken(tensor)) return [name, partOf(withRow(tensor, value), lane, lanes)];
+        return [name, hasLanes(tensor) ? partOf(value, lane, lanes) : joined(value)];
       });
       return applyOp(node.op, Object.fromEntries(operands), attributes, node.tag);
     });
@@ -129,7 +131,8 @@ export function laneGraph(
       Object.entries(node.outputs).map(([name, tensor]) => {
         const parts = results.flatMap((result) => result[name] ?? []);
         if (isLong(tensor)) return [name, parts];
-        return [name, isPerToken(tensor) ? slice(joined(parts) as Tensor, { axis: 1, end: "T" }) : joined(parts)];
+        const isLonger = isOpen && isPerToken(tensor);
+        return [name, isLonger ? slice(joined(parts) as Tensor, { axis: 1, end: "T" }) : joined(parts)];
       }),
     );
   }
@@ -171,7 +174,8 @@ function joined(value: Placed): AnyTensor {
   return parts.length === 1 && parts[0] ? parts[0] : concat(parts, { axis: 0 });
 }
 
-function partOf(value: Placed, lane: number): AnyTensor {
+function partOf(value: Placed, lane: number, lanes: number): AnyTensor {
   if (Array.isArray(value)) return value[lane] as AnyTensor;
+  if (lanes === 1) return value as AnyTensor;
   return slice(value as Tensor, { axis: 0, start: lane, end: lane + 1 });
 }

@@ -240,10 +240,9 @@ export class Slots implements AsyncDisposable {
     const key = backend.limits.symbolicDims ? String(width) : `${width} ${length} ${places}`;
     const known = this.#steps.get(key);
     if (known) return known;
-    // Programs of fixed sizes would copy the caches to put them together.
     const names = Object.keys(model.cacheSpecs());
     const sizes = { lanes: width, capacity: this.#capacity };
-    const open = laneGraph(this.#graph, names, sizes, width > 1 && backend.limits.symbolicDims);
+    const open = laneGraph(this.#graph, names, sizes, backend.limits.symbolicDims);
     const graph: Graph = backend.limits.symbolicDims ? open : open.bind({ T: length, R: places });
     const states = Array.from({ length: width }, (_, lane) => names.map((name) => laneCache(lane, name))).flat();
     const compiled = backend.compile(graph, {
