@@ -104,6 +104,7 @@ export { sqrt, sqrtOp } from "./sqrt.ts";
 export { type SsdScanInputs, ssdChunk, ssdScan, ssdScanBackwardOp, ssdScanOp } from "./ssd-scan.ts";
 export {
   decayBlock,
+  type SsmPrepareBackwardInputs,
   type SsmPrepareInputs,
   type SsmPrepareOutputs,
   ssmPrepare,

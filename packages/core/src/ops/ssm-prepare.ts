@@ -98,7 +98,8 @@ export const ssmPrepareOp: DefinedOp<
   source: "Forget Attention, arXiv:2606.02332, section 3",
 });
 
-interface SsmPrepareBackwardInputs {
+/** What the gradients of ssmPrepare are made of. */
+export interface SsmPrepareBackwardInputs {
   readonly [name: string]: Tensor | undefined;
   /** [B,T,H,S] as ssmPrepare gave them */
   readonly cRotated: Tensor;
