@@ -1,5 +1,5 @@
-// Attention that forgets, with slopes and in windows, on this backend beside the reference: the loss and its gradients, and
-// cached decoding.
+// Attention that forgets, with slopes and in windows, and Mamba-1 and -2 with what Hymba has around them, on this backend
+// beside the reference: the loss and its gradients, and cached decoding.
 
 import { useTestGpu } from "@sisa/browser-testing/node";
 import {
@@ -30,9 +30,12 @@ const mixerSettings = {
   foxPro: { kind: "attention", positions: "none", forget: true, queryKeyNorm: true, shift: true, outputGate: true },
   alibi: { kind: "attention", positions: "alibi" },
   local: { kind: "attention", window: 5, keyValueHeads: 1, keyWidth: 12 },
+  mamba: { kind: "mamba", normalize: true },
+  inner: { kind: "attention" },
+  wide: { kind: "mamba2", headWidth: 8, innerWidth: 16 },
 } as const satisfies ModelConfig["mixerSettings"];
 
-function tinyModel(mixers: readonly string[]) {
+function tinyModel(mixers: readonly string[], change: Partial<ModelConfig>) {
   const sizes = { vocabularySize, width: 16, heads: 2, feedForwardWidth: 12, stateWidth: 4, maximumLength: 32 };
   const model = languageModel({
     mixers,
@@ -41,6 +44,7 @@ function tinyModel(mixers: readonly string[]) {
     ropeBase: 1e4,
     normEpsilon: 1e-6,
     mixerSettings,
+    ...change,
   });
   const parameters = initialize(model, 5);
   // Weights of size 1, so that every part matters.
@@ -73,13 +77,21 @@ function difference(a: ArrayLike<number> | undefined, b: ArrayLike<number>): num
   return Math.max(...values.map((value, index) => Math.abs((a?.[index] ?? Number.NaN) - value))) / (largest || 1);
 }
 
-test.each([
-  ["FoX and FoX Pro", ["fox", "foxPro"]],
-  ["ALiBi and a window", ["alibi", "local"]],
-] as const)("%s: the loss and its gradients, and cached decoding", async (_name, mixers) => {
+/** Mixers by layer, and what else of the model is not as usual. */
+const rows: readonly (readonly [string, readonly string[], Partial<ModelConfig>])[] = [
+  ["FoX and FoX Pro", ["fox", "foxPro"], {}],
+  ["ALiBi and a window", ["alibi", "local"], {}],
+  [
+    "Mamba beside attention and alone, after meta tokens, with routed feed-forwards",
+    ["wide+inner", "mamba"],
+    { metaTokens: 2, combination: "mean", feedForwards: ["none", "routed"], experts: { count: 3, perToken: 2 } },
+  ],
+];
+
+test.each(rows)("%s: the loss and its gradients, and cached decoding", async (_name, mixers, change) => {
   await using backend = await webgpu();
   await using plain = reference();
-  const own = tinyModel(mixers);
+  const own = tinyModel(mixers, change);
   const expected = await lossAndGradients(plain, own);
   const gradients = await lossAndGradients(backend, own);
   const apart = Object.entries(expected).filter(([name, values]) => !(difference(gradients[name], values) < 1e-3));

@@ -297,42 +297,50 @@ export class Engine implements AsyncDisposable {
     const end = Math.min(tokens.length, computed + promptChunk);
     const count = end - computed;
     const lane = { slot, tokens: tokens.slice(0, end), count };
-    const { logits, decaySpans } = await this.#slots.run([lane], promptLogprobs ? "all" : "last");
-    const V = this.vocabularySize;
+    let next: number | Float32Array | undefined;
+    let decaySpans: Float32Array | undefined;
     if (promptLogprobs) {
+      const result = await this.#slots.run([lane], "all");
+      const V = this.vocabularySize;
       for (let index = 0; index < count; index++) {
-        const next = tokens[computed + index + 1];
-        if (next === undefined) break;
-        running.promptScores.push(scoreOf(logits.subarray(index * V, (index + 1) * V), next, logprobs ?? 0));
+        const token = tokens[computed + index + 1];
+        if (token === undefined) break;
+        running.promptScores.push(scoreOf(result.logits.subarray(index * V, (index + 1) * V), token, logprobs ?? 0));
       }
+      next = result.logits.subarray(-V);
+      decaySpans = result.decaySpans;
+    } else {
+      const result = await this.#slots.next([lane], [generation.choice()]);
+      next = result.next[0];
+      decaySpans = result.decaySpans;
     }
     running.computed = end;
     this.#observer.stepDone?.({ promptTokens: count, generatedTokens: end === tokens.length ? 1 : 0 });
     if (this.#isClamped(generation, decaySpans?.[0]) || end < tokens.length) return;
     generation.promptDone({ cachedTokens, scores: running.promptScores });
-    if (!generation.isOver) this.#add(generation, logits.subarray(-V));
+    if (!generation.isOver && next !== undefined) this.#add(generation, next);
   }
 
   async #decode(sequences: readonly Running[]): Promise<void> {
     const lanes = sequences.map(({ generation, slot }) => ({ slot, tokens: generation.tokens, count: 1 }));
-    const { logits, decaySpans } = await this.#slots.run(lanes);
-    const V = this.vocabularySize;
+    const choices = sequences.map(({ generation }) => generation.choice());
+    const { next, decaySpans } = await this.#slots.next(lanes, choices);
     this.#observer.stepDone?.({ promptTokens: 0, generatedTokens: sequences.length });
     sequences.forEach((running, index) => {
       const { generation } = running;
       this.#lastUse[running.slot] = this.#steps;
       if (generation.isOver || this.#isClamped(generation, decaySpans?.[index])) return;
-      this.#add(generation, logits.subarray(index * V, (index + 1) * V));
+      this.#add(generation, next[index] as number | Float32Array);
     });
   }
 
-  #add(generation: Generation, logits: Float32Array): void {
+  #add(generation: Generation, next: number | Float32Array): void {
     const now = performance.now();
     const isFirst = generation.firstTokenMs === undefined;
     this.#observer.tokenDone?.((now - (generation.lastTokenMs ?? generation.queuedMs)) / 1000, isFirst);
     generation.firstTokenMs ??= now;
     generation.lastTokenMs = now;
-    generation.add(logits);
+    generation.add(next);
   }
 
   /** Form `sdpa` differs from the full pass from some decay on; such an answer ends with an error. */

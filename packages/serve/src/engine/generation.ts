@@ -1,6 +1,6 @@
 // One answer on its way: tokens become text here, and wait, put together, until somebody takes them.
 
-import { RandomStream, sampleToken } from "@sisa/core";
+import { RandomStream, sampleToken, type TokenChoice } from "@sisa/core";
 import type { StreamDecoder, Tokenizer } from "@sisa/hub";
 import type { FinishReason, GenerationEvent, GenerationRequest, PromptResult } from "./request.ts";
 import { scoreOf, type TokenScore } from "./scores.ts";
@@ -87,14 +87,27 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     this.#notify();
   }
 
-  /** Chooses the next token by the logits [V] after the last one. */
-  add(logits: Float32Array): void {
+  /** How the next token is chosen, where that needs nothing but the logits as they are, and nothing needs them later. */
+  choice(): TokenChoice | undefined {
+    const { logprobs, temperature, topK, topP } = this.request;
+    if (logprobs !== undefined || this.#isAdjusted) return undefined;
+    const options = Object.entries({ temperature, topK, topP }).filter(([, value]) => value !== undefined);
+    return { uniform: this.#random.uniform(this.generated), ...Object.fromEntries(options) };
+  }
+
+  /** Takes the next token, or chooses it by the logits [V] after the last one. */
+  add(next: number | Float32Array): void {
     const { request } = this;
-    const token = sampleToken(this.#adjusted(logits), this.#random.uniform(this.generated), request);
+    const token =
+      typeof next === "number"
+        ? next
+        : sampleToken(this.#adjusted(next), this.#random.uniform(this.generated), request);
     this.tokens.push(token);
     this.#counts.set(token, (this.#counts.get(token) ?? 0) + 1);
     this.#newTokens.push(token);
-    if (request.logprobs !== undefined) this.#scores.push(scoreOf(logits, token, request.logprobs));
+    if (request.logprobs !== undefined && typeof next !== "number") {
+      this.#scores.push(scoreOf(next, token, request.logprobs));
+    }
 
     const ends = token === this.#endOfText;
     // Rows that only fill up the vocabulary have no text.
@@ -104,13 +117,21 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     this.#notify();
   }
 
+  get #isPenalised(): boolean {
+    const { presencePenalty = 0, frequencyPenalty = 0 } = this.request;
+    return presencePenalty !== 0 || frequencyPenalty !== 0;
+  }
+
+  get #isAdjusted(): boolean {
+    return this.#isPenalised || (this.request.logitBias?.size ?? 0) > 0;
+  }
+
   #adjusted(logits: Float32Array): Float32Array {
+    if (!this.#isAdjusted) return logits;
     const { logitBias, presencePenalty = 0, frequencyPenalty = 0 } = this.request;
-    const isPenalised = presencePenalty !== 0 || frequencyPenalty !== 0;
-    if (!isPenalised && !logitBias?.size) return logits;
     const adjusted = logits.slice();
     for (const [id, bias] of logitBias ?? []) adjusted[id] = (adjusted[id] ?? 0) + bias;
-    if (isPenalised) {
+    if (this.#isPenalised) {
       for (const [id, count] of this.#counts) {
         adjusted[id] = (adjusted[id] ?? 0) - presencePenalty - frequencyPenalty * count;
       }

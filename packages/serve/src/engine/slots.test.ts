@@ -1,7 +1,7 @@
 // What all promises of the engine rest on: a token's logits have the same bits whatever is computed with it.
-import { type Backend, ConfigError, RandomStream, reference } from "@sisa/core";
+import { type Backend, ConfigError, type DeviceTensor, f32, RandomStream, reference, sampleToken } from "@sisa/core";
 import { onnxruntime } from "@sisa/onnx";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { tinyModel } from "../../test/tiny.ts";
 import { Slots } from "./slots.ts";
 
@@ -86,11 +86,11 @@ describe.each<[string, Parameters<typeof tinyModel>[0]]>([
   });
 });
 
-/** The reference, saying that it takes bound graphs only, as GPU backends do. */
-function boundOnly(): Backend {
+/** The reference, saying that it takes bound graphs only and has memory of its own, as GPU backends do. */
+function asDevice(): Backend {
   return new Proxy(reference(), {
     get(target, name) {
-      if (name === "limits") return { ...target.limits, symbolicDims: false };
+      if (name === "limits") return { ...target.limits, symbolicDims: false, hostMemory: false };
       const value: unknown = Reflect.get(target, name, target);
       return typeof value === "function" ? value.bind(target) : value;
     },
@@ -100,7 +100,7 @@ function boundOnly(): Backend {
 test("backends of fixed sizes give the same logits", async () => {
   const own = tinyModel({ mixers: ["sisa"] });
   const results: Float32Array[][] = [];
-  for (const make of [reference, boundOnly]) {
+  for (const make of [reference, asDevice]) {
     await using other = make();
     await using slots = await Slots.create({ ...own, backend: other, slots: 2, contextLength: 128 });
     const some = tokens.slice(0, 90);
@@ -118,6 +118,50 @@ test("backends of fixed sizes give the same logits", async () => {
     const worst = Math.max(...logits.map((value, at) => Math.abs(value - (results[1]?.[index]?.[at] ?? Number.NaN))));
     expect(worst).toBeLessThan(1e-5);
   });
+});
+
+test("a device chooses tokens itself, and gives logits only where a lane needs them", async () => {
+  const own = tinyModel();
+  const V = own.model.config.vocabularySize;
+  const lane = (slot: number, end: number) => ({ slot, tokens: tokens.slice(0, end), count: slot === 0 ? 9 : 1 });
+  const choices = [
+    { uniform: 0.3, temperature: 1.5 },
+    { uniform: 0.9, topK: 40, topP: 0.9 },
+  ];
+  await using host = reference();
+  await using plain = await Slots.create({ ...own, backend: host, slots: 3, contextLength: 128 });
+  const logitsOf = async (end: number) =>
+    (await plain.run([{ slot: 0, tokens: tokens.slice(0, end), count: end }])).logits.slice();
+  const first = sampleToken(await logitsOf(9), 0.3, { temperature: 1.5 });
+  const second = [await logitsOf(10), await logitsOf(1)];
+  const expected = second.map((logits, index) => sampleToken(logits, choices[index]?.uniform ?? 0, choices[index]));
+  // In the host's memory there is nothing to save.
+  expect((await plain.next([lane(0, 9)], [undefined])).next[0]).toEqual(await logitsOf(9));
+
+  const read: number[] = [];
+  await using device = asDevice();
+  const tensors: DeviceTensor = Object.getPrototypeOf(device.tensor(f32(1)));
+  const { read: readNow } = tensors;
+  const spy = vi.spyOn(tensors, "read").mockImplementation(async function (this: DeviceTensor) {
+    const data = await readNow.call(this);
+    read.push(data.length);
+    return data;
+  });
+  await using slots = await Slots.create({ ...own, backend: device, slots: 3, contextLength: 128 });
+  expect((await slots.next([lane(0, 9)], choices.slice(0, 1))).next).toEqual([first]);
+  expect(read.splice(0)).toEqual([1]);
+  const both = [
+    { slot: 0, tokens: tokens.slice(0, 10), count: 1 },
+    { slot: 1, tokens: tokens.slice(0, 1), count: 1 },
+  ];
+  expect((await slots.next(both, choices)).next).toEqual(expected);
+  expect(read.splice(0)).toEqual([3]);
+  const { next } = await slots.next(both, [undefined, choices[1]]);
+  expect(read.splice(0).sort((a, b) => a - b)).toEqual([3, 3 * V]);
+  expect(next[1]).toBe(expected[1]);
+  const worst = Array.from(second[0] ?? [], (value, id) => Math.abs(value - ((next[0] as Float32Array)[id] ?? 0)));
+  expect(Math.max(...worst)).toBeLessThan(1e-5);
+  spy.mockRestore();
 });
 
 test("a run that fails leaves slots that work, and the memory as it was", async () => {

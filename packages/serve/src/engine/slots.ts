@@ -4,6 +4,7 @@ import {
   type Backend,
   ConfigError,
   cacheWrite,
+  checkToken,
   type DeviceTensor,
   type Executable,
   type Graph,
@@ -14,10 +15,12 @@ import {
   inPrecision,
   type LanguageModel,
   type Precision,
+  Sampler,
   type StepGraph,
   slice,
   type Tensor,
   type TensorSpec,
+  type TokenChoice,
   type TypedArray,
   trace,
 } from "@sisa/core";
@@ -49,6 +52,13 @@ export interface RunResult {
   readonly decaySpans?: Float32Array;
 }
 
+export interface NextResult {
+  /** Of each lane: the token that was chosen to follow, or logits [V] to choose it by. */
+  readonly next: readonly (number | Float32Array)[];
+  /** As in RunResult. */
+  readonly decaySpans?: Float32Array;
+}
+
 /** Tokens in one run on backends that need a fixed count; and the unit of a cache's size. */
 const fixedLength = 64;
 
@@ -77,6 +87,8 @@ export class Slots implements AsyncDisposable {
   readonly #contents: number[][];
   readonly #steps = new Map<string, Promise<Executable<GraphInputs, GraphOutputs>>>();
   #copier: Promise<Executable<GraphInputs, GraphOutputs>> | undefined;
+  /** By the rows of logits that they choose by. */
+  readonly #samplers = new Map<number, Promise<Sampler>>();
 
   private constructor(options: SlotsOptions, capacity: number) {
     this.#options = options;
@@ -168,6 +180,59 @@ export class Slots implements AsyncDisposable {
 
   /** Computes tokens of one sequence, or one token of each of several. */
   async run(lanes: readonly Lane[], logitsOf: "last" | "all" = "last"): Promise<RunResult> {
+    const { value, rows, ...rest } = await this.#run(lanes, logitsOf, (logits) => logits.read());
+    return { logits: this.#rows(value, 0, rows), ...rest };
+  }
+
+  /**
+   * Computes as `run` does, and chooses the tokens that follow where the logits are: from a device only those are read,
+   * and the logits where a lane needs them.
+   *
+   * @param choices how, for each lane; undefined for one that needs its logits. Backends in the host's memory give all
+   *   their logits
+   * @throws DataError where logits allow no choice
+   */
+  async next(lanes: readonly Lane[], choices: readonly (TokenChoice | undefined)[]): Promise<NextResult> {
+    const needed = this.#options.backend.limits.hostMemory || choices.includes(undefined);
+    const { value, rows, ...rest } = await this.#run(lanes, "last", async (logits, asked) => {
+      const chosen = this.#options.backend.limits.hostMemory ? [] : this.#choose(logits, choices, asked);
+      return await Promise.all([chosen, needed ? logits.read() : undefined]);
+    });
+    const [tokens, logits] = value;
+    const next = lanes.map((_, lane) =>
+      logits && (tokens.length === 0 || !choices[lane])
+        ? this.#rows(logits, lane, lane + 1)
+        : checkToken(tokens[lane] ?? -1),
+    );
+    return { next, ...rest };
+  }
+
+  #rows(logits: TypedArray, from: number, to: number): Float32Array {
+    const { vocabularySize } = this.#options.model.config;
+    return floats(logits).subarray(from * vocabularySize, to * vocabularySize);
+  }
+
+  /** Rows that nobody asked for, or that need their logits, are chosen by like any other. */
+  async #choose(
+    logits: DeviceTensor,
+    choices: readonly (TokenChoice | undefined)[],
+    rows: number,
+  ): Promise<readonly number[]> {
+    const { backend, model } = this.#options;
+    const sampler = this.#samplers.get(rows) ?? Sampler.create(backend, rows, model.config.vocabularySize);
+    this.#samplers.set(rows, sampler);
+    return await (await sampler).choose(
+      logits,
+      Array.from({ length: rows }, (_, row) => choices[row] ?? { uniform: 0 }),
+    );
+  }
+
+  /** @param take enqueues what is wanted of the logits, of which there are so many rows */
+  async #run<T>(
+    lanes: readonly Lane[],
+    logitsOf: "last" | "all",
+    take: (logits: DeviceTensor, asked: number) => Promise<T>,
+  ): Promise<{ readonly value: T; readonly rows: number; readonly decaySpans?: Float32Array }> {
     const { backend } = this.#options;
     const width = lanes.length === 1 ? 1 : this.count;
     const length = this.#runLength(Math.max(...lanes.map(({ count }) => count)));
@@ -201,13 +266,9 @@ export class Slots implements AsyncDisposable {
       const outputs = step.run({ ...inputs, ...Object.fromEntries(caches) });
       if (outputs.logits === undefined) throw new GraphError("slots: the step graph gave no logits");
       const spans = outputs.decaySpan?.read();
-      const logits = floats(await outputs.logits.read());
+      const value = await take(outputs.logits, asked);
       for (const { slot, tokens } of lanes) this.#contents[slot] = tokens.slice();
-      const { vocabularySize } = this.#options.model.config;
-      return {
-        logits: logits.subarray(0, used * vocabularySize),
-        ...(spans === undefined ? {} : { decaySpans: floats(await spans) }),
-      };
+      return { value, rows: used, ...(spans === undefined ? {} : { decaySpans: floats(await spans) }) };
     } catch (error) {
       for (const { slot } of all) this.#renew(slot);
       throw error;
@@ -284,6 +345,7 @@ export class Slots implements AsyncDisposable {
 
   async close(): Promise<void> {
     for (const step of [...this.#steps.values(), ...(this.#copier ? [this.#copier] : [])]) (await step).close();
+    for (const sampler of this.#samplers.values()) await (await sampler).close();
     for (const caches of this.#caches) for (const tensor of Object.values(caches)) tensor.dispose();
   }
 
