@@ -17,15 +17,16 @@ export default defineExperiment({
       tokens: 200_000,
       evaluateEvery: 50,
     },
-    // Four pairs in sixteen tokens, then the value of each key is asked for once.
+    // Two pairs in eight tokens, then the value of each key is asked for once. Four keys and four values.
     recall: {
-      data: { synthetic: "mqar", sequenceLength: 16, vocabularySize: 16 },
+      data: { synthetic: "mqar", sequenceLength: 8, vocabularySize: 8 },
       model: { maximumLength: 128 },
-      microBatchSize: 16,
-      tokens: 200_000,
-      evaluateEvery: 100,
+      microBatchSize: 64,
+      tokens: 400_000,
+      optimizer: { learningRate: 1e-3 },
+      evaluateEvery: 200,
       tasks: ["mqar"],
-      taskOptions: { lengths: [16] },
+      taskOptions: { lengths: [8] },
     },
   },
 });
