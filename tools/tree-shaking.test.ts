@@ -78,8 +78,8 @@ test("a page that computes on WebGPU holds the backend and what it needs of core
     platform: "browser",
     conditions: ["@sisa/source"],
   });
-  // 121.9 kB with the kernels for subgroups, decoding and the choice of tokens, 24 of them core's. The bound leaves room
-  // for fixes, not for the layers and models of core.
-  expect(text.length).toBeLessThan(124_000);
+  // 126.0 kB with the kernels for subgroups, matrix units, decoding and the choice of tokens, 24 of them core's. The bound
+  // leaves room for fixes, not for the layers and models of core.
+  expect(text.length).toBeLessThan(128_000);
   expect(text).not.toMatch(/embed\.weight|layers\./);
 });

@@ -272,7 +272,10 @@ export class Mamba3Mixer implements Mixer {
     return add(known.state, mul(written, reshape(slice(carried, { axis: 1, end: 1 }), [B, heads, 1, 1])));
   }
 
-  /** What a token reads of its own writes, of weights `own` [B,T,H], and past the state, `skip` [H]: [B,T,R,H,P]. */
+  /**
+   * What a token reads of its own writes, of weights `own` [B,T,H], and past the state, by `skip` [H].
+   * @returns [B,T,R,H,P]
+   */
   #direct(parts: { readonly [N in "q" | "k" | "v" | "own" | "skip"]: Tensor }): Tensor {
     const { q, k, v, own } = parts;
     const skip = reshape(parts.skip, [this.sizes.heads, 1]);

@@ -101,15 +101,19 @@ export const ssmPrepareOp: DefinedOp<
 /** What the gradients of ssmPrepare are made of. */
 export interface SsmPrepareBackwardInputs {
   readonly [name: string]: Tensor | undefined;
-  /** [B,T,H,S] as ssmPrepare gave them */
+  /** [B,T,H,S] as ssmPrepare gave it */
   readonly cRotated: Tensor;
+  /** [B,T,H,S] as ssmPrepare gave it */
   readonly bRotated: Tensor;
-  /** [B,T,H,S/2] */
+  /** [B,T,H,S/2] as ssmPrepare gave it */
   readonly phi: Tensor;
-  /** Gradients by what ssmPrepare gave */
+  /** [B,T,H,S], gradient by cRotated */
   readonly cGradient: Tensor;
+  /** [B,T,H,S], gradient by bRotated */
   readonly bGradient: Tensor;
+  /** [B,T,H], gradient by g */
   readonly gGradient: Tensor;
+  /** [B,T,H,S/2], gradient by phi; none where nothing else reads it */
   readonly phiGradient?: Tensor | undefined;
 }
 

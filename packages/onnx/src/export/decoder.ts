@@ -48,6 +48,7 @@ import {
   pickOutputs,
   reshape,
   rmsNormOp,
+  rotateOp,
   type SisaForm,
   sdpaClamp,
   sigmoidDecayAttentionOp,
@@ -278,10 +279,13 @@ function decoder(model: LanguageModel, form: SisaForm, layout: Layout): Graph {
     const tensor = replacementOf(decode.outputTensors[name]) as Tensor;
     outputs[fileNames(name).present] = hasRows(spec, layout.rows) ? swapHeads(tensor) : tensor;
   }
-  const whole = expandComposites(new Graph(inputs, outputs), ({ name }) => name === ssmPrepareOp.name);
+  const whole = expandComposites(new Graph(inputs, outputs), ({ name }) => turning.has(name));
   // Without what nothing reads, such as positions where none of the layers asks for them.
   return pickOutputs(simplify(portable(whole, model.config)), Object.keys(outputs));
 }
+
+/** Operations that are made of sines and cosines. */
+const turning: ReadonlySet<string> = new Set([ssmPrepareOp.name, rotateOp.name]);
 
 interface Rewriting {
   readonly form: SisaForm;
