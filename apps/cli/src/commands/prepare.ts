@@ -74,7 +74,7 @@ export function prepareCommand({ io }: Context): Command {
         ...(options.heldOut === undefined ? {} : { heldOutFraction: options.heldOut }),
         ...(options.seed === undefined ? {} : { seed: options.seed }),
         ...(options.shardTokens === undefined ? {} : { shardTokens: options.shardTokens }),
-        ...(options.threads === undefined ? {} : { workers: options.threads }),
+        ...(options.threads === undefined ? {} : { threads: options.threads }),
       };
       try {
         const { index, split, skippedDocuments, emptyDocuments, elapsedSeconds } = await prepare(request);

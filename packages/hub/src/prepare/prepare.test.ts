@@ -306,7 +306,7 @@ describe("prepare refuses", () => {
   it.each<[string, RegExp, Partial<PrepareOptions>]>([
     ["a fraction that is none", /heldOutFraction: expected/, { heldOutFraction: 1 }],
     ["a seed that is no number", /seed: expected/, { seed: 0.5 }],
-    ["threads where there is no program for them", /workers: expected/, { workers: 2 }],
+    ["threads where there is no program for them", /threads: expected/, { threads: 2 }],
   ])("%s", async (_, message, options) => {
     const { paths, folder, to } = await write({ "a.txt": "x" });
     const attempt = prepare({ files: paths, tokenizer, to, ...options });
@@ -375,9 +375,9 @@ describe("prepare with worker threads", () => {
       "c.parquet": parquet([{ name: "text", data: someTexts(1000, 13), type: "STRING" }], { rowGroupSize: 100 }),
     });
     const results: Map<string, string>[] = [];
-    for (const workers of [0, 1, 3]) {
-      const to = join(folder, `shards-${workers}`);
-      await prepareWith({ files: paths, tokenizer, to, workers, shardTokens: 100_000, heldOutFraction: 0.1 }, program);
+    for (const threads of [0, 1, 3]) {
+      const to = join(folder, `shards-${threads}`);
+      await prepareWith({ files: paths, tokenizer, to, threads, shardTokens: 100_000, heldOutFraction: 0.1 }, program);
       results.push(await hashesOf(to));
     }
     expect(results[0]?.size).toBeGreaterThan(10);
@@ -387,7 +387,7 @@ describe("prepare with worker threads", () => {
 
   it("refuses bad text with the same error", async () => {
     const { paths, folder, to } = await write({ "a.txt": "fine", "b.txt": Uint8Array.of(0xff) });
-    const attempt = prepareWith({ files: paths, tokenizer, to, workers: 2 }, program);
+    const attempt = prepareWith({ files: paths, tokenizer, to, threads: 2 }, program);
     await expect(attempt).rejects.toThrow(/b.txt: not UTF-8 at byte 0/);
     await expect(attempt).rejects.toBeInstanceOf(DataError);
     expect((await readdir(folder)).sort()).toEqual(["a.txt", "b.txt"]);
@@ -396,10 +396,10 @@ describe("prepare with worker threads", () => {
   it("ends where a thread cannot start, or dies", async () => {
     const { paths, folder, to } = await write({ "a.txt": "one", "b.txt": "two" });
     const missing = pathToFileURL(join(folder, "missing.mjs"));
-    await expect(prepareWith({ files: paths, tokenizer, to, workers: 2 }, missing)).rejects.toThrow(/missing\.mjs/);
+    await expect(prepareWith({ files: paths, tokenizer, to, threads: 2 }, missing)).rejects.toThrow(/missing\.mjs/);
     await writeFile(join(folder, "dies.mjs"), "process.exit(3);");
     const dies = pathToFileURL(join(folder, "dies.mjs"));
-    await expect(prepareWith({ files: paths, tokenizer, to, workers: 2 }, dies)).rejects.toThrow(/ended with code 3/);
+    await expect(prepareWith({ files: paths, tokenizer, to, threads: 2 }, dies)).rejects.toThrow(/ended with code 3/);
     expect(await readdir(folder)).not.toContain("shards");
   });
 });

@@ -37,7 +37,7 @@ export interface PrepareOptions {
   /** Tokens of a full shard; default 2^24. */
   readonly shardTokens?: number;
   /** Worker threads; 0 works in this thread. Default: one for each core, 0 where the package runs from its sources. */
-  readonly workers?: number;
+  readonly threads?: number;
   /** Called after each piece of work, many times a second. Default: nobody is told. */
   readonly onProgress?: (progress: PrepareProgress) => void;
   /** Aborted, the preparation ends with the signal's reason, and nothing is left behind. Default none. */
@@ -82,7 +82,7 @@ const defaultHeldOutTail = 0.05;
 
 /**
  * Tokenizes text files into shards. The folder appears when all of it is written; the same files, tokenizer and options
- * give the same bytes, with any number of workers.
+ * give the same bytes, with any number of threads.
  * Where no document's hash falls into the held-out part, the one with the smallest hash is held out. Where whole
  * documents leave one side empty, as a single one does, the end of each is cut off and held out.
  *
@@ -102,14 +102,14 @@ export async function prepareWith(options: PrepareOptions, workerProgram: URL | 
     tokenizer,
     seed = 0,
     heldOutFraction = defaultHeldOutFraction,
-    workers = defaultWorkers(workerProgram),
+    threads = defaultThreads(workerProgram),
   } = options;
   if (!(heldOutFraction >= 0 && heldOutFraction < 1)) {
     throw new ConfigError(`heldOutFraction: expected a number >= 0 and < 1, got ${heldOutFraction}`);
   }
   if (!Number.isSafeInteger(seed)) throw new ConfigError(`seed: expected a whole number, got ${seed}`);
-  if (!Number.isSafeInteger(workers) || workers < 0 || (workers > 0 && workerProgram === undefined)) {
-    throw new ConfigError(`workers: expected a whole number >= 0, and 0 where the package runs from its sources`);
+  if (!Number.isSafeInteger(threads) || threads < 0 || (threads > 0 && workerProgram === undefined)) {
+    throw new ConfigError(`threads: expected a whole number >= 0, and 0 where the package runs from its sources`);
   }
   if (tokenizer.files === undefined) {
     throw new DataError(
@@ -138,11 +138,11 @@ export async function prepareWith(options: PrepareOptions, workerProgram: URL | 
   const attempt = async (heldOutBelow: number, heldOutTail = 0): Promise<Written> => {
     const taskSettings: TaskSettings = { ...settings, heldOutBelow, heldOutTail };
     const runner =
-      workers === 0 || workerProgram === undefined
+      threads === 0 || workerProgram === undefined
         ? runInThisThread(taskSettings)
-        : runInThreads(taskSettings, workers, workerProgram);
+        : runInThreads(taskSettings, threads, workerProgram);
     try {
-      return await writeShards(options, taskSettings, files, join(parent.location, draft), runner, 2 * (workers || 1));
+      return await writeShards(options, taskSettings, files, join(parent.location, draft), runner, 2 * (threads || 1));
     } finally {
       await runner.close();
     }
@@ -221,7 +221,7 @@ async function writeShards(
   return { index, split, smallestHash, skippedDocuments, emptyDocuments, elapsedSeconds: progress.elapsedSeconds };
 }
 
-function defaultWorkers(program: URL | undefined): number {
+function defaultThreads(program: URL | undefined): number {
   return program === undefined ? 0 : availableParallelism();
 }
 
