@@ -8,6 +8,8 @@
 // three factors that are at most 1. The first goes into cHat, the last into bHat, both made once; the middle one is a
 // scalar of the pair of tiles, `span`, summed as tiles are visited from near to far. Where it bounds the whole term
 // below `skip`, the term is left out of that pair. The diagonal tile comes last.
+// Both backward passes round the same number for a pair of positions, with lambda and decay in it: what the pair gives to
+// c and to b then cancels in the gradient of the phase, which is a small difference of the two.
 // Dao 2023, arXiv:2307.08691 (tiling); arXiv:2606.02332 (the score).
 #include "common.cuh"
 
@@ -46,11 +48,6 @@ __device__ inline uint32 packed(float low, float high) {
   __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *(uint32*)&pair;
 }
-__device__ inline void scaleFragment(uint32 (&a)[4], float factor) {
-  __nv_bfloat162 f = __float2bfloat162_rn(factor);
-#pragma unroll
-  for (int i = 0; i < 4; i++) *(__nv_bfloat162*)&a[i] = __hmul2(*(__nv_bfloat162*)&a[i], f);
-}
 
 // A tile of 64 rows in shared memory; 16 bytes of padding a row keep loads of matrices free of bank conflicts.
 template <int W> struct Tile {
@@ -84,12 +81,11 @@ template <int W> struct Tile {
 };
 
 // sums[n] += rows of `a` (16 from `row`) times rows of `b` (from `from`), both W wide.
-template <int W, int N> __device__ inline void productByRow(float (&sums)[N][4], const Tile<W>& a, int row, const Tile<W>& b, int from, float factor) {
+template <int W, int N> __device__ inline void productByRow(float (&sums)[N][4], const Tile<W>& a, int row, const Tile<W>& b, int from) {
 #pragma unroll
   for (int k = 0; k < W; k += 16) {
     uint32 left[4];
     a.left(left, row, k);
-    if (factor != 1.f) scaleFragment(left, factor);
 #pragma unroll
     for (int n = 0; n < N; n += 2) {
       uint32 right[4];
@@ -123,9 +119,33 @@ template <int N> __device__ inline void clear(float (&x)[N][4]) {
     for (int i = 0; i < 4; i++) x[n][i] = 0.f;
 }
 
+template <int N> __device__ inline void copy(float (&x)[N][4], const float (&from)[N][4]) {
+#pragma unroll
+  for (int n = 0; n < N; n++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) x[n][i] = from[n][i];
+}
+template <int N> __device__ inline void scale(float (&x)[N][4], float factor) {
+#pragma unroll
+  for (int n = 0; n < N; n++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) x[n][i] *= factor;
+}
+
 // Place of element i of fragment n in a result: row and column.
 __device__ inline int rowOf(int i) { return threadIdx.x % 32 / 4 + i / 2 * 8; }
 __device__ inline int columnOf(int n, int i) { return n * 8 + threadIdx.x % 4 * 2 + i % 2; }
+
+// Rows from `row` and columns from `column` of the diagonal tile, times weight exp(g of the query - g of the key).
+template <bool KEYS, int N> __device__ inline void scaleByDecay(float (&x)[N][4], const float* decays, int row, int column, float weight) {
+#pragma unroll
+  for (int n = 0; n < N; n++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      float apart = decays[row + rowOf(i)] - decays[column + columnOf(n, i)];
+      x[n][i] *= weight * expf(fminf(KEYS ? -apart : apart, 0.f));
+    }
+}
 
 __device__ inline float quadSum(float x) {
   x += __shfl_xor_sync(0xffffffffu, x, 1);
@@ -292,20 +312,18 @@ __device__ void attentionForward(const Operands& in, bf16* out, float* logSumExp
     float s[8][4];
     clear(s);
     if (S && step == tile) {
-      productByRow<SW>(s, layout.plainReads, row, layout.plainWrites, 0, 1.f);
-      float weight = in.lambda[place.head] / sizes.scale;
-#pragma unroll
-      for (int n = 0; n < 8; n++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-          s[n][i] *= weight * expf(fminf(decays[row + rowOf(i)] - decays[columnOf(n, i)], 0.f));
+      productByRow<SW>(s, layout.plainReads, row, layout.plainWrites, 0);
+      scaleByDecay<false>(s, decays, row, 0, in.lambda[place.head] / sizes.scale);
     } else if (S) {
       float between = expf(span);
       bool near = isNear(sizes, between, in.cNorms[place.spanBase + tile], in.bNorms[place.spanBase + other(step)]);
-      if (near) productByRow<SW>(s, layout.hats, row, layout.otherHats(step % 2), 0, between);
+      if (near) {
+        productByRow<SW>(s, layout.hats, row, layout.otherHats(step % 2), 0);
+        scale(s, between);
+      }
       span += in.totals[place.spanBase + other(step)];
     }
-    productByRow<D>(s, queries, row, keys, 0, 1.f);
+    productByRow<D>(s, queries, row, keys, 0);
     if (step == tile) {
 #pragma unroll
       for (int n = 0; n < 8; n++)
@@ -437,29 +455,22 @@ __device__ void attentionBackwardQueries(const Operands& in, const float* logSum
       near = isNear(sizes, between, in.cNorms[place.spanBase + tile], in.bNorms[place.spanBase + other(step)]);
       span += in.totals[place.spanBase + other(step)];
     }
-    if (S && diagonal) closeHats<SW>(dC, dot, layout.hats, row, [&](int local) { return expf(decays[local]); });
+    if (S && diagonal) closeHats<SW>(dC, dot, layout.hats, row, [&](int local) { return weight * expf(decays[local]); });
 #pragma unroll
     for (int from = 0; from < TILE; from += N * 8) {
       float s[N][4], ds[N][4], term[N][4];
       clear(s);
-      clear(term);
       if (S && diagonal) {
-        productByRow<SW>(term, layout.plainReads, row, layout.plainWrites, from, 1.f);
-#pragma unroll
-        for (int n = 0; n < N; n++)
-#pragma unroll
-          for (int i = 0; i < 4; i++)
-            s[n][i] = term[n][i] * weight * expf(fminf(decays[row + rowOf(i)] - decays[from + columnOf(n, i)], 0.f));
-#pragma unroll
-        for (int n = 0; n < N; n++)
-#pragma unroll
-          for (int i = 0; i < 4; i++) term[n][i] = s[n][i];
+        productByRow<SW>(s, layout.plainReads, row, layout.plainWrites, from);
+        scaleByDecay<false>(s, decays, row, from, weight);
+        copy(term, s);
       } else if (near) {
-        productByRow<SW>(s, layout.hats, row, layout.otherHats(step % 2), from, between);
+        productByRow<SW>(s, layout.hats, row, layout.otherHats(step % 2), from);
+        scale(s, between);
       }
-      productByRow<D>(s, queries, row, keys, from, 1.f);
+      productByRow<D>(s, queries, row, keys, from);
       clear(ds);
-      productByRow<D>(ds, outs, row, values, from, 1.f);
+      productByRow<D>(ds, outs, row, values, from);
 #pragma unroll
       for (int n = 0; n < N; n++)
 #pragma unroll
@@ -473,16 +484,11 @@ __device__ void attentionBackwardQueries(const Operands& in, const float* logSum
 #pragma unroll
         for (int n = 0; n < N; n++)
 #pragma unroll
-          for (int i = 0; i < 4; i++) {
-            dot[i / 2] += ds[n][i] * term[n][i];
-            ds[n][i] *= expf(fminf(decays[row + rowOf(i)] - decays[from + columnOf(n, i)], 0.f));
-          }
+          for (int i = 0; i < 4; i++) dot[i / 2] += ds[n][i] * term[n][i];
+        scaleByDecay<false>(ds, decays, row, from, weight);
         productByColumn<SW>(dC, ds, layout.plainWrites, from);
       } else if (near) {
-#pragma unroll
-        for (int n = 0; n < N; n++)
-#pragma unroll
-          for (int i = 0; i < 4; i++) ds[n][i] *= between;
+        scale(ds, between);
         productByColumn<SW>(dC, ds, layout.otherHats(step % 2), from);
       }
     }
@@ -490,7 +496,7 @@ __device__ void attentionBackwardQueries(const Operands& in, const float* logSum
   }
   writeRows(dq + place.base, place.stride, first + row, T, dQ, 1.f, 1.f);
   if (S) {
-    writeRows(dc + place.narrowBase, place.narrow, first + row, T, dC, weight, weight);
+    writeRows(dc + place.narrowBase, place.narrow, first + row, T, dC, 1.f, 1.f);
     writeDots(read, dot, place, sizes);
   }
 }
@@ -555,20 +561,17 @@ __device__ void attentionBackwardKeys(const Operands& in, const float* logSumExp
     for (int from = 0; from < TILE; from += N * 8) {
       float s[N][4], ds[N][4], term[N][4];
       clear(s);
-      clear(term);
       if (S && diagonal) {
-        productByRow<SW>(term, layout.plainWrites, row, layout.plainReads, from, 1.f);
-#pragma unroll
-        for (int n = 0; n < N; n++)
-#pragma unroll
-          for (int i = 0; i < 4; i++)
-            s[n][i] = term[n][i] = term[n][i] * weight * expf(fminf(decays[from + columnOf(n, i)] - decays[row + rowOf(i)], 0.f));
+        productByRow<SW>(s, layout.plainWrites, row, layout.plainReads, from);
+        scaleByDecay<true>(s, decays, row, from, weight);
+        copy(term, s);
       } else if (near) {
-        productByRow<SW>(s, layout.hats, row, layout.otherHats(step % 2), from, between);
+        productByRow<SW>(s, layout.hats, row, layout.otherHats(step % 2), from);
+        scale(s, between);
       }
-      productByRow<D>(s, keys, row, queries, from, 1.f);
+      productByRow<D>(s, keys, row, queries, from);
       clear(ds);
-      productByRow<D>(ds, values, row, outs, from, 1.f);
+      productByRow<D>(ds, values, row, outs, from);
 #pragma unroll
       for (int n = 0; n < N; n++)
 #pragma unroll
@@ -584,16 +587,11 @@ __device__ void attentionBackwardKeys(const Operands& in, const float* logSumExp
 #pragma unroll
         for (int n = 0; n < N; n++)
 #pragma unroll
-          for (int i = 0; i < 4; i++) {
-            dot[i / 2] += ds[n][i] * term[n][i];
-            ds[n][i] *= weight * expf(fminf(decays[from + columnOf(n, i)] - decays[row + rowOf(i)], 0.f));
-          }
+          for (int i = 0; i < 4; i++) dot[i / 2] += ds[n][i] * term[n][i];
+        scaleByDecay<true>(ds, decays, row, from, weight);
         productByColumn<SW>(dB, ds, layout.plainReads, from);
       } else if (near) {
-#pragma unroll
-        for (int n = 0; n < N; n++)
-#pragma unroll
-          for (int i = 0; i < 4; i++) ds[n][i] *= between;
+        scale(ds, between);
         productByColumn<SW>(dB, ds, layout.otherHats(step % 2), from);
       }
     }

@@ -102,9 +102,9 @@ async function run(graph: Graph, decay: number | typeof uneven, runs: number, po
   return results;
 }
 
-/** By norm. The gradient of phase is a small difference of those of c and b. */
-function bound(name: string): number {
-  if (name === "grad.phase") return 0.05;
+/** By norm. The gradient of phase is a small difference of those of c and b, and Hopper's kernels round other operands. */
+function bound(name: string, portable: boolean): number {
+  if (name === "grad.phase") return portable ? 0.02 : 0.05;
   return name.includes("logDecay") || name.includes("lambda") ? 0.03 : 0.01;
 }
 
@@ -119,12 +119,11 @@ for (const [D, S, T, decay] of cases) {
       const [wanted = {}] = await run(graphOf(D, S, T, "float32"), decay, 1);
       for (const other of again) expect(other).toEqual(found);
       for (const [name, values] of Object.entries(wanted)) {
-        // The kernels for every GPU round what should cancel in it: their error is in bench/cuda/log.md.
-        if (name === "value" || (name === "grad.phase" && (portable || !onHopper))) continue;
+        if (name === "value") continue;
         const error = Math.sqrt(squares(values.map((x, index) => x - (found[name]?.[index] ?? 0))));
         // A position that sees itself alone gives scores no gradient: that is measured by the gradient of its value.
         const scale = Math.sqrt(squares(T === 1 ? (wanted["grad.v"] ?? []) : values));
-        expect(error / scale, name).toBeLessThan(bound(name));
+        expect(error / scale, name).toBeLessThan(bound(name, portable || !onHopper));
       }
     });
   }
