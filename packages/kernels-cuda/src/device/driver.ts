@@ -6,6 +6,10 @@ import type { HostMemory, Library, Native, NativeFunction } from "./native.ts";
 
 /** Result codes that mean more than "the call failed". */
 const result = { success: 0, outOfMemory: 2, notReady: 600 } as const;
+/** Those of a kernel that crashed, from an illegal address (700) to an unknown failure (719): every later call fails too. */
+const crashes: ReadonlySet<number> = new Set([700, 702, 710, 714, 715, 716, 717, 718, 719]);
+/** Calls that only wait or give back. */
+const givesBack = /Free|Destroy|Unload|Release|Synchronize/;
 
 /** Oldest driver that runs what nvcc 13 compiles: that of CUDA 13.0. */
 const oldestDriver = 13_000;
@@ -112,6 +116,8 @@ export class Driver {
   readonly version: number;
   readonly #library: Library;
   readonly #functions = new Map<Name, NativeFunction>();
+  /** Whether a kernel did. */
+  #crashed = false;
   /** Where tensor maps are written, which must be at a multiple of their size. */
   #mapMemory: HostMemory | undefined;
   /** Where launches with attributes are described. */
@@ -151,10 +157,14 @@ export class Driver {
     });
   }
 
-  /** @throws DriverError */
+  /**
+   * After a crash nothing is left to give back, and whoever met it was told: calls that would then end quietly.
+   * @throws DriverError
+   */
   call(name: Name, ...args: readonly unknown[]): void {
     const code = this.#invoke(name, ...args);
-    if (code !== result.success) throw new DriverError(`${name} failed: ${this.#describe(code)}`, code);
+    if (code === result.success || (this.#crashed && givesBack.test(name))) return;
+    throw this.#error(`${name} failed: `, code);
   }
 
   /** A call whose first argument is where its result goes. @throws DriverError */
@@ -179,7 +189,7 @@ export class Driver {
   isDone(event: number): boolean {
     const code = this.#invoke("cuEventQuery", event);
     if (code === result.notReady) return false;
-    if (code !== result.success) throw new DriverError(this.#describe(code), code);
+    if (code !== result.success) throw this.#error("", code);
     return true;
   }
 
@@ -248,6 +258,11 @@ export class Driver {
       this.#functions.set(name, call);
     }
     return Number(call(...args));
+  }
+
+  #error(what: string, code: number): DriverError {
+    this.#crashed ||= crashes.has(code);
+    return new DriverError(`${what}${this.#describe(code)}`, code);
   }
 
   #describe(code: number): string {
