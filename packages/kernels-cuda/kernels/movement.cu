@@ -98,36 +98,40 @@ extern "C" __global__ void cacheWrite(const unsigned char* update, const int* st
   GRID_STRIDE(index, rows * bytes) target[index] = source[index];
 }
 
-// The place of each id among equal ones, in order of index: counts how often it occurs before.
-extern "C" __global__ void scatterRank(const int* ids, int count, int rows, int* ranks, int* totals, Fault* fault,
-                                       int node) {
-  __shared__ int tile[256];
-  int index = blockIdx.x * 256 + threadIdx.x;
-  int id = index < count ? ids[index] : -1;
-  if (index < count && (id < 0 || id >= rows)) {
-    report(fault, node, id);
-    id = -1;
-  }
-  int before = 0;
-  for (int first = 0; first <= blockIdx.x * 256; first += 256) {
-    __syncthreads();
-    int other = first + threadIdx.x;
-    tile[threadIdx.x] = other < count ? ids[other] : -2;
-    __syncthreads();
-    int end = min(256, index - first);
-    for (int i = 0; i < end; i++) before += tile[i] == id;
-  }
-  if (index < count) ranks[index] = id < 0 ? -1 : before;
-  if (id >= 0) atomicAdd(&totals[id], 1);
+// Rows of updates by the row that gets them, in order of index: a stable radix sort, a digit of eight bits at a time from
+// the lowest. `order` holds indices as sorted so far, or is null for 0, 1, 2, ... Ids that are no row come last.
+const int DIGITS = 256;
+const int SORTED = 1024;  // indices of a block; sortedAtOnce in src/lowerings/movement.ts
+
+__device__ inline int targetOf(const int* ids, int index, int rows) {
+  int id = ids[index];
+  return id < 0 || id >= rows ? rows : id;
 }
 
-// starts[r] = totals[0] + ... + totals[r - 1], by one block of 1024 threads.
-extern "C" __global__ void scatterStarts(const int* totals, int rows, int* starts) {
+// counts[digit, block]
+extern "C" __global__ void scatterCount(const int* ids, const int* order, int count, int rows, int shift, int* counts,
+                                        Fault* fault, int node) {
+  __shared__ int own[DIGITS];
+  if (threadIdx.x < DIGITS) own[threadIdx.x] = 0;
+  __syncthreads();
+  int place = blockIdx.x * SORTED + threadIdx.x;
+  if (place < count) {
+    int index = order ? order[place] : place;
+    int target = targetOf(ids, index, rows);
+    if (target == rows) report(fault, node, ids[index]);
+    atomicAdd(&own[target >> shift & (DIGITS - 1)], 1);
+  }
+  __syncthreads();
+  if (threadIdx.x < DIGITS) counts[threadIdx.x * gridDim.x + blockIdx.x] = own[threadIdx.x];
+}
+
+// Each becomes the sum of those before it, by one block of 1024 threads.
+extern "C" __global__ void scatterPlaces(int* counts, int size) {
   __shared__ int sums[1024];
-  int share = (rows + 1023) / 1024;
-  int first = threadIdx.x * share;
+  int share = (size + 1023) / 1024;
+  int first = threadIdx.x * share, last = min(first + share, size);
   int sum = 0;
-  for (int i = 0; i < share && first + i < rows; i++) sum += totals[first + i];
+  for (int i = first; i < last; i++) sum += counts[i];
   sums[threadIdx.x] = sum;
   __syncthreads();
   for (int step = 1; step < 1024; step <<= 1) {
@@ -137,30 +141,83 @@ extern "C" __global__ void scatterStarts(const int* totals, int rows, int* start
     __syncthreads();
   }
   int total = sums[threadIdx.x] - sum;
-  for (int i = 0; i < share && first + i < rows; i++) {
-    starts[first + i] = total;
-    total += totals[first + i];
+  for (int i = first; i < last; i++) {
+    int own = counts[i];
+    counts[i] = total;
+    total += own;
   }
 }
 
-extern "C" __global__ void scatterOrder(const int* ids, const int* ranks, const int* starts, int count, int* order) {
-  GRID_STRIDE(index, count) if (ranks[index] >= 0) order[starts[ids[index]] + ranks[index]] = (int)index;
+extern "C" __global__ void __launch_bounds__(SORTED)
+    scatterMove(const int* ids, const int* order, int count, int rows, int shift, const int* places, int* sorted) {
+  __shared__ int next[SORTED / 32][DIGITS];
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  for (int i = threadIdx.x; i < SORTED / 32 * DIGITS; i += SORTED) next[i / DIGITS][i % DIGITS] = 0;
+  __syncthreads();
+  int place = blockIdx.x * SORTED + threadIdx.x;
+  int index = place >= count ? -1 : order ? order[place] : place;
+  int digit = index < 0 ? -1 : targetOf(ids, index, rows) >> shift & (DIGITS - 1);
+  uint32 same = __match_any_sync(0xffffffffu, digit);
+  int before = __popc(same & ((1u << lane) - 1));
+  if (digit >= 0 && before == 0) next[warp][digit] = __popc(same);
+  __syncthreads();
+  if (threadIdx.x < DIGITS) {
+    int total = places[threadIdx.x * gridDim.x + blockIdx.x];
+    for (int i = 0; i < SORTED / 32; i++) {
+      int own = next[i][threadIdx.x];
+      next[i][threadIdx.x] = total;
+      total += own;
+    }
+  }
+  __syncthreads();
+  if (digit >= 0) sorted[next[warp][digit] + before] = index;
 }
 
-// Sums the updates of each row in order of index, so that the result never depends on scheduling.
+// starts[r], for r from 0 to `rows`: how many updates go to rows before r.
+extern "C" __global__ void scatterStarts(const int* ids, const int* order, int count, int rows, int* starts) {
+  GRID_STRIDE(row, (int64)rows + 1) {
+    int low = 0, high = count;
+    while (low < high) {
+      int middle = low + (high - low) / 2;
+      if (targetOf(ids, order[middle], rows) < row) low = middle + 1;
+      else high = middle;
+    }
+    starts[row] = low;
+  }
+}
+
+// Sums the updates of each row in order of index, so that the result never depends on scheduling; reads several at once.
+template <class C, int TYPE> __device__ inline C sumOf(const void* updates, const int* order, int first, int last, int64 columns, int64 column) {
+  const int AT_ONCE = 16;
+  C sum = 0;
+  for (int i = first; i < last; i += AT_ONCE) {
+    C x[AT_ONCE];
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++) x[j] = i + j < last ? load<C>(updates, TYPE, order[i + j] * columns + column) : (C)0;
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++) sum += x[j];
+  }
+  return sum;
+}
+template <class C>
+__device__ void scatterSum(const void* updates, int updateType, const int* order, const int* starts, void* out, int outType,
+                           int64 columns) {
+  int row = blockIdx.x, first = starts[row], last = starts[row + 1];
+  for (int64 column = threadIdx.x + (int64)blockIdx.y * blockDim.x; column < columns; column += (int64)blockDim.x * gridDim.y) {
+    C sum;
+    switch (updateType) {
+      case Float32: sum = sumOf<C, Float32>(updates, order, first, last, columns, column); break;
+      case Float64: sum = sumOf<C, Float64>(updates, order, first, last, columns, column); break;
+      case Float16: sum = sumOf<C, Float16>(updates, order, first, last, columns, column); break;
+      default: sum = sumOf<C, Bfloat16>(updates, order, first, last, columns, column);
+    }
+    store(out, outType, (int64)row * columns + column, sum);
+  }
+}
 #define SCATTER(suffix, C)                                                                                      \
   extern "C" __global__ void scatterSum_##suffix(const void* updates, int updateType, const int* order,         \
-                                                 const int* starts, const int* totals, void* out, int outType,  \
-                                                 int64 columns) {                                               \
-    int row = blockIdx.x;                                                                                       \
-    int first = starts[row], count = totals[row];                                                               \
-    for (int64 column = threadIdx.x + (int64)blockIdx.y * blockDim.x; column < columns;                         \
-         column += (int64)blockDim.x * gridDim.y) {                                                             \
-      C sum = 0;                                                                                                \
-      _Pragma("unroll 4") for (int i = 0; i < count; i++)                                                       \
-          sum += load<C>(updates, updateType, order[first + i] * columns + column);                             \
-      store(out, outType, (int64)row * columns + column, sum);                                                  \
-    }                                                                                                           \
+                                                 const int* starts, void* out, int outType, int64 columns) {    \
+    scatterSum<C>(updates, updateType, order, starts, out, outType, columns);                                   \
   }
 SCATTER(f, float)
 SCATTER(d, double)

@@ -2,7 +2,7 @@
 
 import { bytesOf, type Dim, type Node, sizesOf } from "@sisa/core";
 import { elementType } from "../device/element-type.ts";
-import type { Alias, Context, LoweringRule, Part, Region, Value } from "../plan.ts";
+import type { Alias, Context, LoweringRule, Part, Region, Value, View } from "../plan.ts";
 import { broadcastStrides, denseStrides, reshapeStrides } from "../views.ts";
 import { copyElements } from "./copy.ts";
 import { blocksFor } from "./elementwise.ts";
@@ -156,6 +156,9 @@ export const cacheWrite: LoweringRule = (context) => {
 };
 
 /** Sums in order of index: the updates of each row are found by counting, and never added by atomics. */
+/** Indices that a block sorts; SORTED in kernels/movement.cu. */
+const sortedAtOnce = 1024;
+
 export const scatterAdd: LoweringRule = (context) => {
   const [updates, ids] = [context.input("updates"), context.input("ids")];
   const value = context.output();
@@ -163,18 +166,23 @@ export const scatterAdd: LoweringRule = (context) => {
   const columns = product(value.sizes.slice(1));
   const fault = context.fault(idsMessage("scatterAdd", rows));
   const words = (count: number) => context.scratch(4 * Math.max(count, 1));
-  const [ranks, order] = [words(ids.count), words(ids.count)];
-  const [totals, starts] = [words(rows), words(rows)];
-  context.zero(totals, 4 * rows);
-  if (ids.count > 0) {
-    context.kernel("scatterRank", Math.ceil(ids.count / 256), 256, [ids, ids.count, rows, ranks, totals, ...fault]);
-  }
-  if (rows === 0) return;
-  context.kernel("scatterStarts", 1, 1024, [totals, rows, starts]);
-  if (ids.count > 0) {
-    context.kernel("scatterOrder", blocksFor(context, ids.count), 256, [ids, ranks, starts, ids.count, order]);
+  const blocks = Math.ceil(ids.count / sortedAtOnce);
+  const orders = [words(ids.count), words(ids.count)];
+  const counts = words(256 * blocks);
+  let order: View | null = null;
+  // `rows` itself stands for ids that are no row.
+  const digits = ids.count === 0 ? 0 : Math.max(1, Math.ceil(Math.log2(rows + 1) / 8));
+  for (let digit = 0; digit < digits; digit++) {
+    const sorted = orders[digit % 2] as View;
+    const given = [ids, order, ids.count, rows, 8 * digit];
+    context.kernel("scatterCount", blocks, sortedAtOnce, [...given, counts, ...fault]);
+    context.kernel("scatterPlaces", 1, 1024, [counts, 256 * blocks]);
+    context.kernel("scatterMove", blocks, sortedAtOnce, [...given, counts, sorted]);
+    order = sorted;
   }
   if (value.count === 0) return;
+  const starts = words(rows + 1);
+  context.kernel("scatterStarts", blocksFor(context, rows + 1), 256, [ids, order, ids.count, rows, starts]);
   const suffix = updates.spec.dtype === "float64" || value.spec.dtype === "float64" ? "d" : "f";
   const threads = columns >= 256 ? 256 : Math.ceil(columns / 32) * 32;
   context.kernel(`scatterSum_${suffix}`, [rows, Math.min(8, Math.ceil(columns / threads)), 1], threads, [
@@ -182,7 +190,6 @@ export const scatterAdd: LoweringRule = (context) => {
     elementType[updates.spec.dtype],
     order,
     starts,
-    totals,
     value,
     elementType[value.spec.dtype],
     columns,
