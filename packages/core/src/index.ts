@@ -25,6 +25,7 @@ export {
   type GraphOutputs,
   inputOp,
   inputTensor,
+  placeNode,
   rebuild,
   rewrite,
   trace,

@@ -178,16 +178,6 @@ export function rewrite<I extends GraphInputs, O extends GraphOutputs>(
   };
   // New nodes stand where the old ones stood, whatever was built again and whatever was not.
   const order = new Set(Object.values(inputs).map(({ node }) => node));
-  const place = (node: Node) => {
-    const added = new Set<Node>();
-    const pending = [node];
-    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
-      if (order.has(next) || added.has(next)) continue;
-      added.add(next);
-      for (const tensor of Object.values(next.inputs)) pending.push(tensor.node);
-    }
-    for (const next of [...added].sort((a, b) => a.id - b.id)) order.add(next);
-  };
   for (const node of graph.nodes) {
     const mapped = Object.fromEntries(Object.entries(node.inputs).map(([name, tensor]) => [name, lookup(tensor)]));
     const outputs = rule(node, mapped);
@@ -200,13 +190,25 @@ export function rewrite<I extends GraphInputs, O extends GraphOutputs>(
         );
       }
       replaced.set(tensor, output);
-      place(output.node);
+      placeNode(output.node, order);
     }
   }
   const outputs = Object.fromEntries(
     Object.entries(graph.outputTensors).map(([name, tensor]) => [name, lookup(tensor)]),
   );
   return new Graph(inputs as { [N in keyof I]: AnyTensor }, outputs as { [N in keyof O]: AnyTensor }, [...order]);
+}
+
+/** Adds a node to an order of nodes, behind all that it reads; what of that is not there yet is added too. */
+export function placeNode(node: Node, order: Set<Node>): void {
+  const added = new Set<Node>();
+  const pending = [node];
+  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+    if (order.has(next) || added.has(next)) continue;
+    added.add(next);
+    for (const tensor of Object.values(next.inputs)) pending.push(tensor.node);
+  }
+  for (const next of [...added].sort((a, b) => a.id - b.id)) order.add(next);
 }
 
 /** A node again, unless nothing about it changed. */

@@ -1,6 +1,6 @@
 // Rebuilding a graph in which several nodes give way to one that does the work of all of them.
 
-import { type AnyTensor, Graph, GraphError, type Node, rebuild } from "@sisa/core";
+import { type AnyTensor, Graph, GraphError, type Node, placeNode, rebuild } from "@sisa/core";
 
 /** The tensor that stands for one of the old graph. */
 export type Lookup = (tensor: AnyTensor) => AnyTensor;
@@ -48,18 +48,10 @@ export function replaceTensors(graph: Graph, replacements: Replacements): Graph 
   const remember = (old: AnyTensor, now: AnyTensor | undefined) => {
     if (now && !replacements.has(old)) made.set(old, now);
   };
-  /** New nodes stand where the first of the old ones stood, after all that they read. */
-  const place = (node: Node) => {
-    const added = new Set<Node>();
-    const pending = [node];
-    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
-      if (order.has(next) || added.has(next)) continue;
-      added.add(next);
-      for (const tensor of Object.values(next.inputs)) pending.push(tensor.node);
-    }
-    for (const next of [...added].sort((a, b) => a.id - b.id)) order.add(next);
-  };
-  for (const node of graph.nodes) for (const tensor of Object.values(node.outputs)) place(lookup(tensor).node);
+  // New nodes stand where the first of the old ones stood.
+  for (const node of graph.nodes) {
+    for (const tensor of Object.values(node.outputs)) placeNode(lookup(tensor).node, order);
+  }
   const outputs = Object.entries(graph.outputTensors).map(([name, tensor]) => [name, lookup(tensor)] as const);
   return new Graph(graph.inputTensors, Object.fromEntries(outputs), [...order]);
 }
