@@ -286,12 +286,14 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
       if constexpr (kind.value != Far) {
         if constexpr (kind.value == Steep) {
           scaleByDecay(dp, n, weight);
+          pack<N / 2>(decayed, dp);
         } else {
-          float f = between(n);
+          // A power of 2: what was rounded needs no rounding again.
+          __nv_bfloat162 f = __float2bfloat162_rn(between(n));
 #pragma unroll
-          for (int i = 0; i < N / 2; i++) dp[i] *= f;
+          for (int i = 0; i < N / 4; i++)
+            *(__nv_bfloat162*)&decayed[i / 4][i % 4] = __hmul2(*(__nv_bfloat162*)&ds[i / 4][i % 4], f);
         }
-        pack<N / 2>(decayed, dp);
         pin(d3);
         beginProducts();
 #pragma unroll

@@ -1,49 +1,78 @@
 // Composites as one kernel each: norms, rotation, gates, and the loss. Narrow floats are computed in float.
 #include "eight.cuh"
 
-// y = x / sqrt(mean(x^2) + epsilon) * weight, one warp a row. width is a multiple of 8.
+// y = x / sqrt(mean(x^2) + epsilon) * weight, one warp a row. width is a multiple of 8. All loads of up to 1024 elements are
+// started before the first is used, and kept.
 template <class T, class W>
 __device__ void rmsNormRows(const T* x, const W* weight, T* out, int64 rows, int width, float epsilon) {
+  const int HELD = 4;
   int lane = threadIdx.x % 32, warps = blockDim.x / 32;
   for (int64 row = (int64)blockIdx.x * warps + threadIdx.x / 32; row < rows; row += (int64)gridDim.x * warps) {
-    const T* from = x + row * width;
-    float squares = 0;
-    for (int i = lane * 8; i < width; i += 256) {
-      float part[8];
-      Eight<T>::load(part, from + i);
+    float held[HELD][8];
+    auto fetch = [&](int start) {
 #pragma unroll
-      for (int j = 0; j < 8; j++) squares += part[j] * part[j];
+      for (int i = 0; i < HELD; i++)
+        if (start + i * 256 < width) Eight<T>::load(held[i], x + row * width + start + i * 256);
+    };
+    float squares = 0;
+    for (int start = lane * 8; start < width; start += HELD * 256) {
+      fetch(start);
+#pragma unroll
+      for (int i = 0; i < HELD; i++)
+#pragma unroll
+        for (int j = 0; j < 8; j++) squares += start + i * 256 < width ? held[i][j] * held[i][j] : 0.f;
     }
     float inverse = 1.f / sqrtf(warpSum(squares) / width + epsilon);
-    for (int i = lane * 8; i < width; i += 256) {
-      float part[8], w[8];
-      Eight<T>::load(part, from + i);
-      Eight<W>::load(w, weight + i);
+    for (int start = lane * 8; start < width; start += HELD * 256) {
+      if (width > HELD * 256) fetch(start);
 #pragma unroll
-      for (int j = 0; j < 8; j++) part[j] = part[j] * inverse * w[j];
-      Eight<T>::store(out + row * width + i, part);
+      for (int i = 0; i < HELD; i++) {
+        int column = start + i * 256;
+        if (column >= width) break;
+        float w[8];
+        Eight<W>::load(w, weight + column);
+#pragma unroll
+        for (int j = 0; j < 8; j++) w[j] *= held[i][j] * inverse;
+        Eight<T>::store(out + row * width + column, w);
+      }
     }
   }
 }
 
-// Gradients by x, with an addend, and, for the rows of one block each, by the weight: parts [gridDim.x, width]. Thread t owns columns 8t..8t+7.
+// Gradients by x, with an addend, and, for the rows of one block each, by the weight: parts [gridDim.x, width]. Thread t owns
+// columns 8t..8t+7. The next row is on its way while this one is summed.
 template <class T, class W>
 __device__ void rmsNormBackwardRows(const T* x, const W* weight, const T* gradient, const T* addend, T* dx, float* parts,
                                     int64 rows, int width, float epsilon) {
-  __shared__ float shared[2][32];
-  int column = threadIdx.x * 8;
+  struct alignas(16) Narrow {
+    T x[8];
+  };
+  // Of two rows in turn, so that one barrier a row is enough.
+  __shared__ float2 shared[2][32];
+  int column = threadIdx.x * 8, warps = blockDim.x / 32, turn = 0;
   bool own = column < width;
   float w[8] = {}, dw[8] = {};
   if (own) Eight<W>::load(w, weight + column);
-  for (int64 row = blockIdx.x; row < rows; row += gridDim.x) {
-    float part[8] = {}, g[8] = {}, before[8] = {};
-    if (own) Eight<T>::load(part, x + row * width + column), Eight<T>::load(g, gradient + row * width + column);
-    if (own && addend) Eight<T>::load(before, addend + row * width + column);
+  Narrow next[3] = {};
+  auto fetch = [&](int64 row) {
+    if (!own || row >= rows) return;
+    next[0] = *(const Narrow*)(x + row * width + column);
+    next[1] = *(const Narrow*)(gradient + row * width + column);
+    if (addend) next[2] = *(const Narrow*)(addend + row * width + column);
+  };
+  fetch(blockIdx.x);
+  for (int64 row = blockIdx.x; row < rows; row += gridDim.x, turn ^= 1) {
+    float part[8], g[8], before[8];
+    Eight<T>::load(part, next[0].x), Eight<T>::load(g, next[1].x), Eight<T>::load(before, next[2].x);
+    fetch(row + gridDim.x);
     float squares = 0, dot = 0;
 #pragma unroll
     for (int j = 0; j < 8; j++) squares += part[j] * part[j], dot += part[j] * g[j] * w[j];
-    squares = blockSum(squares, shared[0]);
-    dot = blockSum(dot, shared[1]);
+    squares = warpSum(squares), dot = warpSum(dot);
+    if (threadIdx.x % 32 == 0) shared[turn][threadIdx.x / 32] = make_float2(squares, dot);
+    __syncthreads();
+    squares = 0, dot = 0;
+    for (int warp = 0; warp < warps; warp++) squares += shared[turn][warp].x, dot += shared[turn][warp].y;
     float inverse = 1.f / sqrtf(squares / width + epsilon);
     float mean = dot * inverse / width;
 #pragma unroll
@@ -82,31 +111,30 @@ extern "C" __global__ void rope(const void* x, const void* cosines, const void* 
   }
 }
 
-// The same, four neighbouring pairs at a time: axes go over such groups, and the tables are float32 and dense in them.
-template <class T> __device__ void rotateFours(const T* x, const float* cosines, const float* sines, T* out, const Axes& axes) {
+// The same, eight neighbouring pairs at a time, so that finding their place is not most of the work: axes go over such
+// groups, and the tables are float32 and dense in them.
+template <class T> __device__ void rotateEights(const T* x, const float* cosines, const float* sines, T* out, const Axes& axes) {
   GRID_STRIDE(index, axes.count) {
     Places p = placesOf<4>(axes, index);
-    float part[8];
-    Eight<T>::load(part, x + p.at[1]);
-    float4 cosine = *(const float4*)(cosines + p.at[2]), sine = *(const float4*)(sines + p.at[3]);
-    const float* c = &cosine.x;
-    const float* s = &sine.x;
+    float part[2][8], c[8], s[8];
+    Eight<T>::load(part[0], x + p.at[1]), Eight<T>::load(part[1], x + p.at[1] + 8);
+    Eight<float>::load(c, cosines + p.at[2]), Eight<float>::load(s, sines + p.at[3]);
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      float a = part[2 * i], b = part[2 * i + 1];
-      part[2 * i] = a * c[i] - b * s[i];
-      part[2 * i + 1] = a * s[i] + b * c[i];
+    for (int i = 0; i < 8; i++) {
+      float &first = part[i / 4][i % 4 * 2], &second = part[i / 4][i % 4 * 2 + 1], a = first, b = second;
+      first = a * c[i] - b * s[i];
+      second = a * s[i] + b * c[i];
     }
-    Eight<T>::store(out + p.at[0], part);
+    Eight<T>::store(out + p.at[0], part[0]), Eight<T>::store(out + p.at[0] + 8, part[1]);
   }
 }
-extern "C" __global__ void ropeFours_float32(const float* x, const float* cosines, const float* sines, float* out,
-                                             const __grid_constant__ Axes axes) {
-  rotateFours<float>(x, cosines, sines, out, axes);
+extern "C" __global__ void ropeEights_float32(const float* x, const float* cosines, const float* sines, float* out,
+                                              const __grid_constant__ Axes axes) {
+  rotateEights<float>(x, cosines, sines, out, axes);
 }
-extern "C" __global__ void ropeFours_bfloat16(const __nv_bfloat16* x, const float* cosines, const float* sines,
-                                              __nv_bfloat16* out, const __grid_constant__ Axes axes) {
-  rotateFours<__nv_bfloat16>(x, cosines, sines, out, axes);
+extern "C" __global__ void ropeEights_bfloat16(const __nv_bfloat16* x, const float* cosines, const float* sines,
+                                               __nv_bfloat16* out, const __grid_constant__ Axes axes) {
+  rotateEights<__nv_bfloat16>(x, cosines, sines, out, axes);
 }
 
 __device__ inline float logistic(float x) {

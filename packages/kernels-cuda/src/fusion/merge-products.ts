@@ -76,12 +76,15 @@ class Merger {
       });
       const all = once((lookup) => together(weights.map(lookup), 0));
       let start = 0;
+      const width = narrowFirst.reduce((sum, node) => sum + widthOf(node), 0);
       for (const [, members] of groupBy(narrowFirst, isWide)) {
         const sizes = members.map(widthOf);
         const [first, total] = [start, sizes.reduce((a, b) => a + b, 0)];
+        // The last product takes the zeros behind the weights along: it would be slow without them.
+        const end = first + total === width ? width + missingWidth(width) : first + total;
         const { dtype } = members[0]?.outputs.value ?? x;
         const product = once((lookup) => {
-          const rows = slice(all(lookup) as Tensor, { axis: 0, start: first, end: first + total });
+          const rows = slice(all(lookup) as Tensor, { axis: 0, start: first, end });
           return matmul(lookup(x) as Tensor, rows, { transposeB: true, dtype: dtype as "float32" });
         });
         this.#replaceParts(members, product, -1);
@@ -183,12 +186,17 @@ class Merger {
 /** Widths that products are not slow with. */
 const [evenWidth, slowUnless] = [64, 8];
 
+/** Zeros behind a width that would make products slow. */
+function missingWidth(width: number): number {
+  return width % slowUnless === 0 ? 0 : Math.ceil(width / evenWidth) * evenWidth - width;
+}
+
 /** Tensors one after another along an axis, with zeros at the end where their width would make products slow. */
 function together(parts: readonly AnyTensor[], axis: 0 | -1): Tensor {
   const [first] = parts as readonly Tensor[];
   const width = parts.reduce((sum, { shape }) => sum + (sizesOf(shape).at(axis) ?? 0), 0);
-  if (!first || width % slowUnless === 0) return concat(parts as readonly Tensor[], { axis });
-  const missing = Math.ceil(width / evenWidth) * evenWidth - width;
+  const missing = missingWidth(width);
+  if (!first || missing === 0) return concat(parts as readonly Tensor[], { axis });
   const zeros = broadcastTo(constant(0, first.dtype), sizesOf(first.shape).with(axis, missing));
   return concat([...(parts as readonly Tensor[]), zeros as Tensor], { axis });
 }

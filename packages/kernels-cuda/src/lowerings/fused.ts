@@ -80,9 +80,9 @@ export function rotate(context: Context, x: Value, cos: Value, sin: Value, value
   const half = (x.sizes.at(-1) ?? 0) / 2;
   const pairs = [...x.sizes.slice(0, -1), half];
   const type = x.spec.dtype;
-  const fours = half % 4 === 0 && gateTypes.includes(type) && [x, value].every(byEights) && [cos, sin].every(byFours);
-  // Pairs of one row lie one after the other, four of them in eight elements.
-  const step = fours ? 4 : 1;
+  const eights = half % 8 === 0 && gateTypes.includes(type) && [x, value].every(byEights) && [cos, sin].every(isDense);
+  // Pairs of one row lie one after the other, eight of them in sixteen elements.
+  const step = eights ? 8 : 1;
   const groups = pairs.with(-1, half / step);
   const own = (operand: Value) => ({
     type: elementType[type],
@@ -95,7 +95,7 @@ export function rotate(context: Context, x: Value, cos: Value, sin: Value, value
   const second = x.strides.at(-1) ?? 1;
   const axes = packAxes(groups, [own(value), own(x), table(cos), table(sin)]);
   const blocks = blocksFor(context, value.count / 2 / step);
-  if (fours) context.kernel(`ropeFours_${type}`, blocks, 256, [x, cos, sin, value, axes]);
+  if (eights) context.kernel(`ropeEights_${type}`, blocks, 256, [x, cos, sin, value, axes]);
   else context.kernel("rope", blocks, 256, [x, cos, sin, value, second, value.strides.at(-1) ?? 1, axes]);
 }
 
@@ -106,9 +106,9 @@ function byEights({ spec, strides, offset }: Value): boolean {
   );
 }
 
-/** Whether a table has a number for each pair, four of which can be read at a time. */
-function byFours({ spec, sizes }: Value): boolean {
-  return spec.dtype === "float32" && (sizes.at(-1) ?? 0) % 4 === 0;
+/** Whether a table has a number for each pair of a row, eight of which can be read at a time. */
+function isDense({ spec, sizes }: Value): boolean {
+  return spec.dtype === "float32" && (sizes.at(-1) ?? 0) % 8 === 0;
 }
 
 const gateTypes: readonly DType[] = ["float32", "bfloat16"];

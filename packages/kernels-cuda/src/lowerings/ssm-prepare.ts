@@ -11,7 +11,8 @@ import { sumColumns } from "./reduction.ts";
 
 /** Positions of a block; BLOCK in kernels/prepare.cu, and decayBlock in @sisa/core. */
 const blockSize = 64;
-const threads = 128;
+/** Few, so that the last block of lines has few that are idle. */
+const threads = 64;
 const vectorTypes: readonly string[] = ["float32", "bfloat16"];
 
 interface Sizes {
