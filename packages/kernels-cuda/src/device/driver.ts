@@ -116,7 +116,7 @@ export class Driver {
   readonly version: number;
   readonly #library: Library;
   readonly #functions = new Map<Name, NativeFunction>();
-  /** Whether a kernel did. */
+  /** Whether a kernel has crashed. */
   #crashed = false;
   /** Where tensor maps are written, which must be at a multiple of their size. */
   #mapMemory: HostMemory | undefined;

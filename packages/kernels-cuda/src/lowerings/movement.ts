@@ -155,10 +155,10 @@ export const cacheWrite: LoweringRule = (context) => {
   context.kernel("cacheWrite", [blocks, batches, 1], 256, [update, start, value, capacity, rows, bytes, ...fault]);
 };
 
-/** Sums in order of index: the updates of each row are found by counting, and never added by atomics. */
 /** Indices that a block sorts; SORTED in kernels/movement.cu. */
 const sortedAtOnce = 1024;
 
+/** Sums in order of index: the updates of each row are found by sorting, and never added by atomics. */
 export const scatterAdd: LoweringRule = (context) => {
   const [updates, ids] = [context.input("updates"), context.input("ids")];
   const value = context.output();
