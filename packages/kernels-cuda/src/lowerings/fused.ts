@@ -80,7 +80,7 @@ export function rotate(context: Context, x: Value, cos: Value, sin: Value, value
   const half = (x.sizes.at(-1) ?? 0) / 2;
   const pairs = [...x.sizes.slice(0, -1), half];
   const type = x.spec.dtype;
-  const eights = half % 8 === 0 && gateTypes.includes(type) && [x, value].every(byEights) && [cos, sin].every(isDense);
+  const eights = half % 8 === 0 && gateTypes.includes(type) && [x, value].every(byEights) && [cos, sin].every(isTableOfEights);
   // Pairs of one row lie one after the other, eight of them in sixteen elements.
   const step = eights ? 8 : 1;
   const groups = pairs.with(-1, half / step);
@@ -107,7 +107,7 @@ function byEights({ spec, strides, offset }: Value): boolean {
 }
 
 /** Whether a table has a number for each pair of a row, eight of which can be read at a time. */
-function isDense({ spec, sizes }: Value): boolean {
+function isTableOfEights({ spec, sizes }: Value): boolean {
   return spec.dtype === "float32" && (sizes.at(-1) ?? 0) % 8 === 0;
 }
 
