@@ -80,7 +80,8 @@ export function rotate(context: Context, x: Value, cos: Value, sin: Value, value
   const half = (x.sizes.at(-1) ?? 0) / 2;
   const pairs = [...x.sizes.slice(0, -1), half];
   const type = x.spec.dtype;
-  const eights = half % 8 === 0 && gateTypes.includes(type) && [x, value].every(byEights) && [cos, sin].every(isTableOfEights);
+  const eights =
+    half % 8 === 0 && gateTypes.includes(type) && [x, value].every(byEights) && [cos, sin].every(isTableOfEights);
   // Pairs of one row lie one after the other, eight of them in sixteen elements.
   const step = eights ? 8 : 1;
   const groups = pairs.with(-1, half / step);
