@@ -15,9 +15,9 @@ interface Entry {
   readonly data_offsets: readonly [number, number];
 }
 
-/** A safetensors file of `test/fixtures`, by name without extension. */
+/** A safetensors file of the folder `fixtures` at the root, by name without extension. */
 export function readFixture(name: string): Fixture {
-  const file = readFileSync(new URL(`./fixtures/${name}.safetensors`, import.meta.url));
+  const file = readFileSync(new URL(`../../../fixtures/${name}.safetensors`, import.meta.url));
   const headerBytes = Number(file.readBigUInt64LE(0));
   const header: Record<string, unknown> = JSON.parse(file.toString("utf8", 8, 8 + headerBytes));
   const { __metadata__: metadata, ...entries } = header as { __metadata__: Record<string, string> } & Record<
