@@ -133,7 +133,6 @@ weights[threadColumn * 16u + threadRow] = total;
 workgroupBarrier();
 var sum = vec4f();
 for (var n = 0u; n < 8u; n++) { sum += weights[n * 16u + threadRow]; }
-// A query that sees no key gets nothing.
 let none = sum == vec4f();
 let share = select(1.0f / sum, vec4f(), none);
 {

@@ -51,7 +51,6 @@ if (lane < half) { max_held[lane] = maximum(max_held[lane], max_held[lane + half
 workgroupBarrier();
 }
 let result = max_held[0];
-// What comes next may combine something else in the same memory.
 workgroupBarrier();
 return result;
 }
@@ -88,7 +87,6 @@ if (lane < half) { max_held[lane] = maximum(max_held[lane], max_held[lane + half
 workgroupBarrier();
 }
 let result = max_held[0];
-// What comes next may combine something else in the same memory.
 workgroupBarrier();
 return result;
 }
@@ -708,7 +706,6 @@ if (lane < half) { sum_held[lane] = sum_held[lane] + sum_held[lane + half]; }
 workgroupBarrier();
 }
 let result = sum_held[0];
-// What comes next may combine something else in the same memory.
 workgroupBarrier();
 return result;
 }

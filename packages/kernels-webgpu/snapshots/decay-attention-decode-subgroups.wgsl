@@ -25,7 +25,6 @@ let active_lanes = subgroupAdd(1u);
 var rest = -infinity();
 for (var n = subgroupExclusiveAdd(1u); n < 64u; n += active_lanes) { rest = maximum(rest, max_held[n]); }
 let result = select(subgroupMax(rest), notANumber(), subgroupAny(isNaN(rest)));
-// What comes next may combine something else in the same memory.
 workgroupBarrier();
 return result;
 }
@@ -38,7 +37,6 @@ let active_lanes = subgroupAdd(1u);
 var rest = f32();
 for (var n = subgroupExclusiveAdd(1u); n < 64u; n += active_lanes) { rest = rest + sum_held[n]; }
 let result = subgroupAdd(rest);
-// What comes next may combine something else in the same memory.
 workgroupBarrier();
 return result;
 }
@@ -108,7 +106,6 @@ for (var block = 0u; block < 2u; block++) {
 let place = (row * 2u + block) * 34u;
 total = fma(parts[place + 33u], exp(parts[place + 32u] - largest), total);
 }
-// A query that sees no key gets nothing.
 let share = select(1.0f / total, 0.0f, total == 0.0f);
 for (var e = lane; e < 32u; e += 32u) {
 var sum = 0.0f;

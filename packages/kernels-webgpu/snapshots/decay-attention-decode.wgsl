@@ -20,7 +20,6 @@ if (lane < half) { max_held[lane] = maximum(max_held[lane], max_held[lane + half
 workgroupBarrier();
 }
 let result = max_held[0];
-// What comes next may combine something else in the same memory.
 workgroupBarrier();
 return result;
 }
@@ -33,7 +32,6 @@ if (lane < half) { sum_held[lane] = sum_held[lane] + sum_held[lane + half]; }
 workgroupBarrier();
 }
 let result = sum_held[0];
-// What comes next may combine something else in the same memory.
 workgroupBarrier();
 return result;
 }
@@ -103,7 +101,6 @@ for (var block = 0u; block < 2u; block++) {
 let place = (row * 2u + block) * 34u;
 total = fma(parts[place + 33u], exp(parts[place + 32u] - largest), total);
 }
-// A query that sees no key gets nothing.
 let share = select(1.0f / total, 0.0f, total == 0.0f);
 for (var e = lane; e < 32u; e += 32u) {
 var sum = 0.0f;

@@ -30,7 +30,6 @@ if (lane < half) { max_held[lane] = maximum(max_held[lane], max_held[lane + half
 workgroupBarrier();
 }
 let result = max_held[0];
-// What comes next may combine something else in the same memory.
 workgroupBarrier();
 return result;
 }
@@ -67,7 +66,6 @@ if (lane < half) { max_held[lane] = maximum(max_held[lane], max_held[lane + half
 workgroupBarrier();
 }
 let result = max_held[0];
-// What comes next may combine something else in the same memory.
 workgroupBarrier();
 return result;
 }
@@ -287,7 +285,6 @@ weights[threadColumn * 16u + threadRow] = total;
 workgroupBarrier();
 var sum = vec4f();
 for (var n = 0u; n < 8u; n++) { sum += weights[n * 16u + threadRow]; }
-// A query that sees no key gets nothing.
 let none = sum == vec4f();
 let share = select(1.0f / sum, vec4f(), none);
 {

@@ -120,34 +120,34 @@ if ((firstColumn + threadColumn * 4u + 0u) < 40u) { out[(place + (firstColumn + 
 fn isNaN(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
 fn maximum(a: f32, b: f32) -> f32 { return select(select(max(a, b), b, isNaN(b)), a, isNaN(a)); }
 fn log_near_one(f: f32) -> f32 {
-  let s = f / (2.0 + f);
-  let z = s * s;
-  let p = z * fma(fma(fma(0.22222222, z, 0.28571429), z, 0.4), z, 0.66666667);
-  let h = 0.5 * f * f;
-  return f - (h - s * (h + p));
+let s = f / (2.0 + f);
+let z = s * s;
+let p = z * fma(fma(fma(0.22222222, z, 0.28571429), z, 0.4), z, 0.66666667);
+let h = 0.5 * f * f;
+return f - (h - s * (h + p));
 }
 var<private> infinityBits: u32 = 0x7f800000u;
 fn infinity() -> f32 { return bitcast<f32>(infinityBits); }
 var<private> notANumberBits: u32 = 0x7fc00000u;
 fn notANumber() -> f32 { return bitcast<f32>(notANumberBits); }
 fn exact_log(x: f32) -> f32 {
-  let tiny = x < 1.17549435e-38;
-  let bits = bitcast<u32>(select(x, x * 8388608.0, tiny));
-  let shift = (bits - 0x3f3504f3u) & 0xff800000u;
-  let e = f32(bitcast<i32>(shift) / 8388608) - select(0.0, 23.0, tiny);
-  let m = bitcast<f32>(bits - shift);
-  let value = fma(e, 0.693145751953125, log_near_one(m - 1.0) + e * 1.42860682030941723e-6);
-  let special = select(select(value, x, x > 3.4028234e38), -infinity(), x == 0.0);
-  return select(special, notANumber(), x < 0.0 || isNaN(x));
+let tiny = x < 1.17549435e-38;
+let bits = bitcast<u32>(select(x, x * 8388608.0, tiny));
+let shift = (bits - 0x3f3504f3u) & 0xff800000u;
+let e = f32(bitcast<i32>(shift) / 8388608) - select(0.0, 23.0, tiny);
+let m = bitcast<f32>(bits - shift);
+let value = fma(e, 0.693145751953125, log_near_one(m - 1.0) + e * 1.42860682030941723e-6);
+let special = select(select(value, x, x > 3.4028234e38), -infinity(), x == 0.0);
+return select(special, notANumber(), x < 0.0 || isNaN(x));
 }
 fn exact_exp(x: f32) -> f32 {
-  let bounded = clamp(x, -104.0, 89.0);
-  let n = round(bounded * 1.4426950408889634);
-  let r = fma(n, -1.42860682030941723e-6, fma(n, -0.693145751953125, bounded));
-  let p = fma(fma(fma(fma(fma(fma(1.3981999e-3, r, 8.3333333e-3), r, 4.1666667e-2), r, 0.16666667), r, 0.5), r, 1.0), r, 1.0);
-  let half = i32(n) / 2;
-  let scaled = p * bitcast<f32>(u32(half + 127) << 23u) * bitcast<f32>(u32(i32(n) - half + 127) << 23u);
-  return select(select(scaled, infinity(), x > 88.72284), x, isNaN(x));
+let bounded = clamp(x, -104.0, 89.0);
+let n = round(bounded * 1.4426950408889634);
+let r = fma(n, -1.42860682030941723e-6, fma(n, -0.693145751953125, bounded));
+let p = fma(fma(fma(fma(fma(fma(1.3981999e-3, r, 8.3333333e-3), r, 4.1666667e-2), r, 0.16666667), r, 0.5), r, 1.0), r, 1.0);
+let half = i32(n) / 2;
+let scaled = p * bitcast<f32>(u32(half + 127) << 23u) * bitcast<f32>(u32(i32(n) - half + 127) << 23u);
+return select(select(scaled, infinity(), x > 88.72284), x, isNaN(x));
 }
 var<workgroup> max_held: array<f32, 256>;
 fn max_of_lanes(lane: u32, value: f32) -> f32 {
@@ -158,7 +158,6 @@ if (lane < half) { max_held[lane] = maximum(max_held[lane], max_held[lane + half
 workgroupBarrier();
 }
 let result = max_held[0];
-// What comes next may combine something else in the same memory.
 workgroupBarrier();
 return result;
 }
@@ -171,7 +170,6 @@ if (lane < half) { sum_held[lane] = sum_held[lane] + sum_held[lane + half]; }
 workgroupBarrier();
 }
 let result = sum_held[0];
-// What comes next may combine something else in the same memory.
 workgroupBarrier();
 return result;
 }
@@ -341,7 +339,6 @@ if (lane < half) { sum_held[lane] = sum_held[lane] + sum_held[lane + half]; }
 workgroupBarrier();
 }
 let result = sum_held[0];
-// What comes next may combine something else in the same memory.
 workgroupBarrier();
 return result;
 }

@@ -12,7 +12,6 @@ if (lane < half) { sum_held[lane] = sum_held[lane] + sum_held[lane + half]; }
 workgroupBarrier();
 }
 let result = sum_held[0];
-// What comes next may combine something else in the same memory.
 workgroupBarrier();
 return result;
 }

@@ -13,7 +13,6 @@ let active_lanes = subgroupAdd(1u);
 var rest = f32();
 for (var n = subgroupExclusiveAdd(1u); n < 64u; n += active_lanes) { rest = rest + sum_held[n]; }
 let result = subgroupAdd(rest);
-// What comes next may combine something else in the same memory.
 workgroupBarrier();
 return result;
 }

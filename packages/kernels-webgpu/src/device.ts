@@ -3,7 +3,7 @@
 
 import { BackendUnavailableError } from "@sisa/core";
 import { DeviceLostError } from "./errors.ts";
-import { type MatrixUnit, matrixUnitOf } from "./matrix-unit.ts";
+import type { MatrixUnit } from "./matrix-unit.ts";
 
 /** Features that kernels have variants for. Whatever an adapter lacks is not used. */
 export const knownFeatures = ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"] as const;
@@ -72,7 +72,9 @@ export async function openDevice({ powerPreference, without = [], gpu: given }: 
     );
   }
   const features = new Set(knownFeatures.filter((name) => adapter.features.has(name) && !without.includes(name)));
-  const matrixUnit = features.has("shader-f16") && features.has("subgroups") ? matrixUnitOf(adapter.info) : undefined;
+  const matrixUnit = knownFeatures.every((name) => features.has(name))
+    ? (await import("./matrix-unit.ts")).matrixUnitOf(adapter.info)
+    : undefined;
   if (!matrixUnit) features.delete("chromium-experimental-subgroup-matrix");
   const requiredLimits: Record<string, number> = {};
   for (const name of raisedLimits) requiredLimits[name] = adapter.limits[name];
@@ -94,7 +96,7 @@ export async function openDevice({ powerPreference, without = [], gpu: given }: 
     description: description || model || `${vendor} ${architecture}`.trim() || "a GPU that does not say its name",
     features,
     limits: device.limits,
-    matrixUnit: features.has("chromium-experimental-subgroup-matrix") ? matrixUnit : undefined,
+    matrixUnit,
     lost: () => lost,
     destroy() {
       destroyed = true;

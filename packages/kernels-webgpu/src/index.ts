@@ -21,6 +21,6 @@ export {
   type ViewContext,
   view,
 } from "./lowering.ts";
-export type { MatrixUnit } from "./matrix-unit.ts";
+export type { MatrixSize, MatrixUnit } from "./matrix-unit.ts";
 export type { Binding, Value } from "./program.ts";
 export type { Check } from "./run-status.ts";

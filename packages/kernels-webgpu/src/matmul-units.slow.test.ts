@@ -6,6 +6,7 @@ import { f32, fromFloat16Bits, type Graph, matmul, RandomStream, toFloat16Bits, 
 import { expect, test, vi } from "vitest";
 import { create } from "webgpu";
 import { lower } from "./lower.ts";
+import { matrixUnit } from "./matrix-unit.ts";
 import type { Kernel } from "./program.ts";
 
 // A software GPU compiles for seconds, and for minutes where other work has the processor.
@@ -23,7 +24,7 @@ function kernelsOf(m: number, k: number, n: number, transposeA: boolean, transpo
   const { kernels } = lower(graph as unknown as Graph, {
     device: {
       features: new Set(["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"] as const),
-      matrixUnit: { m: size, n: size, k: size, lanes },
+      matrixUnit: matrixUnit({ m: size, n: size, k: size, lanes }),
       limits: {
         maxBufferSize: 2 ** 28,
         maxStorageBufferBindingSize: 2 ** 27,

@@ -1,8 +1,14 @@
 /// <reference types="@webgpu/types" />
-// Matrix units of an adapter: what WGSL calls subgroup matrices, which no version of WebGPU has yet.
+// Matrix units of an adapter: what WGSL calls subgroup matrices, which no version of WebGPU has yet. Few adapters have them,
+// so this is loaded when a device is opened that may.
+
+import type { DeviceLimits } from "./device.ts";
+import type { Tile } from "./kernels/matmul-tiles.ts";
+import { unitTiles } from "./kernels/matmul-units.ts";
+import type { Product } from "./kernels/product.ts";
 
 /** Products of [m, k] x [k, n] halves that a subgroup adds to float32 sums at once. */
-export interface MatrixUnit {
+export interface MatrixSize {
   /** Rows of the first factor and of the sums. */
   readonly m: number;
   /** Columns of the second factor and of the sums. */
@@ -11,6 +17,19 @@ export interface MatrixUnit {
   readonly k: number;
   /** Lanes of every subgroup. */
   readonly lanes: number;
+}
+
+/** Matrix units, and what is made of them. */
+export interface MatrixUnit extends MatrixSize {
+  /**
+   * Tiles of a product, from the largest on; none where the operands are no halves in lines of eights.
+   * @internal
+   */
+  tiles(product: Product, limits: DeviceLimits): readonly Tile[];
+}
+
+export function matrixUnit(size: MatrixSize): MatrixUnit {
+  return { ...size, tiles: (product, limits) => unitTiles(product, size, limits) };
 }
 
 /** As in Dawn's extension of GPUAdapterInfo. */
@@ -31,5 +50,5 @@ export function matrixUnitOf(info: GPUAdapterInfo): MatrixUnit | undefined {
     .filter(({ componentType, resultComponentType }) => componentType === "f16" && resultComponentType === "f32")
     .filter(({ M, N, K }) => [M, N, K].every((size) => size >= 4 && 32 % size === 0))
     .sort((one, other) => other.M * other.N * other.K - one.M * one.N * one.K);
-  return largest && { m: largest.M, n: largest.N, k: largest.K, lanes };
+  return largest && matrixUnit({ m: largest.M, n: largest.N, k: largest.K, lanes });
 }

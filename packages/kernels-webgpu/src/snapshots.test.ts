@@ -18,6 +18,7 @@ import {
 import { expect, test } from "vitest";
 import type { Capabilities, DeviceLimits, Feature } from "./device.ts";
 import { lower } from "./lower.ts";
+import { matrixUnit } from "./matrix-unit.ts";
 
 /** A device with the limits that every adapter has, but for arrays that a kernel binds: most have ten. */
 function device(...features: readonly Feature[]): Capabilities {
@@ -37,7 +38,7 @@ function device(...features: readonly Feature[]): Capabilities {
 
 const withUnits: Capabilities = {
   ...device("shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"),
-  matrixUnit: { m: 16, n: 16, k: 16, lanes: 32 },
+  matrixUnit: matrixUnit({ m: 16, n: 16, k: 16, lanes: 32 }),
 };
 
 function text(graph: unknown, on = device()): string {

@@ -50,10 +50,10 @@ if (lane < half) { ${held}[lane] = ${combine(`${held}[lane]`, `${held}[lane + ha
 workgroupBarrier();
 }
 let result = ${held}[0];`;
+  // Waits once more at the end: what comes next may combine something else in the same memory.
   return `var<workgroup> ${held}: array<${type}, ${lanes}>;
 fn ${name}_of_lanes(lane: u32, value: ${type}) -> ${type} {
 ${body}
-// What comes next may combine something else in the same memory.
 workgroupBarrier();
 return result;
 }`;

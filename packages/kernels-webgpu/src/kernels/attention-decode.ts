@@ -106,6 +106,7 @@ parts[place + e] = sum;
   });
 
   const [out, logSumExp] = [context.output(), context.output("logSumExp")];
+  // A query that sees no key gets nothing.
   context.dispatch({
     label: ".join",
     slots: { parts: { value: parts, access: "read" }, out, logSumExp },
@@ -119,7 +120,6 @@ for (var block = 0u; block < ${blocks}u; block++) {
 let place = (row * ${blocks}u + block) * ${width}u;
 total = fma(parts[place + ${E + 1}u], exp(parts[place + ${E}u] - largest), total);
 }
-// A query that sees no key gets nothing.
 let share = select(1.0f / total, 0.0f, total == 0.0f);
 for (var e = lane; e < ${E}u; e += ${Math.min(E, 64)}u) {
 var sum = 0.0f;

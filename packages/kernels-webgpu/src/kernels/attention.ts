@@ -142,7 +142,6 @@ ${spread((n) => `s${n}`)}
 ${gather(shape, v, "o")}
 }
 ${sumOfRows(shape, "total", "sum")}
-// A query that sees no key gets nothing.
 let none = sum == vec4f();
 let share = select(1.0f / sum, vec4f(), none);
 ${storeSums(shape, { ...q, array: "out", width: E }, out.value.type, "o", "share")}

@@ -7,7 +7,6 @@ import type { Capabilities } from "../device.ts";
 import type { Finish, KernelContext } from "../lowering.ts";
 import type { Value } from "../program.ts";
 import { registerTiles } from "./matmul-registers.ts";
-import { unitTiles } from "./matmul-units.ts";
 import { assign, batchStarts, finished, inFours, limitOf, lines, outStart, type Product } from "./product.ts";
 
 /** A workgroup computes rows x columns, `depth` steps of k at a time. */
@@ -63,7 +62,7 @@ const enough = 256;
  */
 function tileFor(product: Product, device: Capabilities): { tile: Tile; splits: number } {
   const { m, n, k, leading } = product;
-  const choices = [...unitTiles(product, device), ...registerTiles(device)];
+  const choices = [...(device.matrixUnit?.tiles(product, device.limits) ?? []), ...registerTiles(device)];
   for (const [index, tile] of choices.entries()) {
     const { rows, columns } = tile;
     const [down, across] = [Math.ceil(m / rows), Math.ceil(n / columns)];

@@ -1,8 +1,8 @@
 // Tiles of halves that are multiplied by matrix units, with sums in float32: WGSL's subgroup matrices, an experimental
 // extension that Dawn has behind a flag. Each subgroup computes a block of the tile.
 
-import type { Capabilities } from "../device.ts";
-import type { MatrixUnit } from "../matrix-unit.ts";
+import type { DeviceLimits } from "../device.ts";
+import type { MatrixSize } from "../matrix-unit.ts";
 import type { Operand, Tile } from "./matmul-tiles.ts";
 import { lines, type Product } from "./product.ts";
 
@@ -20,26 +20,26 @@ const shapes: readonly Blocks[] = [
 ];
 const depth = 32;
 
-/** From the largest on; none where the device has no matrix units, or the operands are no halves in lines of eights. */
-export function unitTiles(product: Product, { matrixUnit, limits }: Capabilities): readonly Tile[] {
+/** From the largest on; none where the operands are no halves in lines of eights. */
+export function unitTiles(product: Product, unit: MatrixSize, limits: DeviceLimits): readonly Tile[] {
   const { a, b, m, n, k, transposeA, transposeB, offsets } = product;
   const lines = [transposeA ? m : k, transposeB ? k : n, offsets?.a ?? 0, offsets?.b ?? 0];
-  if (!matrixUnit || a.value.type !== "f16" || b.value.type !== "f16" || lines.some((size) => size % 8 > 0)) return [];
+  if (a.value.type !== "f16" || b.value.type !== "f16" || lines.some((size) => size % 8 > 0)) return [];
   return shapes
-    .filter((shape) => storageOf(shape, matrixUnit) <= limits.maxComputeWorkgroupStorageSize)
-    .map((shape) => unitTile(shape, matrixUnit));
+    .filter((shape) => storageOf(shape, unit) <= limits.maxComputeWorkgroupStorageSize)
+    .map((shape) => unitTile(shape, unit));
 }
 
 // Lines of both operands begin at multiples of 16 bytes and in different banks.
 const padding = 8;
 
 /** Bytes of workgroup memory at most. */
-function storageOf({ down, across, rows, columns }: Blocks, { m, n }: MatrixUnit): number {
+function storageOf({ down, across, rows, columns }: Blocks, { m, n }: MatrixSize): number {
   const operands = 2 * (depth + padding) * (down * rows + across * columns);
   return operands + 4 * down * across * m * n;
 }
 
-function unitTile({ down, across, rows, columns }: Blocks, unit: MatrixUnit): Tile {
+function unitTile({ down, across, rows, columns }: Blocks, unit: MatrixSize): Tile {
   const { m, n, k, lanes } = unit;
   const threads = lanes * down * across;
   // As in memory: lines of k, or of rows or columns.

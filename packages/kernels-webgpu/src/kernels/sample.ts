@@ -18,16 +18,23 @@ const placeByWeight = 4u;
 const weightForDraw = 5u;
 const placeOfDraw = 6u;`;
 
+/**
+ * A whole number for each logit, in the order of the logits; both zeros are one. With it the largest number that is finite,
+ * and what is below all numbers.
+ */
 const orders = `
-// The largest number that is finite, and what is below all numbers.
 const mostKey = 0xff7fffffu;
 const impossibleKey = 0x007fffffu;
-// A whole number for each logit, in the order of the logits; both zeros are one.
 fn keyOf(bits: u32) -> u32 {
 let plain = select(bits, 0u, bits == 0x80000000u);
 return select(plain | 0x80000000u, ~plain, (plain >> 31u) == 1u);
 }`;
 
+/**
+ * Finds the best token first, where what is no number counts as more than all that are. Then `found` is the largest number
+ * for which a stage's sum is as wanted, which it is for all that are smaller, and `cutKey` and `cutPlace` say what is kept
+ * so far: what is above the key, and of its equals those at lower places.
+ */
 export const sampleTokens = kernel(
   (context) => {
     const [rows = 0, size = 0] = context.sizes(context.node.inputs.logits);
@@ -53,7 +60,6 @@ let first = row * ${size}u;
 var best = vec2u(0u, 0xffffffffu);
 for (var id = lane; id < ${size}u; id += ${threads}u) {
 let key = keyOf(logits[first + id]);
-// What is no number counts as more than all that are.
 let ranked = select(key, 0xffffffffu, key < impossibleKey);
 if (ranked > best.x) { best = vec2u(ranked, id); }
 }
@@ -71,7 +77,6 @@ best = bests[0];
 let isPossible = best.x > impossibleKey && best.x <= mostKey;
 let peak = bitcast<f32>(logits[first + min(best.y, ${size - 1}u)]);
 var token = best.y;
-// What is kept so far: what is above the key, and of its equals those at lower places.
 var cutKey = 0u;
 var cutPlace = 0xffffffffu;
 var threshold = 0u;
@@ -81,7 +86,6 @@ if (stage <= placeByCount && (topK[row] <= 0 || topK[row] >= ${size})) { continu
 if (stage >= weightForTopP && stage <= placeByWeight && topP[row] >= 1.0) { continue; }
 let isKey = stage == keyByCount || stage == keyByWeight;
 let isWhole = stage == weightForTopP || stage == weightForDraw;
-// The largest number for which the sum is as wanted, which it is for all that are smaller.
 var found = 0u;
 for (var shift = select(${placeBits - 2}, 30, isKey); shift >= 0; shift -= 2) {
 let limits = select(vec4u(found) + (vec4u(0u, 1u, 2u, 3u) << vec4u(u32(shift))), vec4u(0xffffffffu), isWhole);
