@@ -8,10 +8,10 @@ import { codeBlocks, exampleFolder, runExample } from "./examples.ts";
 import { publicPackages } from "./packages.ts";
 import { root } from "./run.mjs";
 
-/** The first example in TypeScript of a page. */
-async function exampleOf(folder: string): Promise<string> {
+/** An example in TypeScript of a page: the first, or the one that has a text. */
+async function exampleOf(folder: string, text = ""): Promise<string> {
   const readme = await readFile(path.join(folder, "README.md"), "utf8");
-  const example = codeBlocks(readme).find(({ language }) => language === "ts");
+  const example = codeBlocks(readme).find(({ language, code }) => language === "ts" && code.includes(text));
   if (example === undefined) throw new Error(`${folder}/README.md has no example`);
   return example.code;
 }
@@ -65,6 +65,8 @@ test("that of @sisa/kernels-webgpu, on SwiftShader", async () => {
   const example = await exampleOf(packageFolder("kernels-webgpu"));
   const printed = await runExample(example, folder.path, await testGpuEnvironment());
   expect(printed).toMatch(/SwiftShader[\s\S]*Float32Array\(1\) \[ 0\.23947/);
+  const tuned = await exampleOf(packageFolder("kernels-webgpu"), "autotune");
+  await runExample(tuned, folder.path, await testGpuEnvironment());
 });
 
 test("that of @sisa/kernels-cuda says what is missing where there is no GPU", async () => {

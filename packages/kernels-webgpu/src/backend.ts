@@ -20,18 +20,33 @@ import {
   type TypedArray,
 } from "@sisa/core";
 import { BufferPool } from "./buffers.ts";
-import { type DeviceOptions, mapRead, messageOf, type OpenDevice, openDevice, usage } from "./device.ts";
+import {
+  type Capabilities,
+  type DeviceOptions,
+  mapRead,
+  messageOf,
+  type OpenDevice,
+  openDevice,
+  usage,
+} from "./device.ts";
 import { Block, type WebgpuTensor } from "./device-tensor.ts";
 import { countOf, fromDevice, storageBytes, storageType, toDevice } from "./element-type.ts";
 import { OutOfMemoryError } from "./errors.ts";
 import { type ExecutableHost, WebgpuExecutable } from "./executable.ts";
 import { type Lowerings, lower } from "./lower.ts";
 import { Pipelines } from "./pipelines.ts";
+import type { Tuner, TuningCache } from "./tuner.ts";
 
 /** Which device, and rules for other people's operations. */
 export interface WebgpuOptions extends DeviceOptions {
   /** How to compute operations of third parties, by name; composites need none. Default none. */
   readonly lowerings?: Lowerings;
+  /**
+   * Where it is kept which kernel is the fastest for matrix products of each shape: they are timed when a graph that has
+   * them is compiled for the first time. Kernels differ in the order of their additions. Default: nothing is timed, the
+   * shape decides.
+   */
+  readonly autotune?: TuningCache;
 }
 
 /** The backend, and what it runs on. */
@@ -49,7 +64,9 @@ export interface WebgpuBackend extends Backend {
  * @throws BackendUnavailableError where there is no WebGPU or no GPU; the message says what to install
  */
 export async function webgpu(options: WebgpuOptions = {}): Promise<WebgpuBackend> {
-  return new Webgpu(await openDevice(options), options.lowerings);
+  const open = await openDevice(options);
+  const { autotune, lowerings } = options;
+  return new Webgpu(open, lowerings, autotune && new (await import("./tuner.ts")).Tuner(open, autotune));
 }
 
 const keptStaging = 4;
@@ -62,6 +79,7 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
   readonly #open: OpenDevice;
   readonly #pool: BufferPool;
   readonly #lowerings: Lowerings | undefined;
+  readonly #tuner: Tuner | undefined;
   readonly #executables = new Set<{ close(): void }>();
   /** Buffers of earlier reads, kept for the next of the same size. */
   readonly #staging: GPUBuffer[] = [];
@@ -70,9 +88,10 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
   #failure: DeviceError | undefined;
   #closed = false;
 
-  constructor(open: OpenDevice, lowerings: Lowerings | undefined) {
+  constructor(open: OpenDevice, lowerings: Lowerings | undefined, tuner: Tuner | undefined) {
     this.#open = open;
     this.#lowerings = lowerings;
+    this.#tuner = tuner;
     const { maxBufferSize, maxStorageBufferBindingSize } = open.limits;
     const maximumTensorBytes = Math.min(maxBufferSize, maxStorageBufferBindingSize);
     this.limits = { symbolicDims: false, hostMemory: false, maximumTensorBytes };
@@ -105,7 +124,8 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
     const plain = graph as unknown as Graph;
     const state = checkState(plain, options.state ?? {});
     const given = checkConstants(plain, options.constants ?? {}, options.state ?? {});
-    const program = lower(plain, { device: this.#open, state, lowerings: this.#lowerings });
+    const lowered = (device: Capabilities) => lower(plain, { device, state, lowerings: this.#lowerings });
+    const program = this.#tuner ? await this.#tuner.tuned(lowered, this) : lowered(this.#open);
     const pipelines = await Promise.all(program.kernels.map((kernel) => this.pipelines.get(kernel)));
     this.checkOpen();
     const constants: Record<string, WebgpuTensor> = {};

@@ -3,6 +3,7 @@
 
 import { BackendUnavailableError } from "@sisa/core";
 import { DeviceLostError } from "./errors.ts";
+import type { KernelContext } from "./lowering.ts";
 import type { MatrixUnit } from "./matrix-unit.ts";
 
 /** Features that kernels have variants for. Whatever an adapter lacks is not used. */
@@ -41,6 +42,9 @@ export interface DeviceOptions {
 /** Limits by their names in the WebGPU specification, whose own types are not everywhere. */
 export type DeviceLimits = { readonly [name in (typeof raisedLimits)[number]]: number };
 
+/** Ways to compute the same, by name: each dispatches kernels. */
+export type Ways = ReadonlyMap<string, (context: KernelContext) => void>;
+
 /** What kernels choose their variants by. */
 export interface Capabilities {
   /** Features in use. */
@@ -49,6 +53,11 @@ export interface Capabilities {
   readonly limits: DeviceLimits;
   /** What halves are multiplied by, where the feature is in use. */
   readonly matrixUnit?: MatrixUnit | undefined;
+  /**
+   * The way that took the least time for the products of a class; undefined where none has been timed.
+   * @internal
+   */
+  readonly fastest?: (context: KernelContext, what: string, ways: Ways) => ReturnType<Ways["get"]>;
 }
 
 export interface OpenDevice extends Capabilities {

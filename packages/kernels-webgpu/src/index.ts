@@ -24,3 +24,4 @@ export {
 export type { MatrixSize, MatrixUnit } from "./matrix-unit.ts";
 export type { Binding, Value } from "./program.ts";
 export type { Check } from "./run-status.ts";
+export type { TuningCache } from "./tuner.ts";

@@ -3,7 +3,7 @@
 
 import { count } from "../codegen/index-space.ts";
 import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
-import type { Capabilities } from "../device.ts";
+import type { Ways } from "../device.ts";
 import type { Finish, KernelContext } from "../lowering.ts";
 import type { Value } from "../program.ts";
 import { registerTiles } from "./matmul-registers.ts";
@@ -56,21 +56,31 @@ export interface Operand {
 /** Workgroups that keep every core of a large GPU at work: nearly two for each core of an H100. */
 const enough = 256;
 
+/** A tile, and the parts that sums over k are cut into. */
+interface Choice {
+  readonly tile: Tile;
+  readonly splits: number;
+}
+
+const nameOf = ({ tile, splits }: Choice) =>
+  `${tile.by}${tile.rows}x${tile.columns}${splits > 1 ? `.split${splits}` : ""}`;
+
+/** Workgroups that compute a tile each, where nothing is cut. */
+const groupsOf = ({ m, n, leading }: Product, { rows, columns }: Tile) =>
+  Math.ceil(m / rows) * Math.ceil(n / columns) * count(leading);
+
 /**
  * The largest tile that gives every core work, with sums cut into parts where they are long, and is not mostly padding.
  * Matrix units are so much faster than anything else that the last of their tiles is taken with less work too.
  */
-function tileFor(product: Product, device: Capabilities): { tile: Tile; splits: number } {
+function choiceFor(product: Product, tiles: readonly Tile[]): Choice {
   const { m, n, k, leading } = product;
-  const choices = [...(device.matrixUnit?.tiles(product, device.limits) ?? []), ...registerTiles(device)];
-  for (const [index, tile] of choices.entries()) {
-    const { rows, columns } = tile;
-    const [down, across] = [Math.ceil(m / rows), Math.ceil(n / columns)];
-    const groups = down * across * count(leading);
+  for (const [index, tile] of tiles.entries()) {
+    const groups = groupsOf(product, tile);
     const splits = splitsFor(groups, k);
-    const isLast = choices[index + 1]?.by !== tile.by;
-    const isFull = down * rows * across * columns <= 1.5 * m * n;
-    if ((isFull && (isLast || groups * splits >= enough)) || index === choices.length - 1) return { tile, splits };
+    const isLast = tiles[index + 1]?.by !== tile.by;
+    const isFull = groups * tile.rows * tile.columns <= 1.5 * m * n * count(leading);
+    if ((isFull && (isLast || groups * splits >= enough)) || index === tiles.length - 1) return { tile, splits };
   }
   throw new Error("matmul: no tile");
 }
@@ -80,10 +90,34 @@ function splitsFor(groups: number, k: number): number {
   return groups >= enough ? 1 : Math.max(1, Math.min(Math.ceil(enough / groups), Math.floor(k / 256)));
 }
 
+/** Chooses by the shape, unless the device knows better by having timed all that there is to choose from. */
 export function multiplyTiles(context: KernelContext, product: Product): void {
+  const { device } = context;
+  const tiles = [...(device.matrixUnit?.tiles(product, device.limits) ?? []), ...registerTiles(device)];
+  const fastest = device.fastest?.(context, classOf(product), waysOf(product, tiles));
+  if (fastest) fastest(context);
+  else multiplyBy(choiceFor(product, tiles), context, product);
+}
+
+/** Every tile, without and with sums in parts. */
+function waysOf(product: Product, tiles: readonly Tile[]): Ways {
+  const choices = tiles.flatMap((tile) =>
+    [...new Set([1, splitsFor(groupsOf(product, tile), product.k)])].map((splits) => ({ tile, splits })),
+  );
+  return new Map(choices.map((choice) => [nameOf(choice), (context) => multiplyBy(choice, context, product)]));
+}
+
+/** What the time depends on. */
+function classOf({ a, b, out, m, n, k, transposeA, transposeB, leadingA, leadingB }: Product): string {
+  const left = `${count(leadingA)}x${m}x${k} ${transposeA ? "down" : "across"} ${a.value.type}`;
+  const right = `${count(leadingB)}x${k}x${n} ${transposeB ? "down" : "across"} ${b.value.type}`;
+  return `matmul ${left}, ${right}, ${out.value.type}`;
+}
+
+function multiplyBy(choice: Choice, context: KernelContext, product: Product): void {
   const { m, n, k, leading, out } = product;
   const batch = count(leading);
-  const { tile, splits } = tileFor(product, context.device);
+  const { tile, splits } = choice;
   const { rows, columns, depth, threads } = tile;
   const [tilesDown, tilesAcross] = [Math.ceil(m / rows), Math.ceil(n / columns)];
   const groups = tilesDown * tilesAcross * batch;
@@ -94,7 +128,7 @@ export function multiplyTiles(context: KernelContext, product: Product): void {
   const [a, b] = [operandOf(product, "a", tile), operandOf(product, "b", tile)];
   const multiplier = tile.multiplier(a, b);
   context.dispatch({
-    label: `.${tile.by}${rows}x${columns}${splits > 1 ? `.split${splits}` : ""}`,
+    label: `.${nameOf(choice)}`,
     slots: {
       a: asFetched(product.a, a),
       b: asFetched(product.b, b),
