@@ -81,6 +81,22 @@ export function contractTests(backend: () => Backend, create: () => Backend | Pr
     step.close();
   });
 
+  test("a cache in pages keeps what all sequences wrote to it", async () => {
+    const specs = { cache: f32(3, 2, 1), row: f32(2, 1, 1), start: i32(2), pages: i32(2, 2) };
+    const graph = trace(specs, ({ cache, row, start, pages }) => ({ next: cacheWrite(cache, row, start, pages) }));
+    const step = await backend().compile(graph, { state: { cache: "next" } });
+    const cache = backend().tensor(specs.cache);
+    const [row, start] = [backend().tensor(specs.row), backend().tensor(specs.start)];
+    const pages = backend().tensor(specs.pages, Int32Array.of(2, 0, 1, 1));
+    for (let run = 0; run < 3; run++) {
+      backend().write(row, numbers(run + 1, -run - 1));
+      backend().write(start, Int32Array.of(run, run % 2));
+      step.run({ cache, row, start, pages });
+    }
+    expect(await cache.read()).toEqual(numbers(3, 0, -3, -2, 1, 2));
+    step.close();
+  });
+
   test("constants are values of inputs that runs do not name", async () => {
     const graph = trace({ x: f32(2), weight: f32(2) }, ({ x, weight }) => mul(x, weight));
     const weight = numbers(3, 4);

@@ -1,8 +1,9 @@
 // One token of each sequence, from its projections to what attention gives: rotation, SISA's states continued, the caches
 // written, and attention to them.
 #include "overlap.cuh"
+#include "pages.cuh"
 
-const int BLOCK = 64;   // decayBlock in @sisa/core; keys that a block of threads takes at a time
+const int BLOCK = PAGE;  // decayBlock in @sisa/core; keys that a block of threads takes at a time
 const int warps = 8;
 const int lanes = 8;    // that share a key
 const int perWarp = 8;  // keys that a warp takes at a time, two for each group of lanes
@@ -13,15 +14,16 @@ struct DecodeStep {
   const float *cosine, *sine;            // [positions, width / 2]; none where nothing is rotated
   const float* lambda;                   // [heads]
   const int* start;                      // [batches]
-  void *keys, *values, *importances;     // caches [batches, capacity, heads, width]
-  float *decays, *phases;                // [batches, capacity, heads], [batches, capacity, heads, stateWidth / 2]
+  Pages pages;
+  void *keys, *values, *importances;     // caches [rows, heads, width]
+  float *decays, *phases;                // [rows, heads], [rows, heads, stateWidth / 2]
   void* value;                           // [batches, heads, width]
   float* partial;                        // [batches, heads, splits, 2 + width]: largest score, sum of weights, weighted values
   int* counters;                         // [batches, heads], zero between runs
   Fault* fault;
-  int faultNode;
+  int faultNode, pageFault;
   int pitchQ, pitchK, pitchV, pitchC, pitchB, pitchStrength, pitchPhase;
-  int batches, capacity, positions, heads, span, splits;
+  int batches, positions, heads, span, splits;
   float scale;
 };
 
@@ -83,24 +85,25 @@ template <class T, int DE, int SE> __device__ void decodeStep(const DecodeStep& 
 
   // Caches and positions are written by no other kernel of a run.
   int position = p.start[batch];
-  if (position < 0 || position >= p.capacity) {
+  if (position < 0 || position >= p.pages.capacity) {
     if (threadIdx.x == 0 && blockIdx.x == 0 && head == 0) report(p.fault, p.faultNode, position);
     return;
   }
   int first = blockIdx.x * p.span, active = position / p.span + 1;
   if (blockIdx.x >= active) return;
-  int64 line = (int64)batch * p.capacity * p.heads + head;
+  auto at = [&](int position) { return rowAt(p.pages, batch, position, p.fault, p.pageFault) * p.heads + head; };
   Raw<T, DE> k[2], v[2];
   Raw<T, SE == 0 ? 2 : SE> b[2];
   float g[2] = {};
   auto keyOf = [&](int base, int i) { return base + warp * perWarp + i * (perWarp / 2) + group; };
   auto fetch = [&](int base) {
+    int64 block = at(base);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
       k[i].clear(), v[i].clear(), b[i].clear();
       int j = keyOf(base, i);
       if (j >= position) continue;
-      int64 key = line + (int64)j * p.heads;
+      int64 key = block + (int64)(j - base) * p.heads;
       k[i].load((const T*)p.keys + key * width + own * DE);
       v[i].load((const T*)p.values + key * width + own * DE);
       if constexpr (SE > 0) {
@@ -117,11 +120,11 @@ template <class T, int DE, int SE> __device__ void decodeStep(const DecodeStep& 
     for (int i = 0; i < DE / 2; i++) cosine[i] = p.cosine[row + i], sine[i] = p.sine[row + i];
   }
   int queryBlock = position / BLOCK;
-  int64 before = line + (int64)(position - 1) * p.heads;
+  int64 before = at(max(position - 1, 0));
   double between = 0, gBefore = 0, angles[SE == 0 ? 1 : phases] = {};
   if constexpr (SE > 0) {
     // Totals of the blocks from the first of the span up to that of the query.
-    for (int m = first / BLOCK + lane; m < queryBlock; m += 32) between += __ldcg(p.decays + line + ((int64)m * BLOCK + BLOCK - 1) * p.heads);
+    for (int m = first / BLOCK + lane; m < queryBlock; m += 32) between += __ldcg(p.decays + at(m * BLOCK + BLOCK - 1));
     between = warpSum(between);
     if (position % BLOCK != 0) gBefore = __ldcg(p.decays + before);
 #pragma unroll
@@ -187,21 +190,21 @@ template <class T, int DE, int SE> __device__ void decodeStep(const DecodeStep& 
       found.add(keyOf(base, i) < position ? score : -INFINITY, v[i]);
     }
     if (base + BLOCK >= first + p.span) break;
-    if constexpr (SE > 0) if (base / BLOCK < queryBlock) between -= __ldcg(p.decays + line + ((int64)base + BLOCK - 1) * p.heads);
+    if constexpr (SE > 0) if (base / BLOCK < queryBlock) between -= __ldcg(p.decays + at(base + BLOCK - 1));
     fetch(base + BLOCK);
   }
   if (blockIdx.x == active - 1 && warp == 0) {
     float score = scoreOf(newKey, newState, 1.f);
     if (group == 0) {
       found.add(score, newValue);
-      int64 at = line + (int64)position * p.heads;
-      newKey.store((T*)p.keys + at * width + own * DE);
-      newValue.store((T*)p.values + at * width + own * DE);
+      int64 newest = at(position);
+      newKey.store((T*)p.keys + newest * width + own * DE);
+      newValue.store((T*)p.values + newest * width + own * DE);
       if constexpr (SE > 0) {
-        newState.store((T*)p.importances + at * states + own * SE);
+        newState.store((T*)p.importances + newest * states + own * SE);
 #pragma unroll
-        for (int i = 0; i < phases; i++) p.phases[at * (states / 2) + own * phases + i] = angle[i];
-        if (own == 0) p.decays[at] = newG;
+        for (int i = 0; i < phases; i++) p.phases[newest * (states / 2) + own * phases + i] = angle[i];
+        if (own == 0) p.decays[newest] = newG;
       }
     }
   }

@@ -1,5 +1,6 @@
 // What decoding takes where several tokens are read: SISA's states continued from a cache, and attention over a cache.
 #include "eight.cuh"
+#include "pages.cuh"
 
 // SISA's states from any position: a thread goes through time with one pair of one head, or with one head's decay.
 template <class T>
@@ -47,11 +48,14 @@ CONTINUE(float32, float)
 CONTINUE(bfloat16, __nv_bfloat16)
 
 struct CacheSizes {
-  int batches, length, capacity, heads, width, valueWidth, stateWidth, span, splits;
+  Pages pages;
+  int batches, length, heads, width, valueWidth, stateWidth, span, splits;
   float scale;
+  int pageFault;
+  Fault* fault;
 };
 
-const int BLOCK = 64;        // decayBlock in @sisa/core
+const int BLOCK = PAGE;      // decayBlock in @sisa/core
 const int mostBlocks = 8;    // blocks of a span; mostSpan / BLOCK in src/lowerings/decode.ts
 const int perLane = 8;       // widths up to 256
 const int atOnce = 4;        // keys whose loads a warp has in flight
@@ -68,16 +72,16 @@ __device__ void cachedAttention(const T* q, const T* k, const T* v, const T* c, 
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, head = blockIdx.y;
   int batch = blockIdx.z / n.length, t = blockIdx.z % n.length;
   int position = (start ? start[batch] : 0) + t;
-  int first = blockIdx.x * n.span, end = min(min(first + n.span, n.capacity), position + 1);
+  int first = blockIdx.x * n.span, end = min(min(first + n.span, n.pages.capacity), position + 1);
   int64 row = ((int64)batch * n.length + t) * n.heads + head;
-  int64 keys = (int64)batch * n.capacity * n.heads + head;
+  auto keyAt = [&](int j) { return rowAt(n.pages, batch, j, n.fault, n.pageFault) * n.heads + head; };
   bool decays = c != nullptr;
   if (decays && first < end) {
     // What decays from the end of each block of the span up to the query: totals of the blocks between, and its own sum.
     int queryBlock = position / BLOCK;
     for (int i = warp; i < n.span / BLOCK; i += 4) {
       double sum = 0;
-      for (int m = first / BLOCK + i + lane; m < queryBlock; m += 32) sum += gKey[keys + ((int64)m * BLOCK + BLOCK - 1) * n.heads];
+      for (int m = first / BLOCK + i + lane; m < queryBlock; m += 32) sum += gKey[keyAt(m * BLOCK + BLOCK - 1)];
       sum = warpSum(sum);
       if (lane == 0) rest[i] = (float)(sum + gQuery[row]);
     }
@@ -94,10 +98,11 @@ __device__ void cachedAttention(const T* q, const T* k, const T* v, const T* c, 
   float most = -INFINITY, total = 0;
   for (int j0 = first + warp * atOnce; j0 < end; j0 += 4 * atOnce) {
     float scores[atOnce];
+    int64 firstKey = keyAt(j0);
 #pragma unroll
     for (int u = 0; u < atOnce; u++) {
       int j = min(j0 + u, end - 1);
-      int64 key = keys + (int64)j * n.heads;
+      int64 key = firstKey + (int64)(j - j0) * n.heads;
       float content = 0, state = 0;
 #pragma unroll
       for (int i = 0; i < perLane; i++) {
@@ -123,7 +128,7 @@ __device__ void cachedAttention(const T* q, const T* k, const T* v, const T* c, 
     for (int u = 0; u < atOnce; u++) {
       float weight = expf(scores[u] - most);
       total += weight;
-      int64 key = keys + (int64)min(j0 + u, end - 1) * n.heads;
+      int64 key = firstKey + (int64)(min(j0 + u, end - 1) - j0) * n.heads;
 #pragma unroll
       for (int i = 0; i < perLane; i++) {
         int e = lane + 32 * i;

@@ -84,19 +84,39 @@ GATHER(4, uint32)
 GATHER(8, unsigned long long)
 GATHER(16, uint4)
 
-// cache[b, start[b] + t] = update[b, t]; rows have `bytes` bytes.
-extern "C" __global__ void cacheWrite(const unsigned char* update, const int* start, unsigned char* cache,
-                                      int capacity, int rows, int64 bytes, Fault* fault, int node) {
+// Rows of `words` each, into pages of `size` rows: those that the table names for each sequence, or the page of its own.
+template <class T>
+__device__ void writeRows(const T* update, const int* start, const int* pages, T* cache, int count, int size,
+                          int perSequence, int rows, int64 words, Fault* fault, int node, int pageNode) {
   int batch = blockIdx.y;
   int from = start[batch];
-  if (from < 0 || from + (int64)rows > capacity) {
+  if (from < 0 || from + (int64)rows > (int64)perSequence * size) {
     if (blockIdx.x == 0 && threadIdx.x == 0) report(fault, node, from);
     return;
   }
-  const unsigned char* source = update + (int64)batch * rows * bytes;
-  unsigned char* target = cache + ((int64)batch * capacity + from) * bytes;
-  GRID_STRIDE(index, rows * bytes) target[index] = source[index];
+  for (int row = blockIdx.x; row < rows; row += gridDim.x) {
+    int position = from + row, place = batch * perSequence + position / size;
+    int page = pages ? pages[place] : place;
+    if (page < 0 || page >= count) {
+      if (threadIdx.x == 0) report(fault, pageNode, page);
+      continue;
+    }
+    const T* source = update + ((int64)batch * rows + row) * words;
+    T* target = cache + ((int64)page * size + position % size) * words;
+    for (int64 i = threadIdx.x; i < words; i += blockDim.x) target[i] = source[i];
+  }
 }
+#define CACHE_WRITE(bytes, T)                                                                                        \
+  extern "C" __global__ void cacheWrite_##bytes(const T* update, const int* start, const int* pages, T* cache,       \
+                                                int count, int size, int perSequence, int rows, int64 words,         \
+                                                Fault* fault, int node, int pageNode) {                              \
+    writeRows<T>(update, start, pages, cache, count, size, perSequence, rows, words, fault, node, pageNode);         \
+  }
+CACHE_WRITE(1, unsigned char)
+CACHE_WRITE(2, unsigned short)
+CACHE_WRITE(4, uint32)
+CACHE_WRITE(8, unsigned long long)
+CACHE_WRITE(16, uint4)
 
 // Rows of updates by the row that gets them, in order of index: a stable radix sort, a digit of eight bits at a time from
 // the lowest. `order` holds indices as sorted so far, or is null for 0, 1, 2, ... Ids that are no row come last.

@@ -3,16 +3,36 @@ import {
   attention,
   attentionBackwardOp,
   attentionOp,
+  DataError,
   DTypeError,
   f32,
+  GraphError,
   i32,
   ShapeError,
   type Tensor,
 } from "@sisa/core";
-import { casesOf, floatSpec, floats, given, normals, otherFloats, refusal, testCase, type Values } from "../case.ts";
+import {
+  type Case,
+  casesOf,
+  floatSpec,
+  floats,
+  given,
+  type InputRecipe,
+  normals,
+  otherFloats,
+  refusal,
+  testCase,
+  type Values,
+} from "../case.ts";
 import { at, attend, dot } from "./formulas.ts";
+import { allInOrder, type Layout, longPages, pageTable, pooled, shortPages } from "./pages.ts";
 
 type Size = number | string;
+
+interface Options extends Partial<Case> {
+  readonly more?: { readonly [name: string]: InputRecipe };
+  readonly unused?: number | undefined;
+}
 
 /** q, k and v: T queries and C keys. */
 function tensors({
@@ -45,6 +65,30 @@ function formula(values: Values, { scale, causal = true }: { readonly scale: num
     return content + added;
   });
   return { value };
+}
+
+/** T queries at the end of each sequence, whose keys lie in pages. */
+function paged(name: string, T: number, layout: Layout, options: Options = {}): Case {
+  const { more, unused, ...rest } = options;
+  const B = layout.lengths.length;
+  const starts = layout.lengths.map((length) => length - T);
+  return {
+    ...testCase({
+      name,
+      inputs: {
+        q: normals([B, T, 3, 4]),
+        k: pooled(layout, [3, 4], { unused }),
+        v: pooled(layout, [3, 6], { unused }),
+        queryStart: given(i32(B), starts),
+        pages: pageTable(layout),
+        ...more,
+      },
+      program: (inputs) => attention(inputs),
+      expected: (values) => formula(allInOrder(values, ["k", "v"], layout), { scale: 0.5 }),
+      gradients: [],
+    }),
+    ...rest,
+  };
 }
 
 export const attentionCases = casesOf(
@@ -193,6 +237,38 @@ export const attentionCases = casesOf(
       expected: (values) => formula(values, { scale: 0.5 }),
       gradients: [],
     }),
+    paged("pages-decode", 1, longPages),
+    paged("pages-chunk", 9, longPages),
+    paged("pages-short", 2, shortPages),
+    paged("pages-bias", 2, shortPages, { more: { bias: normals([2, 3, 2, 9]) } }),
+    paged("pages-length", 2, shortPages, { more: { keyLength: given(i32(2), [3, 4]) } }),
+    paged("pages-unused-rows", 2, longPages, { unused: Number.NaN, ieee: true }),
+    testCase({
+      name: "pages-symbolic",
+      inputs: {
+        q: normals(["B", "T", 2, 4]),
+        k: normals(["N", 64, 2, 4]),
+        v: normals(["N", 64, 2, 4]),
+        queryStart: given(i32("B"), [63, 0]),
+        pages: given(i32("B", "M"), [2, 0, 1, 3]),
+      },
+      program: (inputs) => attention(inputs),
+      sizes: [
+        { B: 2, T: 3, N: 4, M: 2 },
+        { B: 1, T: 1, N: 3, M: 1 },
+      ],
+      gradients: [],
+    }),
+    testCase({
+      name: "pages-no-such-page",
+      inputs: {
+        ...{ q: normals([1, 1, 2, 4]), k: normals([2, 64, 2, 4]), v: normals([2, 64, 2, 4]) },
+        queryStart: given(i32(1), [70]),
+        pages: given(i32(1, 2), [1, 2]),
+      },
+      program: (inputs) => attention(inputs),
+      fails: DataError,
+    }),
     testCase({
       name: "one-token",
       inputs: tensors({ T: 1 }),
@@ -325,6 +401,23 @@ export const attentionCases = casesOf(
       program: (inputs) => attention(inputs),
       error: ShapeError,
       message: "attention: q must be [B,T,H,D], got [5,3,4]",
+    }),
+    refusal({
+      name: "pages without a start",
+      inputs: { q: f32(2, 1, 3, 4), k: f32(5, 8, 3, 4), v: f32(5, 8, 3, 4), pages: i32(2, 4) },
+      program: (inputs) => attention(inputs),
+      error: GraphError,
+      message: "attention: pages are read up to each query: pass queryStart, and be causal",
+    }),
+    refusal({
+      name: "pages of other sizes",
+      inputs: {
+        ...{ q: f32(2, 1, 3, 4), k: f32(5, 8, 3, 4), v: f32(5, 4, 3, 4) },
+        ...{ queryStart: i32(2), pages: i32(2, 4) },
+      },
+      program: (inputs) => attention(inputs),
+      error: ShapeError,
+      message: "attention: v must be [N,P,H,E] = [5,8,3,E], got [5,4,3,4]",
     }),
     refusal({
       name: "width without scale",

@@ -3,6 +3,8 @@ import { casesOf, floats, given, hostileFloats, integers, otherFloats, refusal, 
 
 const exact = { exact: true };
 
+const pages = given(i32(2, 2), [3, 1, 0, 2]);
+
 export const cacheWriteCases = casesOf(
   "cacheWrite",
   [
@@ -51,6 +53,63 @@ export const cacheWriteCases = casesOf(
       program: ({ cache, update, start }) => cacheWrite(cache, update, start),
     }),
     testCase({
+      name: "pages",
+      inputs: { cache: floats([4, 3, 1]), update: floats([2, 2, 1]), start: given(i32(2), [2, 3]), pages },
+      program: ({ cache, update, start, pages }) => cacheWrite(cache, update, start, pages),
+      tolerance: exact,
+      expected({ cache, update }) {
+        const value = Array.from(cache?.data ?? []);
+        // Positions 2 and 3 of the first sequence, in pages 3 and 1; 3 and 4 of the second, in page 2.
+        [11, 3, 6, 7].forEach((place, index) => {
+          value[place] = update?.data[index] ?? Number.NaN;
+        });
+        return { value };
+      },
+    }),
+    testCase({
+      name: "pages-many-rows",
+      inputs: {
+        cache: floats([7, 64, 2, 4]),
+        update: floats([2, 70, 2, 4]),
+        start: given(i32(2), [63, 0]),
+        pages: given(i32(2, 3), [5, 1, 6, 0, 2, 4]),
+      },
+      program: ({ cache, update, start, pages }) => cacheWrite(cache, update, start, pages),
+      tolerance: exact,
+      note: "a chunk of a prompt over page ends",
+    }),
+    testCase({
+      name: "pages-int32",
+      inputs: {
+        cache: integers([4, 3], { high: 9 }),
+        update: integers([2, 1], { high: 9 }),
+        start: given(i32(2), [5, 0]),
+        pages,
+      },
+      program: ({ cache, update, start, pages }) => cacheWrite(cache, update, start, pages),
+    }),
+    testCase({
+      name: "pages-no-rows",
+      inputs: { cache: floats([4, 3]), update: floats([2, 0]), start: given(i32(2), [6, 0]), pages },
+      program: ({ cache, update, start, pages }) => cacheWrite(cache, update, start, pages),
+      tolerance: exact,
+    }),
+    testCase({
+      name: "pages-symbolic",
+      inputs: {
+        cache: floats(["N", 4, 2]),
+        update: floats(["B", "T", 2]),
+        start: given(i32("B"), [3, 0]),
+        pages: given(i32("B", "M"), [2, 0, 1, 3]),
+      },
+      program: ({ cache, update, start, pages }) => cacheWrite(cache, update, start, pages),
+      sizes: [
+        { N: 4, B: 2, T: 4, M: 2 },
+        { N: 3, B: 1, T: 1, M: 3 },
+      ],
+      tolerance: exact,
+    }),
+    testCase({
       name: "symbolic",
       inputs: { cache: floats(["B", "C", 2]), update: floats(["B", "T", 2]), start: given(i32("B"), [0, 1]) },
       program: ({ cache, update, start }) => cacheWrite(cache, update, start),
@@ -66,6 +125,19 @@ export const cacheWriteCases = casesOf(
         name: dtype,
         inputs: { cache: floats([2, 4], { dtype }), update: floats([2, 1], { dtype }), start: given(i32(2), [3, 1]) },
         program: ({ cache, update, start }) => cacheWrite(cache, update, start),
+        tolerance: exact,
+      }),
+    ),
+    ...otherFloats.map((dtype) =>
+      testCase({
+        name: `pages-${dtype}`,
+        inputs: {
+          cache: floats([4, 3], { dtype }),
+          update: floats([2, 2], { dtype }),
+          start: given(i32(2), [2, 3]),
+          pages,
+        },
+        program: ({ cache, update, start, pages }) => cacheWrite(cache, update, start, pages),
         tolerance: exact,
       }),
     ),
@@ -88,6 +160,34 @@ export const cacheWriteCases = casesOf(
       program: ({ cache, update, start }) => cacheWrite(cache, update, start),
       fails: DataError,
     }),
+    testCase({
+      name: "past-the-last-page",
+      inputs: { cache: floats([4, 3]), update: floats([2, 2]), start: given(i32(2), [0, 5]), pages },
+      program: ({ cache, update, start, pages }) => cacheWrite(cache, update, start, pages),
+      fails: DataError,
+    }),
+    testCase({
+      name: "no-such-page",
+      inputs: {
+        cache: floats([4, 3]),
+        update: floats([2, 2]),
+        start: given(i32(2), [0, 2]),
+        pages: given(i32(2, 2), [0, 1, 2, 4]),
+      },
+      program: ({ cache, update, start, pages }) => cacheWrite(cache, update, start, pages),
+      fails: DataError,
+    }),
+    testCase({
+      name: "page-below-the-first",
+      inputs: {
+        cache: floats([4, 3]),
+        update: floats([2, 2]),
+        start: given(i32(2), [0, 2]),
+        pages: given(i32(2, 2), [0, 1, -1, 2]),
+      },
+      program: ({ cache, update, start, pages }) => cacheWrite(cache, update, start, pages),
+      fails: DataError,
+    }),
   ],
   [
     refusal({
@@ -96,6 +196,20 @@ export const cacheWriteCases = casesOf(
       program: ({ cache, update, start }) => cacheWrite(cache, update, start),
       error: ShapeError,
       message: "cacheWrite: expected a cache [B,C,...] and an update [B,T,...], got [2,4,3] and [2,1,4]",
+    }),
+    refusal({
+      name: "pages",
+      inputs: { cache: f32(4, 3), update: f32(2, 1), start: i32(2), pages: i32(3, 2) },
+      program: ({ cache, update, start, pages }) => cacheWrite(cache, update, start, pages),
+      error: ShapeError,
+      message: "cacheWrite: pages must be [B,M] = [2,M], got [3,2]",
+    }),
+    refusal({
+      name: "rows of pages",
+      inputs: { cache: f32(4, 3, 2), update: f32(2, 1, 3), start: i32(2), pages: i32(2, 2) },
+      program: ({ cache, update, start, pages }) => cacheWrite(cache, update, start, pages),
+      error: ShapeError,
+      message: "cacheWrite: expected a cache [N,P,...] and an update [B,T,...], got [4,3,2] and [2,1,3]",
     }),
     refusal({
       name: "start",

@@ -1,7 +1,9 @@
 import {
+  add,
   apply,
   blockCumulativeSum,
   broadcastTo,
+  cacheRead,
   concat,
   DTypeError,
   decayAttention,
@@ -9,6 +11,7 @@ import {
   decayAttentionOp,
   decayBlock,
   f32,
+  GraphError,
   i32,
   ShapeError,
   slice,
@@ -28,6 +31,7 @@ import {
   type Values,
 } from "../case.ts";
 import { at, attend, dot, softmaxOf } from "./formulas.ts";
+import { allInOrder, longPages, pageTable, pooled, pooledSums } from "./pages.ts";
 
 type Size = number | string;
 type Sizes = { readonly B?: Size; readonly T?: Size; readonly C?: Size; readonly H?: Size };
@@ -126,6 +130,51 @@ export function cached(
     expected: (values) => formula(values, 0.5, weigh),
     gradients: [],
   });
+}
+
+/** T queries at the end of each sequence, whose keys lie in pages. */
+function paged(name: string, T: number, { unused, ...options }: Partial<Case> & { readonly unused?: number } = {}) {
+  const { lengths } = longPages;
+  const B = lengths.length;
+  const starts = lengths.map((length) => length - T);
+  return {
+    ...testCase({
+      name,
+      inputs: {
+        q: normals([B, T, 2, 4]),
+        k: pooled(longPages, [2, 4], { unused }),
+        v: pooled(longPages, [2, 6], { unused }),
+        cRotated: normals([B, T, 2, 2]),
+        bRotated: pooled(longPages, [2, 2], { unused }),
+        gKey: pooledSums(longPages, 2, { unused }),
+        lambda: floats([2], { low: 0.2, high: 1.5 }),
+        queryStart: given(i32(B), starts),
+        pages: pageTable(longPages),
+      },
+      program: (inputs) => {
+        const sums = cacheRead(inputs.gKey, inputs.pages, add<"int">(inputs.queryStart, T));
+        const rows = starts.map((start, batch) =>
+          slice(slice(sums, { axis: 0, start: batch, end: batch + 1 }), { axis: 1, start, end: start + T }),
+        );
+        return decayAttention({ ...inputs, gQuery: concat(rows, { axis: 0 }) });
+      },
+      expected: (values) => {
+        const ordered = allInOrder(values, ["k", "v", "bRotated", "gKey"], longPages);
+        return formula({ ...ordered, logDecay: stepsOf(ordered.gKey) });
+      },
+      gradients: [],
+    }),
+    ...options,
+  };
+}
+
+/** The decay of each token from sums within blocks, [B,C,H]. */
+function stepsOf(sums: Values[string] | undefined): Values[string] {
+  const { shape, data } = sums ?? { shape: [], data: new Float64Array() };
+  const [, , heads = 1] = shape;
+  const isFirst = (index: number) => index % (decayBlock * heads) < heads;
+  const steps = Float64Array.from(data, (sum, index) => sum - (isFirst(index) ? 0 : (data[index - heads] ?? 0)));
+  return { shape, data: steps };
 }
 
 /** Steps so small that sums of decay stay below zero, which is where they are smooth. */
@@ -235,6 +284,8 @@ function specs(other: { readonly [name: string]: ReturnType<typeof f32> }) {
   };
 }
 
+const pools = { k: f32(7, 8, 3, 4), v: f32(7, 8, 3, 6), bRotated: f32(7, 8, 3, 2), gKey: f32(7, 8, 3) };
+
 export const decayAttentionCases = casesOf(
   "decayAttention",
   [
@@ -293,6 +344,9 @@ export const decayAttentionCases = casesOf(
     cached("decode-blocks", { T: 1, C: 200, starts: [63, 64, 199], lengths: [64, 65, 200] }),
     cached("chunk-over-block", { T: 9, C: 140, starts: [60, 120, 0], lengths: [69, 129, 9] }),
     cached("no-length", { T: 3, C: 140, starts: [60, 130] }),
+    paged("pages-decode", 1),
+    paged("pages-chunk", 9),
+    paged("pages-unused-rows", 2, { unused: Number.NaN, ieee: true }),
     square(
       "symbolic",
       { B: "B", T: "T" },
@@ -385,6 +439,20 @@ export const decayAttentionCases = casesOf(
       program: (inputs) => decayAttention(inputs),
       error: ShapeError,
       message: "decayAttention: gKey must be [B,C,H] = [2,5,3], got [2,3,5]",
+    }),
+    refusal({
+      name: "pages without a start",
+      inputs: { ...specs({ ...pools }), pages: i32(2, 4) },
+      program: (inputs) => decayAttention(inputs),
+      error: GraphError,
+      message: "decayAttention: pages are read up to each query: pass queryStart, and be causal",
+    }),
+    refusal({
+      name: "sums of decay in pages",
+      inputs: { ...specs({ ...pools, gKey: f32(7, 3, 8) }), queryStart: i32(2), pages: i32(2, 4) },
+      program: (inputs) => decayAttention(inputs),
+      error: ShapeError,
+      message: "decayAttention: gKey must be [N,P,H] = [7,8,3], got [7,3,8]",
     }),
     refusal({
       name: "lambda",

@@ -12,6 +12,7 @@ import { cacheWrite } from "../ops/cache-write.ts";
 import { cast } from "../ops/cast.ts";
 import { concat } from "../ops/concat.ts";
 import { constant } from "../ops/constant.ts";
+import { dimSize } from "../ops/dim-size.ts";
 import { floorDiv } from "../ops/floor-div.ts";
 import { forgettingAttention } from "../ops/forgetting-attention.ts";
 import { iota } from "../ops/iota.ts";
@@ -29,6 +30,7 @@ import { sub } from "../ops/sub.ts";
 import { f32, type TensorSpec } from "../spec.ts";
 import { filled, normal, type Parameter, type ParametersOf } from "./layer.ts";
 import {
+  allRows,
   expectEntries,
   lastRows,
   type Mixer,
@@ -142,7 +144,7 @@ export class AttentionMixer implements Mixer {
   }
 
   forward(p: ParametersOf<this>, h: Tensor, context: MixerContext): MixerOutput {
-    const { heads, keyValueHeads, keyWidth, positions, window } = this.sizes;
+    const { heads, keyValueHeads, keyWidth, positions, window, forget } = this.sizes;
     const { cache } = context;
     const written: Record<string, Tensor> = {};
     const prepared = (x: Tensor, norm: Tensor | undefined, groups: number) => {
@@ -154,7 +156,7 @@ export class AttentionMixer implements Mixer {
     const keep = (name: string, update: Tensor) => {
       const entry = cache?.entries[name];
       if (!cache || !entry) return update;
-      written[name] = cacheWrite(entry, update, cache.start);
+      written[name] = cacheWrite(entry, update, cache.start, cache.pages);
       return written[name];
     };
     const q = prepared(splitHeads(linear(h, p["W_Q.weight"]), heads), p["q_norm.weight"], heads); // [B,T,H,D]
@@ -170,12 +172,15 @@ export class AttentionMixer implements Mixer {
       };
     }
     if (!keyValues) throw new GraphError("AttentionMixer: reuseKeys needs a layer before that has keys");
-    const repeated = (x: Tensor) => repeatHeads(x, heads / keyValueHeads);
+    const isPlain = window === undefined && !forget && positions !== "alibi";
+    // Plain attention reads pages where they lie.
+    const pages = isPlain && heads === keyValueHeads ? cache?.pages : undefined;
+    const rows = (x: Tensor) => (cache && !pages ? allRows(x, cache, dimSize(h, 1)) : x);
+    const repeated = (x: Tensor) => repeatHeads(rows(x), heads / keyValueHeads);
     const inputs = { q, k: repeated(keyValues.k), v: repeated(keyValues.v), queryStart: cache?.start };
-    const sums = this.#sums(p, h, inputs.k, cache, keep);
-    const isPlain = sums === undefined && window === undefined;
+    const sums = this.#sums(p, h, inputs.k, cache, (name, update) => rows(keep(name, update)));
     const y = isPlain
-      ? attention(inputs)
+      ? attention({ ...inputs, pages })
       : forgettingAttention({ ...inputs, ...sums }, { window, sinks: context.metaTokens });
     return { value: this.#gated(p, h, mergeHeads(y)), cache: written, keyValues };
   }
@@ -214,7 +219,7 @@ export class AttentionMixer implements Mixer {
     if (forget && weight && bias) {
       const logGate = neg(softplus(neg(linear(h, weight, bias)))); // log sigmoid, [B,T,H]
       const entry = cache && expectEntries("AttentionMixer", cache, ["gate"]).gate;
-      const before = cache && entry ? { before: rowBefore(entry, cache.start), start: cache.start } : {};
+      const before = cache && entry ? { before: rowBefore(entry, cache), start: cache.start } : {};
       const gQuery = blockCumulativeSum({ x: logGate, ...before }, { size: decayBlock });
       return { gQuery, gKey: keep("gate", gQuery) };
     }

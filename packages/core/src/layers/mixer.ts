@@ -6,6 +6,7 @@ import { GraphError } from "../errors.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "../ops/add.ts";
 import { broadcastTo } from "../ops/broadcast-to.ts";
+import { cacheRead, cacheRow } from "../ops/cache-read.ts";
 import { concat } from "../ops/concat.ts";
 import { constant } from "../ops/constant.ts";
 import { iota } from "../ops/iota.ts";
@@ -53,6 +54,11 @@ export interface MixerCache {
    * given where a mixer is recurrent.
    */
   readonly last?: Tensor<"int"> | undefined;
+  /**
+   * int32 [B,M] where the rows of each sequence lie, where entries are pools of pages [N,P,...] that all sequences share, as
+   * `cacheWrite` fills them. Never given where a mixer is recurrent.
+   */
+  readonly pages?: Tensor<"int"> | undefined;
   /** By the names that the mixer's `cacheSpecs` declares: [B,C,...] with C the capacity, or a state [B,...]. */
   readonly entries: { readonly [name: string]: Tensor };
 }
@@ -142,10 +148,15 @@ function perRow(condition: Tensor<"bool">, entry: Tensor): Tensor<"bool"> {
   return reshape(condition, [entry.shape[0] ?? 1, ...entry.shape.slice(1).map(() => 1)]);
 }
 
-/** The row of an entry [B,C,...] before the first token: [B,...]. At position 0 there is none, and it is zero. */
-export function rowBefore(entry: Tensor, start: Tensor<"int">): Tensor {
-  const row = takeRow(entry, maximum<"int">(sub<"int">(start, 1), 0));
+/** The row of an entry before the first token: [B,...]. At position 0 there is none, and it is zero. */
+export function rowBefore(entry: Tensor, { start, pages }: MixerCache): Tensor {
+  const row = cacheRow(entry, maximum<"int">(sub<"int">(start, 1), 0), pages);
   return where(perRow(less<"int">(start, 1), row), 0, row);
+}
+
+/** All rows of an entry that has `count` new ones: [B,C,...], whether it lies in pages or not. */
+export function allRows(entry: Tensor, { start, pages }: MixerCache, count: Tensor<"int">): Tensor {
+  return pages ? cacheRead(entry, pages, add<"int">(start, count)) : entry;
 }
 
 /** A state [B,...] as it is before the first token: zero at position 0. */

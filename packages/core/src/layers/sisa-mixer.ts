@@ -7,6 +7,7 @@ import { cacheWrite } from "../ops/cache-write.ts";
 import { constant } from "../ops/constant.ts";
 import { decayAttention } from "../ops/decay-attention.ts";
 import { decaySpan } from "../ops/decay-span.ts";
+import { dimSize } from "../ops/dim-size.ts";
 import { linear } from "../ops/linear.ts";
 import { neg } from "../ops/neg.ts";
 import { rmsNorm } from "../ops/rms-norm.ts";
@@ -18,6 +19,7 @@ import { ssmPrepare } from "../ops/ssm-prepare.ts";
 import { f32 } from "../spec.ts";
 import { filled, normal, type Parameter, type ParametersOf } from "./layer.ts";
 import {
+  allRows,
   expectEntries,
   type Mixer,
   type MixerContext,
@@ -144,38 +146,36 @@ export class SisaMixer implements Mixer {
       const y = sisaAttention({ q, k, v, c, b, logDecay, phase, lambda }, { form, weights });
       return { value: mergeHeads(y), cache: {} };
     }
-    const { start } = cache;
+    const { start, pages } = cache;
     const entries = expectEntries("SisaMixer", cache, ["key", "value", "importance", "decay", "phase"]);
     const prepared = ssmPrepare({
       c,
       b,
       logDecay,
       phase,
-      gBefore: rowBefore(entries.decay, start),
-      phaseBefore: rowBefore(entries.phase, start),
+      gBefore: rowBefore(entries.decay, cache),
+      phaseBefore: rowBefore(entries.phase, cache),
       start,
     });
     const written = {
-      key: cacheWrite(entries.key, k, start),
-      value: cacheWrite(entries.value, v, start),
-      importance: cacheWrite(entries.importance, prepared.bRotated, start),
-      decay: cacheWrite(entries.decay, prepared.g, start),
-      phase: cacheWrite(entries.phase, prepared.phi, start),
+      key: cacheWrite(entries.key, k, start, pages),
+      value: cacheWrite(entries.value, v, start, pages),
+      importance: cacheWrite(entries.importance, prepared.bRotated, start, pages),
+      decay: cacheWrite(entries.decay, prepared.g, start, pages),
+      phase: cacheWrite(entries.phase, prepared.phi, start, pages),
     };
-    const attend = weights === "softmax" ? decayAttention : sigmoidDecayAttention;
-    const y = attend({
-      q,
-      k: written.key,
-      v: written.value,
-      cRotated: prepared.cRotated,
-      bRotated: written.importance,
-      gQuery: prepared.g,
-      gKey: written.decay,
-      lambda,
-      queryStart: start,
-    });
+    const queries = { q, cRotated: prepared.cRotated, gQuery: prepared.g, lambda, queryStart: start };
+    const keys = { k: written.key, v: written.value, bRotated: written.importance, gKey: written.decay };
+    const all = (entry: Tensor) => allRows(entry, cache, dimSize(h, 1));
+    const y =
+      weights === "softmax"
+        ? decayAttention({ ...queries, ...keys, pages })
+        : sigmoidDecayAttention({
+            ...queries,
+            ...{ k: all(keys.k), v: all(keys.v), bRotated: all(keys.bRotated), gKey: all(keys.gKey) },
+          });
     const result = { value: mergeHeads(y), cache: written };
-    return form === "sdpa" ? { ...result, decaySpan: decaySpan(prepared.g, written.decay, start) } : result;
+    return form === "sdpa" ? { ...result, decaySpan: decaySpan(prepared.g, all(written.decay), start) } : result;
   }
 }
 

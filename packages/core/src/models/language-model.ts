@@ -2,6 +2,7 @@
 // it a Transformer, a SISA model, a state space model, or any mix.
 
 import { Dim, type DimLike } from "../dim.ts";
+import { GraphError } from "../errors.ts";
 import { type Graph, trace } from "../graph/graph.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { Block, type FeedForward } from "../layers/block.ts";
@@ -256,7 +257,8 @@ export class LanguageModel implements Layer {
    * @param capacity C of the caches; default a symbol. A model that only keeps states has none
    */
   decodeGraph(batch: DimLike = "B", capacity: DimLike = "C"): DecodeGraph {
-    return this.#cachedGraph({ last: i32(batch) }, { batch, capacity }, (hidden, { last }) =>
+    const caches = this.cacheSpecs(batch, capacity);
+    return this.#cachedGraph({ last: i32(batch) }, { batch, caches }, (hidden, { last }) =>
       takeRow(hidden, maximum<"int">(last, 0)),
     ) as DecodeGraph;
   }
@@ -264,10 +266,24 @@ export class LanguageModel implements Layer {
   /**
    * `decodeGraph` with the logits of any positions: it takes `places` int32 [R], counted through the rows one after another
    * (row * T + position), and gives `logits` [R,V]. It takes `last` too only where the model keeps states.
+   *
+   * @param options.pageSize rows of a page, where caches are pools of pages that all rows share: they are [N,pageSize,...],
+   *   and the graph takes `pages` int32 [B,M], where each row's tokens lie (see `cacheWrite`). Default: caches are [B,C,...]
+   * @throws GraphError for pages where the model keeps states
    */
-  stepGraph(): StepGraph {
-    const choice = { places: i32("R"), ...(this.recurrentKinds.length > 0 ? { last: i32("B") } : {}) };
-    return this.#cachedGraph(choice, { batch: "B", capacity: "C" }, (hidden, { places }) => {
+  stepGraph({ pageSize }: { readonly pageSize?: number } = {}): StepGraph {
+    const isRecurrent = this.recurrentKinds.length > 0;
+    if (isRecurrent && pageSize !== undefined) {
+      throw new GraphError(`stepGraph: ${this.recurrentKinds.join(", ")} layers keep a state, not rows in pages`);
+    }
+    const choice = {
+      places: i32("R"),
+      ...(isRecurrent ? { last: i32("B") } : {}),
+      ...(pageSize === undefined ? {} : { pages: i32("B", "M") }),
+    };
+    const sizes = pageSize === undefined ? [] : (["N", pageSize] as const);
+    const caches = this.cacheSpecs(...sizes);
+    return this.#cachedGraph(choice, { batch: "B", caches }, (hidden, { places }) => {
       const [B = Dim.of(0), T = Dim.of(0), M = Dim.of(0)] = hidden.shape;
       return gather(reshape(hidden, [B.times(T), M]), places);
     }) as StepGraph;
@@ -276,16 +292,15 @@ export class LanguageModel implements Layer {
   /** Cached decoding with the logits of the hidden states that `chosen` picks from [B,T,M] by its inputs. */
   #cachedGraph<const I extends Readonly<Record<string, TensorSpec<"int">>>>(
     choice: I,
-    { batch, capacity }: { readonly batch: DimLike; readonly capacity: DimLike },
+    { batch, caches }: { readonly batch: DimLike; readonly caches: ParameterSpecs },
     chosen: (hidden: Tensor, choice: { readonly [N in keyof I]: Tensor<"int"> }) => Tensor,
   ): unknown {
     const specs = { ids: i32(batch, "T"), start: i32(batch), ...choice };
-    const caches = this.cacheSpecs(batch, capacity);
     return trace({ ...specs, ...caches, ...parameterSpecs(this) }, (tensors) => {
-      const { ids, start, last } = tensors as unknown as Decoding;
+      const { ids, start, last, pages } = tensors as unknown as Decoding;
       const p = tensors as unknown as Tensors;
       const entries = Object.fromEntries(Object.keys(caches).map((name) => [name, p[name] as Tensor]));
-      const { hidden, head, cache, decaySpan } = this.#hidden(p, ids, { start, last, entries });
+      const { hidden, head, cache, decaySpan } = this.#hidden(p, ids, { start, last, pages, entries });
       const rows = chosen(hidden, tensors as unknown as { readonly [N in keyof I]: Tensor<"int"> });
       return { logits: linear(rows, head), ...(decaySpan ? { decaySpan } : {}), ...cache };
     });
@@ -305,6 +320,7 @@ interface Decoding {
   readonly ids: Tensor<"int">;
   readonly start: Tensor<"int">;
   readonly last?: Tensor<"int">;
+  readonly pages?: Tensor<"int">;
 }
 
 interface Rotation {

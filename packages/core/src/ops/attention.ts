@@ -1,10 +1,12 @@
-import { Dim, type Shape, shapeText } from "../dim.ts";
+import { Dim, shapeText } from "../dim.ts";
 import { GraphError, ShapeError } from "../errors.ts";
 import { apply, type DefinedOp, defineComposite, expectKind, expectSameDType, expectShape } from "../graph/op.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "./add.ts";
 import { and } from "./and.ts";
+import { cacheRead } from "./cache-read.ts";
 import { cast, wide, wideDType } from "./cast.ts";
+import { dimSize } from "./dim-size.ts";
 import { broadcastsTo, sumTo } from "./elementwise.ts";
 import { exp } from "./exp.ts";
 import { iota } from "./iota.ts";
@@ -34,6 +36,11 @@ export interface AttentionInputs {
   readonly queryStart?: Tensor<"int"> | undefined;
   /** int32 [B] how many keys count; default all */
   readonly keyLength?: Tensor<"int"> | undefined;
+  /**
+   * int32 [B,M] where the keys lie: k and v are [N,P,...] pages as `cacheWrite` fills them, and C is M P. Only causal, and
+   * with `queryStart`; keys after the last query are not read. Default: k and v are [B,C,...]
+   */
+  readonly pages?: Tensor<"int"> | undefined;
 }
 
 interface AttentionAttributes {
@@ -87,19 +94,51 @@ export function seenKeys(
   return past && present ? and(past, present) : (past ?? present);
 }
 
-function checkAttention(inputs: AttentionInputs): void {
+function checkAttention(inputs: AttentionInputs, { causal }: AttentionAttributes): void {
   expectKind("q", inputs.q, "float");
   expectSameDType(inputs.q, inputs.k);
   expectSameDType(inputs.q, inputs.v);
   if (inputs.bias) expectKind("bias", inputs.bias, "float");
   const sizes = expectShape("q", inputs.q, ["B", "T", "H", "D"]);
-  const keys = expectShape("k", inputs.k, ["B", "C", "H", "D"], sizes);
-  expectShape("v", inputs.v, ["B", "C", "H", "E"], keys);
+  const rows = keyAxes(inputs, sizes, causal);
+  const keys = expectShape("k", inputs.k, [...rows, "H", "D"], sizes);
+  expectShape("v", inputs.v, [...rows, "H", "E"], keys);
   checkPositions(inputs, sizes);
-  const all = [sizes.B, sizes.H, sizes.T, keys.C].flatMap((size) => size ?? []);
+  const all = [sizes.B, sizes.H, sizes.T, keyCount(inputs)].flatMap((size) => size ?? []);
   if (inputs.bias && !broadcastsTo(inputs.bias.shape, all)) {
     throw new ShapeError(`bias must broadcast to [B,H,T,C] = ${shapeText(all)}, got ${shapeText(inputs.bias.shape)}`);
   }
+}
+
+/** What says where keys lie. */
+type PagedInputs = Pick<AttentionInputs, "q" | "k" | "queryStart" | "pages">;
+
+/** Names of the first two axes of what is kept for each key. @throws ShapeError, DTypeError, GraphError for wrong pages */
+export function keyAxes(
+  { pages, queryStart }: Pick<PagedInputs, "pages" | "queryStart">,
+  sizes: { readonly [axis: string]: Dim },
+  causal = true,
+): readonly [string, string] {
+  if (!pages) return ["B", "C"];
+  expectKind("pages", pages, "int");
+  expectShape("pages", pages, ["B", "M"], sizes);
+  if (!queryStart || !causal) throw new GraphError("pages are read up to each query: pass queryStart, and be causal");
+  return ["N", "P"];
+}
+
+/** C, how many keys there may be. */
+export function keyCount({ k, pages }: Pick<PagedInputs, "k" | "pages">): Dim {
+  const [, rows = Dim.of(0)] = k.shape;
+  return pages ? rows.times(pages.shape[1] ?? Dim.of(0)) : rows;
+}
+
+/** The inputs with the rows of each sequence in place of pages, of those that are named. */
+export function withoutPages<I extends PagedInputs>(inputs: I, names: readonly (keyof I & string)[]): I {
+  const { q, queryStart, pages } = inputs;
+  if (!pages || !queryStart) return inputs;
+  const length = add<"int">(queryStart, dimSize(q, 1));
+  const rows = names.map((name) => [name, cacheRead(inputs[name] as Tensor, pages, length)]);
+  return { ...inputs, ...Object.fromEntries(rows), pages: undefined };
 }
 
 /** @throws ShapeError, DTypeError unless the optional positions are int32 [B] */
@@ -129,9 +168,10 @@ export function scaleOf(op: string, q: Tensor, scale: number | undefined): numbe
 export const attentionOp: DefinedOp<"attention", AttentionInputs, AttentionAttributes, AttentionOutputs> =
   /* @__PURE__ */ defineComposite({
     name: "attention",
-    inputs: ["q", "k", "v", "bias?", "queryStart?", "keyLength?"],
+    inputs: ["q", "k", "v", "bias?", "queryStart?", "keyLength?", "pages?"],
     check: checkAttention,
-    compose(inputs, attributes) {
+    compose(given, attributes) {
+      const inputs = withoutPages(given, ["k", "v"]);
       const s = scores(inputs, attributes);
       const total = logSumExp(s);
       const p = cast(exp(sub(s, shiftOf(total))), inputs.v.dtype) as Tensor;
@@ -159,24 +199,16 @@ export const attentionOp: DefinedOp<"attention", AttentionInputs, AttentionAttri
         ...(bias && needs.bias ? { bias: sumTo(backward.scores, bias.shape) } : {}),
       };
     },
-    flops: ({ q, k, v }, { causal }) => attentionFlops(q.shape, k.shape, v.shape, causal, 1, 1),
+    flops: (inputs, { causal }) => attentionFlops(inputs, causal, 1, 1),
     source: "Vaswani et al. 2017, arXiv:1706.03762",
   });
 
 /** Multiply-adds of `keyProducts` products over D and `valueProducts` over E; half of them where causal. */
-function attentionFlops(
-  q: Shape,
-  k: Shape,
-  v: Shape,
-  causal: boolean,
-  keyProducts: number,
-  valueProducts: number,
-): Dim {
-  const [B, T, H, D] = q;
-  const C = k[1];
-  const E = v[3];
-  if (!B || !T || !H || !D || !C || !E) return Dim.of(0);
-  const pairs = B.times(T).times(H).times(C);
+function attentionFlops(inputs: AttentionInputs, causal: boolean, keyProducts: number, valueProducts: number): Dim {
+  const [B, T, H, D] = inputs.q.shape;
+  const E = inputs.v.shape[3];
+  if (!B || !T || !H || !D || !E) return Dim.of(0);
+  const pairs = B.times(T).times(H).times(keyCount(inputs));
   return pairs.times(D.times(keyProducts).plus(E.times(valueProducts))).times(causal ? 1 : 2);
 }
 
@@ -215,7 +247,7 @@ export const attentionBackwardOp: DefinedOp<
       scores: ds,
     };
   },
-  flops: ({ q, k, v }, { causal }) => attentionFlops(q.shape, k.shape, v.shape, causal, 3, 2),
+  flops: (inputs, { causal }) => attentionFlops(inputs, causal, 3, 2),
   source: "Dao et al. 2022, arXiv:2205.14135, section B.2",
 });
 
@@ -224,11 +256,12 @@ export const attentionBackwardOp: DefinedOp<
  * value_i = sum_j softmax_j(scale * q_i . k_j + bias_ij) v_j, over the keys that query i may see
  * A query that sees no key gets zeros. Narrow floats are multiplied as they are; scores and softmax are float32.
  *
- * @param inputs q [B,T,H,D], k [B,C,H,D], v [B,C,H,E]; optional bias, queryStart, keyLength as in AttentionInputs
+ * @param inputs q [B,T,H,D], k [B,C,H,D], v [B,C,H,E]; optional bias, queryStart, keyLength, pages as in AttentionInputs
  * @param options.scale  factor of q . k; default 1 / sqrt(D)
  * @param options.causal query at position p sees keys 0 to p; default true
  * @returns [B,T,H,E]
- * @throws ShapeError where sizes differ, or D is not bound and no scale given; DTypeError where dtypes differ
+ * @throws ShapeError where sizes differ, or D is not bound and no scale given; DTypeError where dtypes differ; GraphError
+ *   for pages without queryStart or not causal
  * Source: Vaswani et al. 2017, arXiv:1706.03762.
  */
 export function attention(

@@ -8,8 +8,11 @@ import {
   attentionBackwardOp,
   attentionOp,
   checkPositions,
+  keyAxes,
+  keyCount,
   scaleOf,
   swapHeads,
+  withoutPages,
 } from "./attention.ts";
 import { cast, wide, wideDType } from "./cast.ts";
 import { chunk } from "./chunk.ts";
@@ -54,6 +57,8 @@ export interface DecayAttentionInputs {
   readonly queryStart?: Tensor<"int"> | undefined;
   /** int32 [B] how many keys count; default all */
   readonly keyLength?: Tensor<"int"> | undefined;
+  /** int32 [B,M] where the keys lie, of all that has C: [N,P,...] pages, as in AttentionInputs. Default: it is [B,C,...] */
+  readonly pages?: Tensor<"int"> | undefined;
 }
 
 interface DecayAttentionAttributes {
@@ -105,12 +110,13 @@ function perHead(lambda: Tensor): Tensor {
 /** @throws ShapeError, DTypeError */
 export function checkDecayAttention(inputs: DecayAttentionInputs): void {
   const sizes = expectShape("q", inputs.q, ["B", "T", "H", "D"]);
-  const keys = expectShape("k", inputs.k, ["B", "C", "H", "D"], sizes);
-  expectShape("v", inputs.v, ["B", "C", "H", "E"], keys);
+  const rows = keyAxes(inputs, sizes);
+  const keys = expectShape("k", inputs.k, [...rows, "H", "D"], sizes);
+  expectShape("v", inputs.v, [...rows, "H", "E"], keys);
   const states = expectShape("cRotated", inputs.cRotated, ["B", "T", "H", "S"], keys);
-  expectShape("bRotated", inputs.bRotated, ["B", "C", "H", "S"], states);
+  expectShape("bRotated", inputs.bRotated, [...rows, "H", "S"], states);
   expectShape("gQuery", inputs.gQuery, ["B", "T", "H"], keys);
-  expectShape("gKey", inputs.gKey, ["B", "C", "H"], keys);
+  expectShape("gKey", inputs.gKey, [...rows, "H"], keys);
   expectShape("lambda", inputs.lambda, ["H"], keys);
   checkPositions(inputs, sizes);
   const { q, k, v, cRotated, bRotated, gQuery, gKey, lambda } = inputs;
@@ -120,16 +126,12 @@ export function checkDecayAttention(inputs: DecayAttentionInputs): void {
 }
 
 /** Multiply-adds of `keyProducts` products over D and S and `valueProducts` over E, of the half that is seen. */
-export function decayAttentionFlops(
-  { q, k, v, cRotated }: DecayAttentionInputs,
-  keyProducts: number,
-  valueProducts: number,
-): Dim {
-  const [B, T, H, D] = q.shape;
-  const [C, E, S] = [k.shape[1], v.shape[3], cRotated.shape[3]];
-  if (!B || !T || !H || !D || !C || !E || !S) return Dim.of(0);
+export function decayAttentionFlops(inputs: DecayAttentionInputs, keyProducts: number, valueProducts: number): Dim {
+  const [B, T, H, D] = inputs.q.shape;
+  const [E, S] = [inputs.v.shape[3], inputs.cRotated.shape[3]];
+  if (!B || !T || !H || !D || !E || !S) return Dim.of(0);
   const perPair = D.plus(S).times(keyProducts).plus(E.times(valueProducts));
-  return B.times(T).times(H).times(C).times(perPair);
+  return B.times(T).times(H).times(keyCount(inputs)).times(perPair);
 }
 
 export const decayAttentionOp: DefinedOp<
@@ -139,9 +141,10 @@ export const decayAttentionOp: DefinedOp<
   DecayAttentionOutputs
 > = /* @__PURE__ */ defineComposite({
   name: "decayAttention",
-  inputs: ["q", "k", "v", "cRotated", "bRotated", "gQuery", "gKey", "lambda", "queryStart?", "keyLength?"],
+  inputs: ["q", "k", "v", "cRotated", "bRotated", "gQuery", "gKey", "lambda", "queryStart?", "keyLength?", "pages?"],
   check: checkDecayAttention,
-  compose(inputs, { scale }) {
+  compose(given, { scale }) {
+    const inputs = withoutPages(given, ["k", "v", "bRotated", "gKey"]);
     const { q, k, v, gQuery, gKey, queryStart, keyLength } = inputs;
     const bias = importanceTerm(inputs, decayFactors(wide(gQuery), wide(gKey), queryStart));
     return apply(attentionOp, { q, k, v, bias, queryStart, keyLength }, { scale, causal: true });
@@ -243,7 +246,8 @@ export function totalsGradient(difference: Tensor): Tensor {
  * @param inputs  as in DecayAttentionInputs; c, b and g come from `ssmPrepare`
  * @param options.scale factor of q . k; default 1 / sqrt(D)
  * @returns [B,T,H,E]
- * @throws ShapeError where sizes differ, or D is not bound and no scale given; DTypeError where dtypes differ
+ * @throws ShapeError where sizes differ, or D is not bound and no scale given; DTypeError where dtypes differ; GraphError
+ *   for pages without queryStart
  * Source: arXiv:2606.02332, equation of the score, without its clamp.
  */
 export function decayAttention(inputs: DecayAttentionInputs, options: { readonly scale?: number } = {}): Tensor {

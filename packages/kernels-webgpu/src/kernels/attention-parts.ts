@@ -40,6 +40,7 @@ export function fitsAttention(node: Node, device: Capabilities, bindings: number
   const widths = [D, E, ...(S > 0 ? [S] : [])];
   return (
     node.inputs.bias === undefined &&
+    node.inputs.pages === undefined &&
     B * T * C * H > 0 &&
     widths.every((width) => width % 4 === 0 && width >= 4 && width <= 128) &&
     tileShape(device) !== undefined &&

@@ -141,20 +141,23 @@ export const cacheWrite = kernel((context) => (context.inPlace("value") ? writeR
   overwrites: { value: "cache" },
   // The caches of one layer.
   joint: {
-    key: ({ inputs: { start } }) => start && [originOf(start)],
+    key: ({ inputs: { start, pages } }) => start && [originOf(start), pages && originOf(pages)],
     build(contexts) {
       for (const context of contexts) if (!context.inPlace("value")) writeCopy(context);
       const own = contexts.filter((context) => context.inPlace("value"));
-      const most = Math.floor(((own[0]?.device.limits.maxStorageBuffersPerShaderStage ?? 0) - 2) / 2);
+      const shared = own[0]?.has("pages") ? 3 : 2;
+      const most = Math.floor(((own[0]?.device.limits.maxStorageBuffersPerShaderStage ?? 0) - shared) / 2);
       for (let from = 0; from < own.length; from += most) writeRows(own.slice(from, from + most));
     },
   },
 });
 
+/** A cache that is not in pages has one for each sequence. */
 function cacheSizes(context: KernelContext) {
-  const [batch = 0, capacity = 0, ...rest] = context.sizes(context.node.inputs.cache);
-  const rows = context.sizes(context.node.inputs.update)[1] ?? 0;
-  return { batch, capacity, row: count(rest), rows };
+  const [pages = 0, pageSize = 0, ...rest] = context.sizes(context.node.inputs.cache);
+  const [batch = 0, rows = 0] = context.sizes(context.node.inputs.update);
+  const perSequence = context.has("pages") ? (context.sizes(context.node.inputs.pages)[1] ?? 0) : 1;
+  return { batch, rows, row: count(rest), pages, pageSize, perSequence, capacity: perSequence * pageSize };
 }
 
 function startCheck(context: KernelContext) {
@@ -168,22 +171,28 @@ function startCheck(context: KernelContext) {
 function writeRows(contexts: readonly KernelContext[]): void {
   const [first] = contexts;
   if (!first) return;
-  const slots: Record<string, Slot> = { start: first.input("start") };
+  const isPaged = first.has("pages");
+  const slots: Record<string, Slot> = { start: first.input("start"), ...(isPaged && { pages: first.input("pages") }) };
   const elements = contexts.map((context) => {
     const { batch, rows, row } = cacheSizes(context);
     return batch * rows * row;
   });
   const writes = contexts.map((context, index) => {
-    const { capacity, rows, row } = cacheSizes(context);
+    const { capacity, rows, row, pages, pageSize, perSequence } = cacheSizes(context);
     const { slot, fail } = startCheck(context);
     slots.status = slot;
     slots[`update${index}`] = context.input("update");
     slots[`out${index}`] = context.output();
+    const inRun = `out${index}[(b * ${capacity}u + u32(begin)) * ${row}u + i % ${rows * row}u] = update${index}[i];`;
+    const inPage = () => `let position = u32(begin) + i % ${rows * row}u / ${row}u;
+let page = pages[b * ${perSequence}u + position / ${pageSize}u];
+if (page < 0 || page >= ${pages}) { ${idCheck(context, pages).fail("page")} }
+else { out${index}[(u32(page) * ${pageSize}u + position % ${pageSize}u) * ${row}u + i % ${row}u] = update${index}[i]; }`;
     return `if (i < ${elements[index]}u) {
 let b = i / ${rows * row}u;
 let begin = start[b];
 if (begin < 0 || begin > ${capacity - rows}) { ${fail("begin")} }
-else { out${index}[(b * ${capacity}u + u32(begin)) * ${row}u + i % ${rows * row}u] = update${index}[i]; }
+else { ${isPaged ? inPage() : inRun} }
 }`;
   });
   const written = writes.filter((_, index) => elements[index]);
@@ -191,6 +200,13 @@ else { out${index}[(b * ${capacity}u + u32(begin)) * ${row}u + i % ${rows * row}
 }
 
 function writeCopy(context: KernelContext): void {
+  if (context.has("pages")) {
+    const { pages, pageSize, row } = cacheSizes(context);
+    const slots = { cache: context.input("cache"), out: context.output() };
+    each(context, pages * pageSize * row, slots, "out[i] = cache[i];", ".copy");
+    writeRows([context]);
+    return;
+  }
   const { batch, capacity, row, rows } = cacheSizes(context);
   const { slot: status, fail } = startCheck(context);
   const { start, update, cache } = {

@@ -61,10 +61,10 @@ function isTiled({ bias, queryStart, keyLength, ...specs }: Specs, causal: boole
   return !bias && !queryStart && !keyLength && causal && sizesFor(specs) !== undefined;
 }
 
-/** In the standard dialect, and where there is nothing to compute, attention is composed. */
+/** In the standard dialect, where keys lie in pages, and where there is nothing to compute, attention is composed. */
 function declinesForward({ inputs }: Node, dialect: Dialect): boolean {
   const isEmpty = Object.values(inputs).some(({ shape }) => shape.some((size) => size.equals(0)));
-  return dialect === "standard" || isEmpty;
+  return dialect === "standard" || inputs.pages !== undefined || isEmpty;
 }
 
 /** What is composed unless tiles serve it. */

@@ -31,9 +31,25 @@ export const scatterAdd = lowering(scatterAddOp, ({ emit, inputs: { updates, ids
 });
 
 /** Writes in place where the runtime gives input and output one buffer, else into a copy. */
-export const cacheWrite = lowering(cacheWriteOp, ({ emit, inputs: { cache, update, start } }) => ({
-  value: emit.node("TensorScatter", [cache, update, emit.cast(start, "int64")], { axis: 1, mode: "linear" }),
-}));
+export const cacheWrite = lowering(cacheWriteOp, ({ emit, inputs: { cache, update, start, pages }, specs }) => {
+  if (!pages) {
+    const from = emit.cast(start, "int64");
+    return { value: emit.node("TensorScatter", [cache, update, from], { axis: 1, mode: "linear" }) };
+  }
+  const { builder, sizes } = emit;
+  const one = Dim.of(1);
+  const [B = one, T = one] = specs.update.shape;
+  const [, size = one] = specs.cache.shape;
+  const pageSize = emit.cast(sizes.size(size), "int32");
+  const end = emit.node("Squeeze", [emit.cast(sizes.size(T), "int32")]);
+  const rows = emit.node("Range", [builder.int32(0), end, builder.int32(1)]);
+  const positions = notNegative(emit, emit.node("Add", [emit.reshape(start, [B, one]), rows]));
+  const place = emit.node("Div", [positions, pageSize]);
+  const each = (x: Value) => emit.cast(emit.reshape(x, [B, T, one]), "int64");
+  const page = notNegative(emit, emit.node("GatherND", [pages, each(place)], { batch_dims: 1 }));
+  const indices = emit.node("Concat", [each(page), each(emit.node("Mod", [positions, pageSize]))], { axis: -1 });
+  return { value: emit.node("ScatterND", [cache, indices, update]) };
+});
 
 /** GatherND with one batch axis: a row of each entry, whatever its shape. */
 export const takeRow = lowering(takeRowOp, ({ emit, inputs: { x, row }, specs }) => {
