@@ -21,7 +21,7 @@ struct DecodeStep {
   float* partial;                        // [batches, heads, splits, 2 + width]: largest score, sum of weights, weighted values
   int* counters;                         // [batches, heads], zero between runs
   Fault* fault;
-  int faultNode, pageFault;
+  int faultNode;
   int pitchQ, pitchK, pitchV, pitchC, pitchB, pitchStrength, pitchPhase;
   int batches, positions, heads, span, splits;
   float scale;
@@ -91,13 +91,13 @@ template <class T, int DE, int SE> __device__ void decodeStep(const DecodeStep& 
   }
   int first = blockIdx.x * p.span, active = position / p.span + 1;
   if (blockIdx.x >= active) return;
-  auto at = [&](int position) { return rowAt(p.pages, batch, position, p.fault, p.pageFault) * p.heads + head; };
+  auto at = [&](int position) { return keyRowAt(p.pages, batch, position) * p.heads + head; };
   Raw<T, DE> k[2], v[2];
   Raw<T, SE == 0 ? 2 : SE> b[2];
   float g[2] = {};
   auto keyOf = [&](int base, int i) { return base + warp * perWarp + i * (perWarp / 2) + group; };
   auto fetch = [&](int base) {
-    int64 block = at(base);
+    int64 block = base < position ? at(base) : 0;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
       k[i].clear(), v[i].clear(), b[i].clear();

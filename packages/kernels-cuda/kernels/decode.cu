@@ -51,8 +51,6 @@ struct CacheSizes {
   Pages pages;
   int batches, length, heads, width, valueWidth, stateWidth, span, splits;
   float scale;
-  int pageFault;
-  Fault* fault;
 };
 
 const int BLOCK = PAGE;      // decayBlock in @sisa/core
@@ -74,7 +72,7 @@ __device__ void cachedAttention(const T* q, const T* k, const T* v, const T* c, 
   int position = (start ? start[batch] : 0) + t;
   int first = blockIdx.x * n.span, end = min(min(first + n.span, n.pages.capacity), position + 1);
   int64 row = ((int64)batch * n.length + t) * n.heads + head;
-  auto keyAt = [&](int j) { return rowAt(n.pages, batch, j, n.fault, n.pageFault) * n.heads + head; };
+  auto keyAt = [&](int j) { return keyRowAt(n.pages, batch, j) * n.heads + head; };
   bool decays = c != nullptr;
   if (decays && first < end) {
     // What decays from the end of each block of the span up to the query: totals of the blocks between, and its own sum.

@@ -1,5 +1,5 @@
 // Operations that move elements and compute nothing: strided copies, rows by index, and filling.
-#include "common.cuh"
+#include "pages.cuh"
 #include "tables.cuh"
 
 // Tensor 0 is the destination, tensor 1 the source; words of 1, 2, 4, 8 or 16 bytes.
@@ -61,22 +61,21 @@ extern "C" __global__ void iota(int* out, int64 count) {
 }
 
 // destination row r = source row ids[r] of `rows`; rows have `words` words. A block takes one row at a time.
-// `batch` rows apart: source row ids[r] lies in the r-th batch of `rows` (takeRow), or in the only one (gather).
 template <class T>
 __device__ void gatherRows(const T* source, const int* ids, T* destination, int64 count, int rows, int64 words,
-                           int batched, Fault* fault, int node) {
+                           Fault* fault, int node) {
   for (int64 row = blockIdx.x; row < count; row += gridDim.x) {
     int id = ids[row];
     bool bad = id < 0 || id >= rows;
     if (bad && threadIdx.x == 0) report(fault, node, id);
-    const T* from = source + ((batched ? row * rows : 0) + (bad ? 0 : id)) * words;
+    const T* from = source + (bad ? 0 : id) * words;
     for (int64 i = threadIdx.x; i < words; i += blockDim.x) destination[row * words + i] = bad ? T{} : from[i];
   }
 }
-#define GATHER(bytes, T)                                                                                       \
-  extern "C" __global__ void gather_##bytes(const T* source, const int* ids, T* destination, int64 count,      \
-                                            int rows, int64 words, int batched, Fault* fault, int node) {      \
-    gatherRows<T>(source, ids, destination, count, rows, words, batched, fault, node);                         \
+#define GATHER(bytes, T)                                                                                  \
+  extern "C" __global__ void gather_##bytes(const T* source, const int* ids, T* destination, int64 count, \
+                                            int rows, int64 words, Fault* fault, int node) {              \
+    gatherRows<T>(source, ids, destination, count, rows, words, fault, node);                             \
   }
 GATHER(1, unsigned char)
 GATHER(2, unsigned short)
@@ -84,39 +83,54 @@ GATHER(4, uint32)
 GATHER(8, unsigned long long)
 GATHER(16, uint4)
 
-// Rows of `words` each, into pages of `size` rows: those that the table names for each sequence, or the page of its own.
+// One row of `words` of each sequence.
 template <class T>
-__device__ void writeRows(const T* update, const int* start, const int* pages, T* cache, int count, int size,
-                          int perSequence, int rows, int64 words, Fault* fault, int node, int pageNode) {
+__device__ void takeRows(const T* source, const int* positions, T* destination, int batches, int size, int64 words,
+                         Fault* fault, int node, const Pages& pages) {
+  for (int batch = blockIdx.x; batch < batches; batch += gridDim.x) {
+    int position = positions[batch];
+    bool bad = position < 0 || position >= pages.capacity;
+    if (bad && threadIdx.x == 0) report(fault, node, position);
+    int64 row = bad ? -1 : rowAt(pages, batch, position, size);
+    for (int64 i = threadIdx.x; i < words; i += blockDim.x) {
+      destination[batch * words + i] = row < 0 ? T{} : source[row * words + i];
+    }
+  }
+}
+
+// Rows of `words` each, from a position of each sequence on.
+template <class T>
+__device__ void writeRows(const T* update, const int* start, T* cache, int rows, int size, int64 words, Fault* fault,
+                          int node, const Pages& pages) {
   int batch = blockIdx.y;
   int from = start[batch];
-  if (from < 0 || from + (int64)rows > (int64)perSequence * size) {
+  if (from < 0 || from + (int64)rows > pages.capacity) {
     if (blockIdx.x == 0 && threadIdx.x == 0) report(fault, node, from);
     return;
   }
-  for (int row = blockIdx.x; row < rows; row += gridDim.x) {
-    int position = from + row, place = batch * perSequence + position / size;
-    int page = pages ? pages[place] : place;
-    if (page < 0 || page >= count) {
-      if (threadIdx.x == 0) report(fault, pageNode, page);
-      continue;
-    }
-    const T* source = update + ((int64)batch * rows + row) * words;
-    T* target = cache + ((int64)page * size + position % size) * words;
-    for (int64 i = threadIdx.x; i < words; i += blockDim.x) target[i] = source[i];
+  for (int t = blockIdx.x; t < rows; t += gridDim.x) {
+    int64 row = rowAt(pages, batch, from + t, size);
+    if (row < 0) continue;
+    const T* source = update + ((int64)batch * rows + t) * words;
+    for (int64 i = threadIdx.x; i < words; i += blockDim.x) cache[row * words + i] = source[i];
   }
 }
-#define CACHE_WRITE(bytes, T)                                                                                        \
-  extern "C" __global__ void cacheWrite_##bytes(const T* update, const int* start, const int* pages, T* cache,       \
-                                                int count, int size, int perSequence, int rows, int64 words,         \
-                                                Fault* fault, int node, int pageNode) {                              \
-    writeRows<T>(update, start, pages, cache, count, size, perSequence, rows, words, fault, node, pageNode);         \
+#define CACHE_ROWS(bytes, T)                                                                                         \
+  extern "C" __global__ void takeRow_##bytes(const T* source, const int* positions, T* destination, int batches,     \
+                                             int size, int64 words, Fault* fault, int node,                          \
+                                             const __grid_constant__ Pages pages) {                                  \
+    takeRows<T>(source, positions, destination, batches, size, words, fault, node, pages);                           \
+  }                                                                                                                  \
+  extern "C" __global__ void cacheWrite_##bytes(const T* update, const int* start, T* cache, int rows, int size,     \
+                                                int64 words, Fault* fault, int node,                                 \
+                                                const __grid_constant__ Pages pages) {                               \
+    writeRows<T>(update, start, cache, rows, size, words, fault, node, pages);                                       \
   }
-CACHE_WRITE(1, unsigned char)
-CACHE_WRITE(2, unsigned short)
-CACHE_WRITE(4, uint32)
-CACHE_WRITE(8, unsigned long long)
-CACHE_WRITE(16, uint4)
+CACHE_ROWS(1, unsigned char)
+CACHE_ROWS(2, unsigned short)
+CACHE_ROWS(4, uint32)
+CACHE_ROWS(8, unsigned long long)
+CACHE_ROWS(16, uint4)
 
 // Rows of updates by the row that gets them, in order of index: a stable radix sort, a digit of eight bits at a time from
 // the lowest. `order` holds indices as sorted so far, or is null for 0, 1, 2, ... Ids that are no row come last.

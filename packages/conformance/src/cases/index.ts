@@ -9,7 +9,7 @@ import { argmaxCases } from "./argmax.ts";
 import { attentionBackwardCases, attentionCases } from "./attention.ts";
 import { blockCumulativeSumCases } from "./block-cumulative-sum.ts";
 import { broadcastToCases } from "./broadcast-to.ts";
-import { cacheReadCases, cacheRowCases } from "./cache-read.ts";
+import { cacheReadCases } from "./cache-read.ts";
 import { cacheWriteCases } from "./cache-write.ts";
 import { castCases } from "./cast.ts";
 import { causalConvCases } from "./causal-conv.ts";
@@ -91,7 +91,6 @@ export const allCases: readonly OpCases[] = [
   blockCumulativeSumCases,
   broadcastToCases,
   cacheReadCases,
-  cacheRowCases,
   cacheWriteCases,
   castCases,
   causalConvCases,

@@ -1,7 +1,10 @@
 import { add, DataError, DTypeError, f32, i32, ShapeError, type Tensor, takeRow } from "@sisa/core";
 import { booleans, casesOf, floats, given, integers, otherFloats, refusal, testCase } from "../case.ts";
+import { inOrder, pageTable, pooled, shortPages } from "./pages.ts";
 
 const exact = { exact: true };
+
+const lastRows = shortPages.lengths.map((length) => length - 1);
 
 export const takeRowCases = casesOf(
   "takeRow",
@@ -43,6 +46,56 @@ export const takeRowCases = casesOf(
       tolerance: exact,
     }),
     testCase({
+      name: "pages",
+      inputs: { x: pooled(shortPages, [2, 2]), row: given(i32(2), lastRows), pages: pageTable(shortPages) },
+      program: ({ x, row, pages }) => takeRow(x, row, pages),
+      tolerance: exact,
+      expected({ x }) {
+        const { shape, data } = inOrder(x, shortPages);
+        const starts = lastRows.map((row, sequence) => (sequence * (shape[1] ?? 0) + row) * 4);
+        return { value: starts.flatMap((start) => [...data.subarray(start, start + 4)]) };
+      },
+      gradients: [],
+    }),
+    testCase({
+      name: "pages-int32",
+      inputs: { x: integers([4, 3], { high: 99 }), row: given(i32(2), [5, 0]), pages: given(i32(2, 2), [3, 1, 0, 2]) },
+      program: ({ x, row, pages }) => takeRow(x, row, pages),
+    }),
+    testCase({
+      name: "pages-symbolic",
+      inputs: {
+        x: floats(["N", 4, 3]),
+        row: given(i32("B"), [3, 0]),
+        pages: given(i32("B", "M"), [2, 0, 1, 3]),
+      },
+      program: ({ x, row, pages }) => takeRow(x, row, pages),
+      sizes: [
+        { N: 4, B: 2, M: 2 },
+        { N: 3, B: 1, M: 1 },
+      ],
+      tolerance: exact,
+      gradients: [],
+    }),
+    testCase({
+      name: "past-the-last-page",
+      inputs: { x: floats([4, 3]), row: given(i32(2), [0, 6]), pages: given(i32(2, 2), [3, 1, 0, 2]) },
+      program: ({ x, row, pages }) => takeRow(x, row, pages),
+      fails: DataError,
+    }),
+    testCase({
+      name: "no-such-page",
+      inputs: { x: floats([4, 3]), row: given(i32(2), [0, 5]), pages: given(i32(2, 2), [3, 1, 0, 4]) },
+      program: ({ x, row, pages }) => takeRow(x, row, pages),
+      fails: DataError,
+    }),
+    testCase({
+      name: "page-below-the-first",
+      inputs: { x: floats([4, 3]), row: given(i32(2), [0, 5]), pages: given(i32(2, 2), [3, 1, 0, -1]) },
+      program: ({ x, row, pages }) => takeRow(x, row, pages),
+      fails: DataError,
+    }),
+    testCase({
       name: "int32",
       inputs: { x: integers([3, 4], { high: 99 }), row: integers([3], { high: 4 }) },
       program: ({ x, row }) => takeRow(x, row),
@@ -79,6 +132,13 @@ export const takeRowCases = casesOf(
     }),
   ],
   [
+    refusal({
+      name: "pages",
+      inputs: { x: f32(5, 4, 2), row: i32(3), pages: i32(2, 4) },
+      program: ({ x, row, pages }) => takeRow(x, row, pages),
+      error: ShapeError,
+      message: "takeRow: pages must be [B,M] = [3,M], got [2,4]",
+    }),
     refusal({
       name: "rank",
       inputs: { x: f32(3), row: i32(3) },

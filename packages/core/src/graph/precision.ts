@@ -138,8 +138,9 @@ function narrowNode(
   roundsTables: boolean,
 ): OpOutputs {
   const { name } = node.op;
-  // A table that is no input is one of positions, not of weights.
-  const isTable = node.op === gatherOp && inputs.table?.node.op === constantOp;
+  // A table that is no input is one of positions, or of pages: not of weights.
+  const source = node.inputs.table?.node.op;
+  const isTable = node.op === gatherOp && (source === constantOp || source === cacheWriteOp);
   if (asGiven.has(name) || isTable) return rebuild(node, inputs);
   if (node.op === cacheWriteOp && isNarrow(inputs.cache)) {
     return applyOp(node.op, { ...inputs, update: cast(inputs.update as Tensor, narrow) }, node.attributes, node.tag);

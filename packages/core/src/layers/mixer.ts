@@ -6,7 +6,7 @@ import { GraphError } from "../errors.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import { add } from "../ops/add.ts";
 import { broadcastTo } from "../ops/broadcast-to.ts";
-import { cacheRead, cacheRow } from "../ops/cache-read.ts";
+import { cacheRead } from "../ops/cache-read.ts";
 import { concat } from "../ops/concat.ts";
 import { constant } from "../ops/constant.ts";
 import { iota } from "../ops/iota.ts";
@@ -150,7 +150,7 @@ function perRow(condition: Tensor<"bool">, entry: Tensor): Tensor<"bool"> {
 
 /** The row of an entry before the first token: [B,...]. At position 0 there is none, and it is zero. */
 export function rowBefore(entry: Tensor, { start, pages }: MixerCache): Tensor {
-  const row = cacheRow(entry, maximum<"int">(sub<"int">(start, 1), 0), pages);
+  const row = takeRow(entry, maximum<"int">(sub<"int">(start, 1), 0), pages);
   return where(perRow(less<"int">(start, 1), row), 0, row);
 }
 

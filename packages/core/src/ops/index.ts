@@ -15,7 +15,7 @@ export {
 } from "./attention.ts";
 export { blockCumulativeSum, blockCumulativeSumOp } from "./block-cumulative-sum.ts";
 export { broadcastTo, broadcastToOp } from "./broadcast-to.ts";
-export { cacheRead, cacheRow } from "./cache-read.ts";
+export { cacheRead } from "./cache-read.ts";
 export { cacheWrite, cacheWriteOp } from "./cache-write.ts";
 export { cast, castOp } from "./cast.ts";
 export { causalConv, causalConvOp } from "./causal-conv.ts";

@@ -69,6 +69,9 @@ test("members of structures lie as C lays them out", () => {
     { at: 8, argument: a },
     { at: 40, argument: b },
   ]);
+  const outer = packStruct([1, { bytes, addresses }, 2]);
+  expect([outer.bytes.length, new DataView(outer.bytes.buffer).getInt32(64, true)]).toEqual([72, 2]);
+  expect(outer.addresses.map(({ at }) => at)).toEqual([16, 48]);
 });
 
 test("every kernel has parameters that can be packed", () => {

@@ -32,26 +32,35 @@ export interface StructArgument {
   readonly addresses: readonly { readonly at: number; readonly argument: AddressArgument }[];
 }
 
-/** A member of a structure: an address or none, a whole number of 4 bytes, or a float of 4 bytes. */
-export type StructMember = AddressArgument | null | number | { readonly float: number };
+/** A member of a structure: an address or none, a whole number or a float of 4 bytes, or a structure that holds addresses. */
+export type StructMember = AddressArgument | null | number | { readonly float: number } | StructArgument;
 
 /** A structure of C with these members in order. */
 export function packStruct(members: readonly StructMember[]): StructArgument {
-  const isAddress = (member: StructMember): member is AddressArgument | null =>
-    member === null || (typeof member === "object" && "storage" in member);
-  const bytes = new Uint8Array(8 * members.length);
-  const view = new DataView(bytes.buffer);
-  const addresses: { at: number; argument: AddressArgument }[] = [];
+  const parts = members.map((member): StructArgument => {
+    if (member === null) return { bytes: new Uint8Array(8), addresses: [] };
+    if (typeof member === "number") return { bytes: new Uint8Array(Int32Array.of(member).buffer), addresses: [] };
+    if ("float" in member) return { bytes: new Uint8Array(Float32Array.of(member.float).buffer), addresses: [] };
+    if ("addresses" in member) return member;
+    return { bytes: new Uint8Array(8), addresses: [{ at: 0, argument: member }] };
+  });
   let end = 0;
-  for (const member of members) {
-    const size = isAddress(member) ? 8 : 4;
-    const at = Math.ceil(end / size) * size;
-    if (typeof member === "number") view.setInt32(at, member, true);
-    else if (!isAddress(member)) view.setFloat32(at, member.float, true);
-    else if (member !== null) addresses.push({ at, argument: member });
-    end = at + size;
-  }
-  return { bytes: bytes.slice(0, Math.ceil(end / 8) * 8), addresses };
+  const places = parts.map(({ bytes }) => {
+    const at = aligned(end, Math.min(bytes.length, 8));
+    end = at + bytes.length;
+    return at;
+  });
+  const bytes = new Uint8Array(aligned(end, 8));
+  const addresses = parts.flatMap((part, index) => {
+    const start = places[index] ?? 0;
+    bytes.set(part.bytes, start);
+    return part.addresses.map(({ at, argument }) => ({ at: start + at, argument }));
+  });
+  return { bytes, addresses };
+}
+
+function aligned(offset: number, alignment: number): number {
+  return Math.ceil(offset / alignment) * alignment;
 }
 
 export type Argument = number | Uint8Array | AddressArgument | TensorMapArgument | StructArgument | null;

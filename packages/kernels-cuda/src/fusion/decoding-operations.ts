@@ -79,6 +79,8 @@ export interface DecodeStepInputs extends Named {
   readonly v: Tensor;
   /** int32 [B] */
   readonly start: Tensor<"int">;
+  /** int32 [B,M]; caches are pools of pages [N,P,...] where it is given */
+  readonly pages?: Tensor<"int">;
   /** Caches [B,C,H,D] */
   readonly keys: Tensor;
   readonly values: Tensor;
@@ -114,11 +116,11 @@ export const decodeStepOp = /* @__PURE__ */ defineComposite<
 >({
   name: "cuda/decodeStep",
   inputs: [
-    ...["q", "k", "v", "start", "keys", "values", "cosine?", "sine?"],
+    ...["q", "k", "v", "start", "pages?", "keys", "values", "cosine?", "sine?"],
     ...["c?", "b?", "strength?", "bias?", "phase?", "lambda?", "importances?", "decays?", "phases?"],
   ],
   compose(inputs, { scale }) {
-    const { q: q0, k: k0, v, start, keys, values, cosine, sine } = inputs;
+    const { q: q0, k: k0, v, start, pages, keys, values, cosine, sine } = inputs;
     const [B = 1] = q0.shape;
     const rotated = (x: Tensor) => {
       if (!cosine || !sine) return x;
@@ -127,15 +129,17 @@ export const decodeStepOp = /* @__PURE__ */ defineComposite<
       const at = (table: Tensor) => reshape(gather(table, positions), [B, 1, 1, half]);
       return rope(x, at(cosine), at(sine));
     };
-    const [q, k] = [rotated(q0), cacheWrite(keys, rotated(k0), start)];
-    const written = { keys: k, values: cacheWrite(values, v, start) };
+    const write = (cache: Tensor, row: Tensor) => cacheWrite(cache, row, start, pages);
+    const [q, k] = [rotated(q0), write(keys, rotated(k0))];
+    const written = { keys: k, values: write(values, v) };
+    const places = { queryStart: start, pages };
     if (!hasStates(inputs)) {
-      const { value } = apply(attentionOp, { q, k, v: written.values, queryStart: start }, { scale, causal: true });
+      const { value } = apply(attentionOp, { q, k, v: written.values, ...places }, { scale, causal: true });
       return { value, ...written };
     }
     const { c, b, strength, bias, phase, lambda, importances, decays, phases } = inputs;
     const before = (cache: Tensor) => {
-      const row = takeRow(cache, maximum<"int">(sub<"int">(start, 1), 0));
+      const row = takeRow(cache, maximum<"int">(sub<"int">(start, 1), 0), pages);
       const ones = row.shape.slice(1).map(() => 1);
       return where(reshape(less<"int">(start, 1), [B, ...ones]), 0, row);
     };
@@ -143,12 +147,12 @@ export const decodeStepOp = /* @__PURE__ */ defineComposite<
     const states = { c, b, logDecay, phase, gBefore: before(decays), phaseBefore: before(phases), start };
     const { cRotated, bRotated, g, phi } = ssmPrepare(states);
     const kept = {
-      importances: cacheWrite(importances, bRotated, start),
-      decays: cacheWrite(decays, g, start),
-      phases: cacheWrite(phases, phi, start),
+      importances: write(importances, bRotated),
+      decays: write(decays, g),
+      phases: write(phases, phi),
     };
     const attended = { q, k, v: written.values, cRotated, bRotated: kept.importances, gQuery: g, gKey: kept.decays };
-    const { value } = apply(decayAttentionOp, { ...attended, lambda, queryStart: start }, { scale });
+    const { value } = apply(decayAttentionOp, { ...attended, lambda, ...places }, { scale });
     return { value, ...written, ...kept };
   },
 });

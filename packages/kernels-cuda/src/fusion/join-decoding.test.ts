@@ -33,8 +33,20 @@ function stepOf(family: Family, precision: "float32" | "bfloat16", tokens = 1): 
   return simplify(inPrecision(model(family).decodeGraph(B, C), precision)).bind({ T: tokens }) as unknown as Graph;
 }
 
+/** With caches in a pool of pages, three for each sequence. */
+function pagedStepOf(family: Family, precision: "float32" | "bfloat16"): Graph {
+  const graph = simplify(inPrecision(model(family).stepGraph({ pageSize: 64 }), precision));
+  return graph.bind({ B, T: 1, R: B, N: 5, M: 3 }) as unknown as Graph;
+}
+
 function valuesFor(graph: Graph, start: readonly number[]): Record<string, NdArray> {
-  const whole: Record<string, readonly number[]> = { ids: [3, 7], start, last: [0, 0] };
+  const whole: Record<string, readonly number[]> = {
+    ids: [3, 7],
+    start,
+    last: [0, 0],
+    places: [0, 1],
+    pages: [4, 0, 2, 4, 1, 3],
+  };
   return Object.fromEntries(
     Object.entries(graph.inputs).map(([name, { shape }]) => {
       const sizes = sizesOf(shape);
@@ -49,15 +61,20 @@ function valuesFor(graph: Graph, start: readonly number[]): Record<string, NdArr
 const parameterNames = (family: Family) =>
   Object.fromEntries(Object.keys(model(family).parameters).map((name) => [name, 1]));
 
-describe.each(["sisa", "transformer"] as const)("one token of %s", (family) => {
+describe.each([
+  ["sisa", "caches of its own", stepOf],
+  ["transformer", "caches of its own", stepOf],
+  ["sisa", "pages", pagedStepOf],
+  ["transformer", "pages", pagedStepOf],
+] as const)("one token of %s, with %s", (family, _where, graphOf) => {
+  const isPaged = graphOf === pagedStepOf;
+
   test.each(["float32", "bfloat16"] as const)("is the same in %s once it is joined", (precision) => {
-    const graph = stepOf(family, precision);
+    const graph = graphOf(family, precision);
     const joined = lower(graph, parameterNames(family));
     expect(joined.nodes.filter(({ op }) => op.name === "cuda/decodeStep")).toHaveLength(layers);
-    for (const start of [
-      [0, 1],
-      [5, 11],
-    ]) {
+    const later = isPaged ? [65, 180] : [5, 11];
+    for (const start of [[0, 1], later]) {
       const values = valuesFor(graph, start);
       const [wanted, found] = [graph, joined].map((each) => evaluate(each, values));
       for (const [name, { data }] of Object.entries(wanted ?? {})) {
@@ -71,7 +88,7 @@ describe.each(["sisa", "transformer"] as const)("one token of %s", (family) => {
   test.each(["float32", "bfloat16"] as const)("takes five kernels a layer in %s, and no copies", (precision) => {
     const names = Object.keys(parameterNames(family));
     const { main } = hoistConstants(
-      lower(stepOf(family, precision), parameterNames(family)),
+      lower(graphOf(family, precision), parameterNames(family)),
       names,
       (node) => aliasOf(node) !== undefined,
     );
@@ -88,7 +105,8 @@ describe.each(["sisa", "transformer"] as const)("one token of %s", (family) => {
     const { steps } = makePlan(main, state, rules, target);
     const kernels = steps.map((step) => (step.kind === "kernel" ? step.kernel.replace(/_.*/, "") : step.kind));
     const layer = ["fewRows", "decodeStep", "fewRows", "fewRows", "fewRows"];
-    expect(kernels).toEqual(["gather", ...Array.from({ length: layers }, () => layer).flat(), "maximum", "fewRows"]);
+    const last = isPaged ? ["rmsNorm", "gather"] : ["maximum"];
+    expect(kernels).toEqual(["gather", ...Array.from({ length: layers }, () => layer).flat(), ...last, "fewRows"]);
   });
 });
 

@@ -84,7 +84,7 @@ function gatesAt({ op, inputs: { gate, up } }: Node): Candidate | undefined {
 }
 
 function stepAt({ op, inputs, attributes }: Node): Candidate | undefined {
-  const { q, k, v, gKey, bRotated, cRotated, lambda, queryStart: start } = inputs;
+  const { q, k, v, gKey, bRotated, cRotated, lambda, queryStart: start, pages } = inputs;
   if ((op !== attentionOp && op !== decayAttentionOp) || !q || !k || !v || !start) return undefined;
   const [B, T, H] = q.shape;
   if (!B || !H || T?.value !== 1) return undefined;
@@ -94,7 +94,7 @@ function stepAt({ op, inputs, attributes }: Node): Candidate | undefined {
   };
   const float = (...shape: TensorSpec["shape"]): TensorSpec => ({ dtype: "float32", shape });
   const half = bRotated?.shape[3]?.ceilDiv(2);
-  const newest = (cache: TensorSpec): TensorSpec => ({ dtype: cache.dtype, shape: cache.shape.with(1, T) });
+  const newest = (cache: TensorSpec): TensorSpec => ({ dtype: cache.dtype, shape: [B, T, ...cache.shape.slice(2)] });
   const states = gKey &&
     bRotated &&
     half && {
@@ -115,6 +115,7 @@ function stepAt({ op, inputs, attributes }: Node): Candidate | undefined {
       k: newest(k),
       v: newest(v),
       start,
+      pages,
       keys: k,
       values: v,
       cosine: table("cos"),
@@ -123,6 +124,12 @@ function stepAt({ op, inputs, attributes }: Node): Candidate | undefined {
     },
     attributes: { scale: attributes.scale },
     output: "value",
-    given: ["start", "keys", "values", ...(states ? ["importances", "decays", "phases"] : [])],
+    given: [
+      "start",
+      ...(pages ? ["pages"] : []),
+      "keys",
+      "values",
+      ...(states ? ["importances", "decays", "phases"] : []),
+    ],
   };
 }

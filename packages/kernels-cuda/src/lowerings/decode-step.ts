@@ -5,6 +5,7 @@ import { packStruct } from "../device/arguments.ts";
 import type { Context, Value } from "../plan.ts";
 import { rowsOf } from "../views.ts";
 import type { Lowering } from "./index.ts";
+import { declinesPages, rowsOfCache } from "./pages.ts";
 
 /** Widths for which kernels/decode-step.cu has kernels. */
 const [widths, stateWidths] = [
@@ -18,7 +19,7 @@ const cacheNames = ["keys", "values", "importances", "decays", "phases"];
 
 function stepDeclines({ inputs }: Node): boolean {
   const { q, keys, values, c, start, ...others } = inputs;
-  if (!q || !keys || !values || !start) return true;
+  if (!q || !keys || !values || !start || declinesPages(inputs.pages, keys)) return true;
   const vectors = [inputs.k, inputs.v, keys, values, c, inputs.b, inputs.importances];
   const sums = ["cosine", "sine", "strength", "bias", "phase", "lambda", "decays", "phases"].map(
     (name) => others[name],
@@ -69,7 +70,7 @@ export const decodeStep: Lowering = {
     });
     const value = context.output();
     const [batches = 0, , heads = 0, width = 0] = q?.sizes ?? [];
-    const capacity = caches[0]?.sizes[1] ?? 0;
+    const { pages, capacity } = rowsOfCache(context, context.input("keys"));
     const states = c?.sizes[3] ?? 0;
     // Two blocks for each multiprocessor, where there is enough to do.
     const share = (capacity * batches * heads) / (4 * context.multiprocessors);
@@ -82,6 +83,7 @@ export const decodeStep: Lowering = {
     const structure = packStruct([
       ...[q, k, v, c, b, strength, bias, phase, cosine, sine, lambda].map((operand) => operand ?? null),
       context.input("start"),
+      pages,
       ...caches,
       value,
       partial,
@@ -89,7 +91,6 @@ export const decodeStep: Lowering = {
       ...fault,
       ...[0, 1, 2, 3, 4, 5, 6].map((index) => rows[index]?.pitch ?? 0),
       batches,
-      capacity,
       cosine?.sizes[0] ?? 0,
       heads,
       span,

@@ -1,9 +1,11 @@
 // What decoding takes where several tokens are read: attention of some queries to a cache, and SISA's states from any position.
 
 import { type Node, sizesOf } from "@sisa/core";
+import { packStruct } from "../device/arguments.ts";
 import type { Value } from "../plan.ts";
 import { blocksFor } from "./elementwise.ts";
 import type { Lowering } from "./index.ts";
+import { declinesPages, rowsOfCache } from "./pages.ts";
 
 const types: readonly string[] = ["float32", "bfloat16"];
 
@@ -15,7 +17,7 @@ const [leastSpan, mostSpan] = [64, 512];
 function cacheDeclines({ inputs, attributes }: Node): boolean {
   const { q, k, v, bias, queryStart, keyLength, cRotated, bRotated, gQuery, gKey, lambda } = inputs;
   const { causal = true } = attributes as { readonly causal?: boolean };
-  if (!q || !k || !v || bias || keyLength || !queryStart || !causal) return true;
+  if (!q || !k || !v || bias || keyLength || !queryStart || !causal || declinesPages(inputs.pages, k)) return true;
   const vectors = [q, k, v, ...(cRotated && bRotated ? [cRotated, bRotated] : [])];
   const scalars = [gQuery, gKey, lambda].flatMap((tensor) => tensor ?? []);
   const narrow = vectors.every(({ dtype, shape }) => dtype === q.dtype && (sizesOf(shape)[3] ?? 0) <= widest);
@@ -32,31 +34,24 @@ export const cachedAttention: Lowering = {
     const start = context.input("queryStart");
     const [value, logSumExp] = [context.output("value"), context.output("logSumExp")];
     const [batches = 0, length = 0, heads = 0, width = 0] = q.sizes;
-    const [, capacity = 0, , valueWidth = 0] = [k.sizes[0], k.sizes[1], 0, v.sizes[3]];
+    const valueWidth = v.sizes[3] ?? 0;
     const stateWidth = others[0]?.sizes[3] ?? 0;
+    const { pages, capacity } = rowsOfCache(context, k);
     const queries = batches * length * heads;
     const share = (capacity * queries) / (4 * context.multiprocessors);
     const span = Math.min(mostSpan, Math.max(leastSpan, Math.ceil(share / leastSpan) * leastSpan));
     const splits = Math.ceil(capacity / span);
     const { scale } = context.attributes<{ readonly scale: number }>();
-    const packed = new Uint8Array(40);
-    new Int32Array(packed.buffer, 0, 9).set([
-      batches,
-      length,
-      capacity,
-      heads,
-      width,
-      valueWidth,
-      stateWidth,
-      span,
-      splits,
+    const sizes = packStruct([
+      pages,
+      ...[batches, length, heads, width, valueWidth, stateWidth, span, splits],
+      { float: scale },
     ]);
-    new Float32Array(packed.buffer, 36, 1)[0] = scale;
     const partial = context.scratch(4 * queries * splits * (2 + valueWidth));
     const type = q.spec.dtype;
     const grid = [splits, heads, batches * length] as const;
-    context.kernel(`cachedAttention_${type}`, grid, 128, [q, k, v, ...others, start, partial, packed]);
-    context.kernel(`joinSpans_${type}`, [heads, batches * length, 1], 64, [partial, value, logSumExp, packed]);
+    context.kernel(`cachedAttention_${type}`, grid, 128, [q, k, v, ...others, start, partial, sizes]);
+    context.kernel(`joinSpans_${type}`, [heads, batches * length, 1], 64, [partial, value, logSumExp, sizes]);
   },
 };
 

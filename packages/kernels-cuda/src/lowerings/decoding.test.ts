@@ -4,6 +4,8 @@
 import {
   type AnyTensor,
   applyOp,
+  attentionOp,
+  decayAttentionOp,
   evaluate,
   f32,
   fromBfloat16Bits,
@@ -87,6 +89,13 @@ const starts = [
   [127, 139],
 ] as const;
 
+/** Beyond the page that both share. */
+const pagedStarts = [
+  [64, 65],
+  [127, 128],
+  [190, 70],
+] as const;
+
 for (const dtype of ["float32", "bfloat16"] as const) {
   for (const [D, S] of [
     [64, 0],
@@ -97,52 +106,59 @@ for (const dtype of ["float32", "bfloat16"] as const) {
     [128, 32],
     [128, 128],
   ] as const) {
-    test(`a step of decoding in ${dtype}, D ${D} and S ${S}, equals its composition`, async ({ skip }) => {
-      if (missing !== undefined) return skip(`not run: no device (${missing})`);
-      const [B, H, C, P] = [2, 3, 140, 130];
-      const token = (...shape: number[]) => narrow(dtype, B, 1, H, ...shape);
-      const content: Specs = {
-        q: token(D),
-        k: token(D),
-        v: token(D),
-        start: i32(B),
-        keys: narrow(dtype, B, C, H, D),
-        values: narrow(dtype, B, C, H, D),
-      };
-      const tables: Specs = { cosine: f32(P, D / 2), sine: f32(P, D / 2) };
-      const states: Specs = {
-        ...{
-          c: token(S),
-          b: token(S),
-          strength: f32(B, 1, H),
-          bias: f32(H),
-          phase: f32(B, 1, H, S / 2),
-          lambda: f32(H),
-        },
-        ...{ importances: narrow(dtype, B, C, H, S), decays: f32(B, C, H), phases: f32(B, C, H, S / 2) },
-      };
-      const inputs = { ...content, ...tables, ...(S > 0 ? states : {}) };
-      const graph = graphOf(decodeStepOp, inputs, { scale: D ** -0.5 });
-      const caches = ["keys", "values", ...(S > 0 ? ["importances", "decays", "phases"] : [])];
-      await using backend = await cuda();
-      for (const start of starts) {
-        const values: Record<string, Values[string]> = {};
-        for (const [name, spec] of Object.entries(inputs)) values[name] = randomValue(spec, name, 0.5);
-        values.start = { shape: [B], data: Int32Array.from(start) };
-        if (S > 0) {
-          // Sums of decays fall from token to token within a block.
-          const sums = values.decays as { shape: readonly number[]; data: Float64Array };
-          sums.data.forEach((_, i) => {
-            sums.data[i] = Math.fround(-0.01 * ((Math.floor(i / H) % C) % 64));
-          });
-          const phases = values.phases as { data: Float64Array };
-          phases.data.forEach((x, i) => {
-            phases.data[i] = Math.fround(Math.abs(x));
-          });
+    for (const isPaged of [false, true])
+      test(`a step of decoding in ${dtype}, D ${D} and S ${S}, ${isPaged ? "in pages" : "in a cache of its own"}, equals its composition`, async ({
+        skip,
+      }) => {
+        if (missing !== undefined) return skip(`not run: no device (${missing})`);
+        const [B, H, P] = [2, 3, 130];
+        // Three pages for each sequence, of which both share the first.
+        const [N, C] = isPaged ? [5, 64] : [B, 140];
+        const token = (...shape: number[]) => narrow(dtype, B, 1, H, ...shape);
+        const content: Specs = {
+          q: token(D),
+          k: token(D),
+          v: token(D),
+          start: i32(B),
+          ...(isPaged ? { pages: i32(B, 3) } : {}),
+          keys: narrow(dtype, N, C, H, D),
+          values: narrow(dtype, N, C, H, D),
+        };
+        const tables: Specs = { cosine: f32(P, D / 2), sine: f32(P, D / 2) };
+        const states: Specs = {
+          ...{
+            c: token(S),
+            b: token(S),
+            strength: f32(B, 1, H),
+            bias: f32(H),
+            phase: f32(B, 1, H, S / 2),
+            lambda: f32(H),
+          },
+          ...{ importances: narrow(dtype, N, C, H, S), decays: f32(N, C, H), phases: f32(N, C, H, S / 2) },
+        };
+        const inputs = { ...content, ...tables, ...(S > 0 ? states : {}) };
+        const graph = graphOf(decodeStepOp, inputs, { scale: D ** -0.5 });
+        const caches = ["keys", "values", ...(S > 0 ? ["importances", "decays", "phases"] : [])];
+        await using backend = await cuda();
+        for (const start of isPaged ? pagedStarts : starts) {
+          const values: Record<string, Values[string]> = {};
+          for (const [name, spec] of Object.entries(inputs)) values[name] = randomValue(spec, name, 0.5);
+          values.start = { shape: [B], data: Int32Array.from(start) };
+          if (isPaged) values.pages = { shape: [B, 3], data: Int32Array.of(3, 0, 4, 3, 2, 1) };
+          if (S > 0) {
+            // Sums of decays fall from token to token within a block.
+            const sums = values.decays as { shape: readonly number[]; data: Float64Array };
+            sums.data.forEach((_, i) => {
+              sums.data[i] = Math.fround(-0.01 * ((Math.floor(i / H) % C) % 64));
+            });
+            const phases = values.phases as { data: Float64Array };
+            phases.data.forEach((x, i) => {
+              phases.data[i] = Math.fround(Math.abs(x));
+            });
+          }
+          await compare(backend, graph, values, bounds[dtype], caches);
         }
-        await compare(backend, graph, values, bounds[dtype], caches);
-      }
-    });
+      });
   }
 
   for (const [rows, k, n, wide] of [
@@ -187,6 +203,54 @@ for (const dtype of ["float32", "bfloat16"] as const) {
   }
 }
 
+for (const dtype of ["float32", "bfloat16"] as const) {
+  for (const [D, S] of [
+    [64, 0],
+    [64, 32],
+    [128, 128],
+  ] as const)
+    test(`a chunk of a prompt over pages in ${dtype}, D ${D} and S ${S}, equals its composition`, async ({ skip }) => {
+      if (missing !== undefined) return skip(`not run: no device (${missing})`);
+      const [B, T, H, N] = [2, 37, 3, 5];
+      const content: Specs = {
+        q: narrow(dtype, B, T, H, D),
+        k: narrow(dtype, N, 64, H, D),
+        v: narrow(dtype, N, 64, H, D),
+        queryStart: i32(B),
+        pages: i32(B, 3),
+      };
+      const states: Specs = {
+        cRotated: narrow(dtype, B, T, H, S),
+        bRotated: narrow(dtype, N, 64, H, S),
+        gQuery: f32(B, T, H),
+        gKey: f32(N, 64, H),
+        lambda: f32(H),
+      };
+      const inputs = { ...content, ...(S > 0 ? states : {}) };
+      const op: Op = S > 0 ? decayAttentionOp : attentionOp;
+      const graph = graphOf(op, inputs, { scale: D ** -0.5, ...(S > 0 ? {} : { causal: true }) });
+      await using backend = await cuda();
+      for (const start of [
+        [0, 64],
+        [60, 150],
+      ]) {
+        const values = Object.fromEntries(
+          Object.entries(inputs).map(([name, spec]) => [name, randomValue(spec, name, 0.5)]),
+        );
+        values.queryStart = { shape: [B], data: Int32Array.from(start) };
+        values.pages = { shape: [B, 3], data: Int32Array.of(3, 0, 4, 3, 2, 1) };
+        for (const name of ["gKey", "gQuery"]) {
+          const data = values[name]?.data;
+          const from = name === "gKey" ? 0 : (start[0] ?? 0);
+          data?.forEach((_, i) => {
+            data[i] = Math.fround(-0.01 * ((Math.floor(i / H) + from) % 64));
+          });
+        }
+        await compare(backend, graph, values, bounds[dtype]);
+      }
+    });
+}
+
 test("a row that is not there, and a position beyond the cache, are named", async ({ skip }) => {
   if (missing !== undefined) return skip(`not run: no device (${missing})`);
   await using backend = await cuda();
@@ -210,4 +274,14 @@ test("a row that is not there, and a position beyond the cache, are named", asyn
   const given = Object.fromEntries(Object.entries(step).map(([name, spec]) => [name, backend.tensor(spec)] as const));
   if (given.start) backend.write(given.start, Int32Array.of(9));
   await expect(decode.run(given).value?.read()).rejects.toThrow("expected rows within 0 to 8, got 9");
+  const inPages: Specs = { ...step, keys: f32(2, 64, 2, 64), values: f32(2, 64, 2, 64), pages: i32(1, 2) };
+  const paged = await backend.compile(graphOf(decodeStepOp, inPages, { scale: 1 }), {
+    state: { keys: "keys", values: "values" },
+  });
+  const tensors = Object.fromEntries(
+    Object.entries(inPages).map(([name, spec]) => [name, backend.tensor(spec)] as const),
+  );
+  if (tensors.start) backend.write(tensors.start, Int32Array.of(70));
+  if (tensors.pages) backend.write(tensors.pages, Int32Array.of(1, 2));
+  await expect(paged.run(tensors).value?.read()).rejects.toThrow("expected pages from 0 to 1, got 2");
 });

@@ -6,6 +6,7 @@ import type { Alias, Context, LoweringRule, Part, Region, Value, View } from "..
 import { broadcastStrides, denseStrides, reshapeStrides } from "../views.ts";
 import { copyElements } from "./copy.ts";
 import { blocksFor } from "./elementwise.ts";
+import { rowsOfCache } from "./pages.ts";
 
 const elementOf = ({ spec }: Value) => bytesOf(spec.dtype);
 const product = (sizes: readonly number[]) => sizes.reduce((a, b) => a * b, 1);
@@ -110,34 +111,38 @@ export const iota: LoweringRule = (context) => {
 const idsMessage = (op: string, rows: number) => (value: number) =>
   `${op}: expected ids from 0 to ${rows - 1}, got ${value}`;
 
-function takeRows(context: Context, source: Value, ids: Value, rows: number, row: number, batched: boolean): void {
-  const value = context.output();
-  if (ids.count === 0) return;
-  const bytes = row * elementOf(source);
-  const word = [16, 8, 4, 2, 1].find((size) => bytes % size === 0 && source.offset % size === 0) ?? 1;
-  const fault = context.fault(idsMessage(context.node.op.name, rows));
-  const blocks = Math.min(ids.count, context.multiprocessors * 64);
-  const threads = Math.min(256, Math.max(32, Math.ceil(bytes / word / 32) * 32));
-  context.kernel(`gather_${word}`, blocks, threads, [
-    source,
-    ids,
-    value,
-    ids.count,
-    rows,
-    bytes / word,
-    batched ? 1 : 0,
-    ...fault,
-  ]);
+/** Bytes that are copied at a time, of rows that follow each other from an offset on. */
+function wordOf(bytes: number, offset: number): number {
+  return [16, 8, 4, 2, 1].find((size) => bytes % size === 0 && offset % size === 0) ?? 1;
+}
+
+/** Threads that share a row of so many words. */
+function threadsFor(words: number): number {
+  return Math.min(256, Math.max(32, Math.ceil(words / 32) * 32));
 }
 
 export const gather: LoweringRule = (context) => {
-  const table = context.input("table");
-  takeRows(context, table, context.input("ids"), table.sizes[0] ?? 0, product(table.sizes.slice(1)), false);
+  const [table, ids, value] = [context.input("table"), context.input("ids"), context.output()];
+  if (ids.count === 0) return;
+  const rows = table.sizes[0] ?? 0;
+  const bytes = product(table.sizes.slice(1)) * elementOf(table);
+  const word = wordOf(bytes, table.offset);
+  const fault = context.fault(idsMessage("gather", rows));
+  const blocks = Math.min(ids.count, context.multiprocessors * 64);
+  const args = [table, ids, value, ids.count, rows, bytes / word, ...fault];
+  context.kernel(`gather_${word}`, blocks, threadsFor(bytes / word), args);
 };
 
 export const takeRow: LoweringRule = (context) => {
-  const x = context.input("x");
-  takeRows(context, x, context.input("row"), x.sizes[1] ?? 0, product(x.sizes.slice(2)), true);
+  const [x, row, value] = [context.input("x"), context.input("row"), context.output()];
+  if (row.count === 0) return;
+  const { pages, size, capacity } = rowsOfCache(context, x);
+  const bytes = product(x.sizes.slice(2)) * elementOf(x);
+  const word = wordOf(bytes, x.offset);
+  const fault = context.fault(idsMessage("takeRow", capacity));
+  const blocks = Math.min(row.count, context.multiprocessors * 64);
+  const args = [x, row, value, row.count, size, bytes / word, ...fault, pages];
+  context.kernel(`takeRow_${word}`, blocks, threadsFor(bytes / word), args);
 };
 
 export const cacheWrite: LoweringRule = (context) => {
@@ -145,14 +150,16 @@ export const cacheWrite: LoweringRule = (context) => {
   const value = context.output("value", ["cache"]);
   context.copy(cache, value, value.bytes);
   const [batches = 0, rows = 0] = update.sizes;
-  const capacity = cache.sizes[1] ?? 0;
-  const bytes = product(update.sizes.slice(2)) * elementOf(update);
   if (batches === 0) return;
+  const { pages, size, capacity } = rowsOfCache(context, cache);
+  const bytes = product(update.sizes.slice(2)) * elementOf(update);
+  const word = wordOf(bytes, update.offset);
   const fault = context.fault(
     (from) => `cacheWrite: expected rows within 0 to ${capacity - 1}, got ${from} to ${from + rows - 1}`,
   );
-  const blocks = blocksFor(context, rows * bytes);
-  context.kernel("cacheWrite", [blocks, batches, 1], 256, [update, start, value, capacity, rows, bytes, ...fault]);
+  const blocks = Math.min(Math.max(rows, 1), context.multiprocessors * 8);
+  const args = [update, start, value, rows, size, bytes / word, ...fault, pages];
+  context.kernel(`cacheWrite_${word}`, [blocks, batches, 1], threadsFor(bytes / word), args);
 };
 
 /** Indices that a block sorts; SORTED in kernels/movement.cu. */

@@ -232,27 +232,42 @@ else { out[i] = cache[i]; }`
   );
 }
 
-/** value[b] = x[b, row[b]] */
+/** value[b] = x[b, row[b]], or that row of a sequence in pages. */
 export const takeRow = kernel(
   (context) => {
-    const [batch = 0, rows = 0, ...rest] = context.sizes(context.node.inputs.x);
+    const [pages = 0, pageSize = 0, ...rest] = context.sizes(context.node.inputs.x);
+    const [batch = 0] = context.sizes(context.node.inputs.row);
+    const isPaged = context.has("pages");
+    const perSequence = isPaged ? (context.sizes(context.node.inputs.pages)[1] ?? 0) : 1;
+    const rows = perSequence * pageSize;
     const size = count(rest);
     const { slot: status, fail } = idCheck(context, rows);
     const out = context.output();
     const { finish } = context;
-    const stored = (value: string) => `out[i] = ${out.value.type}(${finish ? `finish(i, f32(${value}))` : value});`;
+    const stored = (value: string) =>
+      size === 0 ? "" : `out[i] = ${out.value.type}(${finish ? `finish(i, f32(${value}))` : value});`;
+    const refused = (condition: string, failed: string) => `if (${condition}) {
+${failed}
+${stored(`${out.value.type}(0)`)}
+return;
+}`;
+    const inPage = () => `let page = pages[b * ${perSequence}u + u32(here) / ${pageSize}u];
+${refused(`page < 0 || page >= ${pages}`, idCheck(context, pages).fail("page"))}
+let place = u32(page) * ${pageSize}u + u32(here) % ${pageSize}u;`;
+    const slots = {
+      x: context.input("x"),
+      row: context.input("row"),
+      ...(isPaged && { pages: context.input("pages") }),
+    };
     each(
       context,
       batch * Math.max(size, 1),
-      { x: context.input("x"), row: context.input("row"), status, ...finish?.slots, out },
+      { ...slots, status, ...finish?.slots, out },
       `let b = i / ${Math.max(size, 1)}u;
 let here = row[b];
-if (here < 0 || here >= ${rows}) {
-${fail("here")}
-${size === 0 ? "" : stored(`${out.value.type}(0)`)}
-return;
-}
-${size === 0 ? "" : stored(`x[(b * ${rows}u + u32(here)) * ${size}u + i % ${size}u]`)}`,
+${refused(`here < 0 || here >= ${rows}`, fail("here"))}
+${isPaged ? inPage() : `let place = b * ${rows}u + u32(here);`}
+${stored(`x[place * ${size}u + i % ${size}u]`)}`,
       "",
       finish?.declaration,
     );

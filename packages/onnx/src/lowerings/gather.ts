@@ -1,6 +1,8 @@
-import { cacheWriteOp, Dim, elementsOf, gatherOp, scatterAddOp, takeRowOp } from "@sisa/core";
+import { cacheWriteOp, Dim, elementsOf, gatherOp, scatterAddOp, type TensorSpec, takeRowOp } from "@sisa/core";
 import { type Emitter, lowering } from "../lowering.ts";
 import type { Value } from "../model-proto.ts";
+
+const one = Dim.of(1);
 
 export const gather = lowering(gatherOp, ({ emit, inputs: { table, ids } }) => ({
   value: emit.node("Gather", [table, notNegative(emit, ids)], { axis: 0 }),
@@ -36,24 +38,36 @@ export const cacheWrite = lowering(cacheWriteOp, ({ emit, inputs: { cache, updat
     const from = emit.cast(start, "int64");
     return { value: emit.node("TensorScatter", [cache, update, from], { axis: 1, mode: "linear" }) };
   }
-  const { builder, sizes } = emit;
-  const one = Dim.of(1);
   const [B = one, T = one] = specs.update.shape;
-  const [, size = one] = specs.cache.shape;
-  const pageSize = emit.cast(sizes.size(size), "int32");
+  const { builder, sizes } = emit;
   const end = emit.node("Squeeze", [emit.cast(sizes.size(T), "int32")]);
   const rows = emit.node("Range", [builder.int32(0), end, builder.int32(1)]);
-  const positions = notNegative(emit, emit.node("Add", [emit.reshape(start, [B, one]), rows]));
-  const place = emit.node("Div", [positions, pageSize]);
-  const each = (x: Value) => emit.cast(emit.reshape(x, [B, T, one]), "int64");
-  const page = notNegative(emit, emit.node("GatherND", [pages, each(place)], { batch_dims: 1 }));
-  const indices = emit.node("Concat", [each(page), each(emit.node("Mod", [positions, pageSize]))], { axis: -1 });
-  return { value: emit.node("ScatterND", [cache, indices, update]) };
+  const positions = emit.node("Add", [emit.reshape(start, [B, one]), rows]);
+  return { value: emit.node("ScatterND", [cache, placesInPages(emit, positions, pages, [B, T], specs.cache), update]) };
 });
 
+/** Page, and row within it, of positions [B,T] of sequences: int64 [B,T,2]. */
+function placesInPages(
+  emit: Emitter,
+  positions: Value,
+  pages: Value,
+  [B, T]: readonly [Dim, Dim],
+  pool: TensorSpec,
+): Value {
+  const size = emit.cast(emit.sizes.size(pool.shape[1] ?? one), "int32");
+  const checked = notNegative(emit, positions);
+  const each = (x: Value) => emit.cast(emit.reshape(x, [B, T, one]), "int64");
+  const page = emit.node("GatherND", [pages, each(emit.node("Div", [checked, size]))], { batch_dims: 1 });
+  return emit.node("Concat", [each(notNegative(emit, page)), each(emit.node("Mod", [checked, size]))], { axis: -1 });
+}
+
 /** GatherND with one batch axis: a row of each entry, whatever its shape. */
-export const takeRow = lowering(takeRowOp, ({ emit, inputs: { x, row }, specs }) => {
-  const [batch = Dim.of(0)] = specs.row.shape;
-  const indices = emit.cast(emit.reshape(notNegative(emit, row), [batch, Dim.of(1)]), "int64");
+export const takeRow = lowering(takeRowOp, ({ emit, inputs: { x, row, pages }, specs }) => {
+  const [batch = one] = specs.row.shape;
+  if (pages) {
+    const places = placesInPages(emit, row, pages, [batch, one], specs.x);
+    return { value: emit.node("GatherND", [x, emit.node("Squeeze", [places, emit.builder.int64(1)])]) };
+  }
+  const indices = emit.cast(emit.reshape(notNegative(emit, row), [batch, one]), "int64");
   return { value: emit.node("GatherND", [x, indices], { batch_dims: 1 }) };
 });
