@@ -271,7 +271,13 @@ export class LanguageModel implements Layer {
    *   and the graph takes `pages` int32 [B,M], where each row's tokens lie (see `cacheWrite`). Default: caches are [B,C,...]
    * @throws GraphError for pages where the model keeps states
    */
-  stepGraph({ pageSize }: { readonly pageSize?: number } = {}): StepGraph {
+  stepGraph(
+    options: {
+      /** Rows of a page; default none. */
+      readonly pageSize?: number;
+    } = {},
+  ): StepGraph {
+    const { pageSize } = options;
     const isRecurrent = this.recurrentKinds.length > 0;
     if (isRecurrent && pageSize !== undefined) {
       throw new GraphError(`stepGraph: ${this.recurrentKinds.join(", ")} layers keep a state, not rows in pages`);
