@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Browser, type ElementHandle, launch, type Page, type Viewport } from "puppeteer-core";
+import { withoutClearing } from "./swiftshader.ts";
 import { unpackedChromium } from "./unpacked.ts";
 
 export interface LaunchOptions {
@@ -52,7 +53,7 @@ export async function launchChromium({ webgpu = true }: LaunchOptions = {}): Pro
     args: [
       ...closedNetwork,
       ...(webgpu
-        ? ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]
+        ? ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", `--enable-dawn-features=${withoutClearing}`]
         : ["--disable-features=WebGPUService"]),
     ],
     // The machine's own settings stay outside.

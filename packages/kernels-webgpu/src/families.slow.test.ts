@@ -1,7 +1,7 @@
-// Attention that forgets, with slopes and in windows, and Mamba-1 and -2 with what Hymba has around them, on this backend
-// beside the reference: the loss and its gradients, and cached decoding.
+// SISA with one thing changed, attention that forgets, with slopes and in windows, and Mamba-1 to -3 with what Hymba has
+// around them, on this backend beside the reference: the loss and its gradients, and cached decoding.
 
-import { useTestGpu } from "@sisa/browser-testing/node";
+import { testGpu } from "@sisa/browser-testing/node";
 import {
   type Backend,
   Decoder,
@@ -14,13 +14,13 @@ import {
   reference,
   valueAndGrad,
 } from "@sisa/core";
-import { beforeAll, expect, test, vi } from "vitest";
+import { expect, test, vi } from "vitest";
 import { webgpu } from "./backend.ts";
 
 // A software GPU compiles for seconds, and for minutes where other work has the processor.
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
 
-beforeAll(useTestGpu);
+const gpu = await testGpu();
 
 const vocabularySize = 23;
 const length = 8;
@@ -33,6 +33,12 @@ const mixerSettings = {
   mamba: { kind: "mamba", normalize: true },
   inner: { kind: "attention" },
   wide: { kind: "mamba2", headWidth: 8, innerWidth: 16 },
+  mamba3: { kind: "mamba3", headWidth: 8 },
+  mimo: { kind: "mamba3", headWidth: 8, rank: 2, decay: "heavy-tail", outputNorm: true },
+  sigmoid: { kind: "sisa", weights: "sigmoid" },
+  decayOnly: { kind: "sisa", rotation: false, positions: "none", longestHalfLife: 50 },
+  rotationOnly: { kind: "sisa", decay: "none", stateWidth: 6, normalize: true },
+  constantDecay: { kind: "sisa", decay: "constant" },
 } as const satisfies ModelConfig["mixerSettings"];
 
 function tinyModel(mixers: readonly string[], change: Partial<ModelConfig>) {
@@ -79,6 +85,10 @@ function difference(a: ArrayLike<number> | undefined, b: ArrayLike<number>): num
 
 /** Mixers by layer, and what else of the model is not as usual. */
 const rows: readonly (readonly [string, readonly string[], Partial<ModelConfig>])[] = [
+  ["SISA with sigmoids, and with a constant decay", ["sigmoid", "constantDecay"], {}],
+  ["SISA with decay only, and with rotation only", ["decayOnly", "rotationOnly"], {}],
+  ["SISA as the paper computes it", ["sisa"], { form: "sdpa", mixerSettings: {} }],
+  ["Mamba-3 of one rank and of two", ["mamba3", "mimo"], {}],
   ["FoX and FoX Pro", ["fox", "foxPro"], {}],
   ["ALiBi and a window", ["alibi", "local"], {}],
   [
@@ -89,7 +99,7 @@ const rows: readonly (readonly [string, readonly string[], Partial<ModelConfig>]
 ];
 
 test.each(rows)("%s: the loss and its gradients, and cached decoding", async (_name, mixers, change) => {
-  await using backend = await webgpu();
+  await using backend = await webgpu({ gpu });
   await using plain = reference();
   const own = tinyModel(mixers, change);
   const expected = await lossAndGradients(plain, own);

@@ -1,6 +1,6 @@
 // What a GPU holds while a model is trained and tokens are chosen on it in turns: nothing more from step to step.
 
-import { useTestGpu } from "@sisa/browser-testing/node";
+import { testGpu } from "@sisa/browser-testing/node";
 import { Decoder, initialize, languageModel } from "@sisa/core";
 import { webgpu } from "@sisa/kernels-webgpu";
 import { expect, test, vi } from "vitest";
@@ -9,11 +9,11 @@ import { tinyModel, tinyTrainer } from "../test/tiny.ts";
 // A software GPU compiles for seconds, and for minutes where other work has the processor.
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
 
-await useTestGpu();
+const gpu = await testGpu();
 
 test("300 steps of training, and a token chosen from a cache after each, take no more memory after the first few", async () => {
   const [steps, capacity] = [300, 16];
-  await using backend = await webgpu();
+  await using backend = await webgpu({ gpu });
   const model = languageModel({ ...tinyModel().config, mixers: ["sisa"], heads: 1 });
   await using trainer = await tinyTrainer(backend, { steps, microBatchSize: 1 }, { model });
   await using decoder = await Decoder.create({ model, parameters: initialize(model, 1), backend, capacity });

@@ -1,6 +1,6 @@
 // Kernels of matrix products that are chosen by their times: every one that can be chosen is right, and what was chosen is kept.
 
-import { useTestGpu } from "@sisa/browser-testing/node";
+import { testGpu } from "@sisa/browser-testing/node";
 import { f32, type Graph, matmul, RandomStream, reference, trace } from "@sisa/core";
 import { expect, test, vi } from "vitest";
 import { webgpu } from "./backend.ts";
@@ -11,7 +11,7 @@ import type { TuningCache } from "./tuner.ts";
 // A software GPU compiles for seconds, and for minutes where other work has the processor.
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
 
-await useTestGpu();
+const gpu = await testGpu();
 
 /** A product, its operands, and its result in float64 with the terms of each sum without their signs. */
 async function product(m: number, k: number, n: number, transposeA: boolean, transposeB: boolean) {
@@ -49,7 +49,7 @@ function namesOf(graph: unknown): string[] {
 
 /** Computes a product on a backend of its own; gives what was compiled and how often the GPU was waited for. */
 async function computed({ graph, specs, data }: Awaited<ReturnType<typeof product>>, autotune?: TuningCache) {
-  await using backend = await webgpu(autotune ? { autotune } : {});
+  await using backend = await webgpu({ gpu, ...(autotune && { autotune }) });
   const { device } = backend as unknown as { readonly device: GPUDevice };
   const compile = vi.spyOn(device, "createComputePipelineAsync");
   const wait = vi.spyOn(device.queue, "onSubmittedWorkDone");
