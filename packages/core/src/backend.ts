@@ -11,6 +11,8 @@ export interface BackendLimits {
   readonly symbolicDims: boolean;
   /** True where tensors lie in the host's memory, so that reading one takes no more than a copy. */
   readonly hostMemory: boolean;
+  /** True where attention reads keys where they lie in pages of a pool, so that sequences may share memory. */
+  readonly pagedCaches: boolean;
   /** Largest single tensor, in bytes. */
   readonly maximumTensorBytes: number;
 }

@@ -104,7 +104,12 @@ class Backed implements CudaBackend, ExecutableHost {
   constructor(device: Device, portable: boolean) {
     this.device = device;
     this.#portable = portable;
-    this.limits = { symbolicDims: false, hostMemory: false, maximumTensorBytes: device.info.memoryBytes };
+    this.limits = {
+      symbolicDims: false,
+      hostMemory: false,
+      pagedCaches: true,
+      maximumTensorBytes: device.info.memoryBytes,
+    };
     this.#fault = new Storage(8, "constant");
     this.#fault.address = device.memory.allocate(8);
     this.#clearFault();

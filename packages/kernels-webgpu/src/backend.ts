@@ -94,7 +94,7 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
     this.#tuner = tuner;
     const { maxBufferSize, maxStorageBufferBindingSize } = open.limits;
     const maximumTensorBytes = Math.min(maxBufferSize, maxStorageBufferBindingSize);
-    this.limits = { symbolicDims: false, hostMemory: false, maximumTensorBytes };
+    this.limits = { symbolicDims: false, hostMemory: false, pagedCaches: false, maximumTensorBytes };
     this.pipelines = new Pipelines(open.device);
     this.#pool = new BufferPool(open.device, maximumTensorBytes);
     open.device.onuncapturederror = ({ error }) => this.#fail(new DeviceError(`webgpu: ${error.message}`));

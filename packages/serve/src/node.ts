@@ -32,6 +32,8 @@ export interface ServeOptions {
   readonly queueLength?: number;
   /** Tokens of a sequence, prompt included. Default: the model's maximum length. */
   readonly contextLength?: number;
+  /** As in EngineOptions. Default slots * contextLength. */
+  readonly cacheTokens?: number;
   /** A Jinja template for chats. Default: that of the tokenizer's configuration, where it has one. */
   readonly chatTemplate?: string;
   /** Bytes of a request's body at most. Default 4 MiB. */

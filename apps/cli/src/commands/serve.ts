@@ -26,6 +26,7 @@ interface Options extends ModelOptions, BackendOptions {
   readonly slots: number;
   readonly queue: number;
   readonly context?: number;
+  readonly cacheTokens?: number;
   readonly chatTemplate?: string;
   readonly shutdownTimeout: number;
   readonly quiet?: boolean;
@@ -49,6 +50,9 @@ export function serveCommand({ io }: Context): Command {
     .addOption(count("--slots <number>", "sequences that are computed at once", 1).default(8))
     .addOption(count("--queue <number>", "sequences that may wait beyond those", 0).default(128))
     .addOption(count("--context <tokens>", "tokens of a sequence at most (default: the model's)", 2))
+    .addOption(
+      count("--cache-tokens <number>", "tokens in memory at once, on cuda (default: --slots times --context)", 2),
+    )
     .option("--chat-template <file>", "Jinja template in place of the tokenizer's own")
     .addOption(
       new Option("--shutdown-timeout <seconds>", "after SIGTERM, how long answers may take to end")
@@ -80,6 +84,7 @@ export function serveCommand({ io }: Context): Command {
         slots: options.slots,
         queueLength: options.queue,
         ...(options.context === undefined ? {} : { contextLength: options.context }),
+        ...(options.cacheTokens === undefined ? {} : { cacheTokens: options.cacheTokens }),
         ...(apiKey === undefined ? {} : { apiKey }),
         ...(chatTemplate === undefined ? {} : { chatTemplate }),
         ...(options.quiet ? {} : { log: (entry: LogEntry) => note(io, logLine(entry)) }),

@@ -4,7 +4,8 @@
 //
 // Every step begins anew with whoever is there: sequences join and leave between steps, and a chunk of one prompt comes
 // between two steps of the others. A slot keeps its tokens when its sequence has ended, and whoever comes next with the
-// same beginning goes on from there, at any token.
+// same beginning goes on from there, at any token. A sequence takes a slot when its prompt's turn comes, and there is memory
+// for all that it may need; until then it waits, and those behind it do.
 
 import { type Backend, DataError, type LanguageModel, type Precision, sdpaClamp } from "@sisa/core";
 import type { Tokenizer } from "@sisa/hub";
@@ -37,6 +38,11 @@ export interface EngineOptions {
   readonly queueLength?: number;
   /** Tokens of a sequence, prompt included. Default: the model's maximum length. */
   readonly contextLength?: number;
+  /**
+   * Tokens in memory at once, of all sequences together; equal beginnings are there once. Only for backends with paged
+   * caches. Default slots * contextLength.
+   */
+  readonly cacheTokens?: number;
   /** Is told what happens; for metrics. Default: nobody. */
   readonly observer?: EngineObserver;
 }
@@ -76,8 +82,8 @@ const promptChunk = 64;
 interface Running {
   readonly generation: Generation;
   readonly slot: number;
-  /** Tokens of the prompt that were in a slot already; undefined until its turn comes. */
-  cachedTokens: number | undefined;
+  /** Tokens of the prompt that were in a slot already. */
+  readonly cachedTokens: number;
   /** Tokens of the prompt that are there. */
   computed: number;
   readonly promptScores: TokenScore[];
@@ -200,10 +206,12 @@ export class Engine implements AsyncDisposable {
   async #work(): Promise<void> {
     while (!this.#closed) {
       this.#release();
-      this.#fillSlots();
+      await this.#place();
       const decoding = this.#running.filter(({ generation }) => generation.generated > 0);
       const prompt = this.#running.find(({ generation }) => generation.generated === 0);
       if (decoding.length === 0 && prompt === undefined) {
+        // What could not begin has failed, and those behind it have their turn.
+        if (this.#waiting.length > 0) continue;
         this.#settle();
         await new Promise<void>((resolve) => {
           this.#wake = resolve;
@@ -221,14 +229,15 @@ export class Engine implements AsyncDisposable {
     this.#release();
   }
 
-  /** A run that fails ends the answers in it, not the engine. */
+  /** A run that fails ends the answers in it, and those whose memory is lost with it, not the engine. */
   async #attempt(sequences: readonly Running[], run: () => Promise<void>): Promise<void> {
     try {
       await run();
       this.#healthy = true;
     } catch (error) {
       this.#healthy = false;
-      for (const { generation } of sequences) generation.fail(error);
+      const lost = this.#running.filter(({ slot, computed }) => this.#slots.length(slot) < computed);
+      for (const { generation } of [...sequences, ...lost]) generation.fail(error);
     }
   }
 
@@ -240,35 +249,43 @@ export class Engine implements AsyncDisposable {
         const generation = entry instanceof Generation ? entry : entry?.generation;
         if (!generation?.isOver) continue;
         list.splice(index, 1);
+        if (entry && "slot" in entry) this.#slots.release(entry.slot);
         const outcome = generation.finish ?? (generation.isCancelled ? "cancelled" : "error");
         this.#observer.ended?.(generation, outcome);
       }
     }
   }
 
-  #fillSlots(): void {
-    while (this.#waiting.length > 0) {
-      const busy = new Set(this.#running.map(({ slot }) => slot));
-      const idle = this.#lastUse.map((_, slot) => slot).filter((slot) => !busy.has(slot));
-      if (idle.length === 0) return;
-      const generation = this.#waiting.shift();
-      if (generation) this.#place(generation, idle);
-    }
-  }
-
-  /** Gives a request the slot from which the least is lost. */
-  #place(generation: Generation, idle: readonly number[]): void {
+  /** Gives the next request the slot from which the least is lost, once no other prompt is being computed. */
+  async #place(): Promise<void> {
+    const isBusy = this.#running.some(({ generation }) => generation.generated === 0);
+    const [generation] = this.#waiting;
+    const busy = new Set(this.#running.map(({ slot }) => slot));
+    const idle = this.#lastUse.map((_, slot) => slot).filter((slot) => !busy.has(slot));
+    if (isBusy || generation === undefined || idle.length === 0) return;
     const shared = this.#sharedTokens(generation);
     const sharedBy = (slot: number) => shared[slot] ?? 0;
     const losesNothing = (slot: number) => this.#slots.length(slot) === sharedBy(slot);
+    const longestUnused = (a: number, b: number) => (this.#lastUse[a] ?? 0) - (this.#lastUse[b] ?? 0);
     const better = (a: number, b: number) =>
       Number(losesNothing(b)) - Number(losesNothing(a)) ||
       (losesNothing(a) ? sharedBy(b) - sharedBy(a) : 0) ||
-      (this.#lastUse[a] ?? 0) - (this.#lastUse[b] ?? 0);
-    const slot = [...idle].sort(better)[0] ?? 0;
-    this.#lastUse[slot] = this.#steps;
-    generation.startedMs = performance.now();
-    this.#running.push({ generation, slot, cachedTokens: undefined, computed: 0, promptScores: [] });
+      longestUnused(a, b);
+    const slot = idle.toSorted(better)[0] ?? 0;
+    const longest = Math.max(...shared);
+    const from = { slot: sharedBy(slot) === longest ? slot : shared.indexOf(longest), count: longest };
+    try {
+      const cachedTokens = await this.#slots.begin(slot, from, generation.mostTokens, idle.toSorted(longestUnused));
+      if (cachedTokens === undefined) return;
+      this.#waiting.shift();
+      this.#lastUse[slot] = this.#steps;
+      generation.startedMs = performance.now();
+      this.#running.push({ generation, slot, cachedTokens, computed: cachedTokens, promptScores: [] });
+      this.#observer.promptStarted?.(generation.request.tokens.length, cachedTokens);
+    } catch (error) {
+      this.#healthy = false;
+      generation.fail(error);
+    }
   }
 
   /** How much of a prompt each slot holds. */
@@ -278,21 +295,9 @@ export class Engine implements AsyncDisposable {
     return this.#lastUse.map((_, slot) => this.#slots.commonPrefix(slot, usable));
   }
 
-  /** Goes on from the longest beginning that any slot holds, those among them that were computed while this one waited. */
-  async #begin(running: Running): Promise<number> {
-    const { generation, slot } = running;
-    const shared = this.#sharedTokens(generation);
-    const cachedTokens = Math.max(...shared);
-    if ((shared[slot] ?? 0) < cachedTokens) await this.#slots.copy(shared.indexOf(cachedTokens), slot, cachedTokens);
-    this.#observer.promptStarted?.(generation.request.tokens.length, cachedTokens);
-    running.computed = cachedTokens;
-    return cachedTokens;
-  }
-
   async #computePrompt(running: Running): Promise<void> {
     const { generation, slot } = running;
     const { tokens, promptLogprobs, logprobs } = generation.request;
-    running.cachedTokens ??= await this.#begin(running);
     const { cachedTokens, computed } = running;
     const end = Math.min(tokens.length, computed + promptChunk);
     const count = end - computed;

@@ -65,6 +65,11 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     return this.tokens.length - this.request.tokens.length;
   }
 
+  /** Tokens of prompt and answer together at most. */
+  get mostTokens(): number {
+    return this.request.tokens.length + this.#maxTokens;
+  }
+
   /** True once nothing more is to be computed: it has ended, failed, or nobody wants it. */
   get isOver(): boolean {
     return this.#finish !== undefined || this.#error !== undefined || this.isCancelled;

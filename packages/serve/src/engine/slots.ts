@@ -1,49 +1,18 @@
 // Places for sequences on a backend: each slot has the caches of one sequence, and knows the tokens that they hold.
 
 import {
-  type Backend,
   ConfigError,
-  cacheWrite,
   checkToken,
   type DeviceTensor,
-  type Executable,
-  type Graph,
   GraphError,
-  type GraphInputs,
-  type GraphOutputs,
   i32,
-  inPrecision,
-  type LanguageModel,
-  type Precision,
   Sampler,
-  type StepGraph,
-  slice,
-  type Tensor,
-  type TensorSpec,
   type TokenChoice,
   type TypedArray,
-  trace,
 } from "@sisa/core";
-import { laneCache, laneGraph } from "./lane-graph.ts";
-
-export interface SlotsOptions {
-  readonly model: LanguageModel;
-  readonly parameters: { readonly [name: string]: Float32Array };
-  readonly backend: Backend;
-  /** Widths of weights, caches and what is computed, where the backend has them. Default "float32". */
-  readonly precision?: Precision;
-  /** Sequences that are in memory at once. */
-  readonly slots: number;
-  /** Tokens of one sequence, prompt included. */
-  readonly contextLength: number;
-}
-
-/** What one sequence does in a run: the last `count` of its tokens are computed, those before them are in its slot. */
-export interface Lane {
-  readonly slot: number;
-  readonly tokens: readonly number[];
-  readonly count: number;
-}
+import type { Beginning, Caches, CachesOptions, Lane, Numbers } from "./caches.ts";
+import { LaneCaches } from "./lane-caches.ts";
+import { PagedCaches } from "./paged-caches.ts";
 
 export interface RunResult {
   /** [R,V]: of each lane's last token, or of all computed tokens of the only lane. */
@@ -59,50 +28,30 @@ export interface NextResult {
   readonly decaySpans?: Float32Array;
 }
 
-/** Tokens in one run on backends that need a fixed count; and the unit of a cache's size. */
-const fixedLength = 64;
-
-/**
- * Runs of several tokens are a multiple of this long. Vectors of numbers are computed four at a time and what is left
- * over in another way, by threads that cut them into parts: of lengths like this nothing is left over.
- */
-const unit = 16;
-
-type Caches = { readonly [name: string]: DeviceTensor };
+type Tensors = { readonly [name: string]: DeviceTensor };
 
 export class Slots implements AsyncDisposable {
   readonly count: number;
   readonly contextLength: number;
-  readonly #options: SlotsOptions;
-  readonly #capacity: number;
-  /** A step of all sequences together. */
-  readonly #graph: StepGraph;
-  /**
-   * Tokens of a sequence that a run computes at least. Where that is more than are wanted, those before them are computed
-   * again, with the same result.
-   */
-  readonly #shortest: number;
-  readonly #caches: Caches[];
+  readonly #options: CachesOptions;
+  readonly #caches: Caches;
   /** Tokens whose rows each slot holds. */
   readonly #contents: number[][];
-  readonly #steps = new Map<string, Promise<Executable<GraphInputs, GraphOutputs>>>();
-  #copier: Promise<Executable<GraphInputs, GraphOutputs>> | undefined;
   /** By the rows of logits that they choose by. */
   readonly #samplers = new Map<number, Promise<Sampler>>();
+  /** Inputs of runs of fixed sizes, by these. */
+  readonly #kept = new Map<string, Tensors>();
 
-  private constructor(options: SlotsOptions, capacity: number) {
+  private constructor(options: CachesOptions, caches: Caches) {
     this.#options = options;
-    this.#capacity = capacity;
-    this.#graph = inPrecision(options.model.stepGraph(), options.precision ?? "float32");
-    this.#shortest = shortestRun(options.model);
-    this.#caches = Array.from({ length: options.slots }, () => this.#emptyCaches());
-    this.#contents = this.#caches.map(() => []);
+    this.#caches = caches;
+    this.#contents = Array.from({ length: options.slots }, () => []);
     this.count = options.slots;
     this.contextLength = options.contextLength;
   }
 
   /** @throws ConfigError for sizes that cannot be, and for models whose caches cannot be resumed at any token */
-  static async create(options: SlotsOptions): Promise<Slots> {
+  static async create(options: CachesOptions): Promise<Slots> {
     const { model, backend, slots, contextLength } = options;
     const { maximumLength } = model.config;
     if (!Number.isInteger(slots) || slots < 1)
@@ -118,35 +67,9 @@ export class Slots implements AsyncDisposable {
       );
     }
     if (model.prefix.length > 0) throw new ConfigError("serve: models with meta tokens are not served yet");
-    // Whole blocks need no filling up; what looks at a cache has a row more than there are tokens.
-    const capacity = Math.ceil((contextLength + 1) / fixedLength) * fixedLength;
-    const created = new Slots(options, capacity);
-    if (backend.limits.symbolicDims) {
-      await created.#step(1, 0, 0);
-      if (slots > 1) await created.#step(slots, 0, 0);
-    }
-    return created;
-  }
-
-  #emptyCaches(): Caches {
-    const { backend } = this.#options;
-    const specs = Object.entries(this.#cacheSpecs());
-    return Object.fromEntries(specs.map(([name, spec]) => [name, backend.tensor(spec)]));
-  }
-
-  /** Of one sequence, as the step keeps them. */
-  #cacheSpecs(): { readonly [name: string]: TensorSpec } {
-    const specs = Object.entries(this.#options.model.cacheSpecs(1, this.#capacity));
-    return Object.fromEntries(
-      specs.map(([name, { shape }]) => [name, { dtype: this.#graph.inputs[name]?.dtype ?? "float32", shape }]),
-    );
-  }
-
-  /** Where a run has failed, what it was to write is lost, and stays so: caches are made anew. */
-  #renew(slot: number): void {
-    for (const tensor of Object.values(this.#caches[slot] ?? {})) tensor.dispose();
-    this.#contents[slot] = [];
-    this.#caches[slot] = this.#emptyCaches();
+    const caches = backend.limits.pagedCaches ? new PagedCaches(options) : new LaneCaches(options);
+    if (backend.limits.symbolicDims) for (const width of new Set([1, slots])) await caches.step(width, 0, 0);
+    return new Slots(options, caches);
   }
 
   /** How many tokens from the first on are in a slot already. */
@@ -163,19 +86,30 @@ export class Slots implements AsyncDisposable {
     return this.#contents[slot]?.length ?? 0;
   }
 
-  /** Puts the first tokens of one slot into another. */
-  async copy(from: number, to: number, count: number): Promise<void> {
-    const { backend } = this.#options;
-    const source = this.#caches[from] ?? {};
-    const target = this.#caches[to] ?? {};
-    this.#copier ??= this.#compileCopier();
-    const copier = await this.#copier;
-    const rows = backend.tensor(i32(backend.limits.symbolicDims ? count : this.#capacity));
-    const start = backend.tensor(i32(1));
-    copier.run({ rows, start, ...prefixed("from.", source), ...prefixed("to.", target) });
-    rows.dispose();
-    start.dispose();
-    this.#contents[to] = (this.#contents[from] ?? []).slice(0, count);
+  /**
+   * Gives a slot the first tokens of one, which may be itself, and room for `most`.
+   * @param idle slots that may be emptied for that, those first that are missed least
+   * @returns how many tokens it has; undefined where there is no room as long as the others have theirs
+   */
+  async begin(slot: number, from: Beginning, most: number, idle: readonly number[]): Promise<number | undefined> {
+    try {
+      const begun = await this.#caches.begin(slot, from, most, idle);
+      if (begun === undefined) return undefined;
+      this.#contents[slot] = (this.#contents[from.slot] ?? []).slice(0, begun.count);
+      for (const emptied of begun.emptied) this.#contents[emptied] = [];
+      return begun.count;
+    } catch (error) {
+      for (const lost of new Set([slot, ...idle])) {
+        this.#contents[lost] = [];
+        this.release(lost);
+      }
+      throw error;
+    }
+  }
+
+  /** Takes back the room that a slot does not fill. */
+  release(slot: number): void {
+    this.#caches.release(slot, this.length(slot));
   }
 
   /** Computes tokens of one sequence, or one token of each of several. */
@@ -235,10 +169,10 @@ export class Slots implements AsyncDisposable {
   ): Promise<{ readonly value: T; readonly rows: number; readonly decaySpans?: Float32Array }> {
     const { backend } = this.#options;
     const width = lanes.length === 1 ? 1 : this.count;
-    const length = this.#runLength(Math.max(...lanes.map(({ count }) => count)));
-    const all = [...lanes, ...this.#fillers(width, lanes)];
+    const length = this.#caches.runLength(Math.max(...lanes.map(({ count }) => count)));
+    const all = [...lanes, ...this.#caches.fillers(lanes, width, this.#contents)];
 
-    const starts = all.map(({ tokens }) => Math.max(0, tokens.length - length));
+    const starts = all.map((lane) => this.#caches.startOf(lane, length));
     const ids = new Int32Array(width * length);
     all.forEach(({ tokens }, lane) => {
       ids.set(tokens.slice(starts[lane]), lane * length);
@@ -251,102 +185,52 @@ export class Slots implements AsyncDisposable {
     const asked = backend.limits.symbolicDims ? used : logitsOf === "all" ? length : width;
     while (places.length < asked) places.push(places[0] ?? 0);
 
-    const inputs = {
-      ids: backend.tensor(i32(width, length), ids),
-      start: backend.tensor(i32(width), Int32Array.from(starts)),
-      places: backend.tensor(i32(asked), Int32Array.from(places)),
-    };
+    const inputs = this.#inputs({
+      ids: { spec: i32(width, length), data: ids },
+      start: { spec: i32(width), data: Int32Array.from(starts) },
+      places: { spec: i32(asked), data: Int32Array.from(places) },
+      ...this.#caches.placesOf(all),
+    });
     try {
-      const step = await this.#step(width, length, asked);
-      const caches = all.flatMap(({ slot }, lane) =>
-        Object.entries(this.#caches[slot] ?? {}).map(([name, tensor]) => [laneCache(lane, name), tensor] as const),
-      );
+      const step = await this.#caches.step(width, length, asked);
       // Until the run has ended, what is written is not known.
       for (const { slot, tokens, count } of lanes) this.#contents[slot] = tokens.slice(0, tokens.length - count);
-      const outputs = step.run({ ...inputs, ...Object.fromEntries(caches) });
+      const outputs = step.run({ ...inputs, ...this.#caches.memoryOf(all) });
       if (outputs.logits === undefined) throw new GraphError("slots: the step graph gave no logits");
       const spans = outputs.decaySpan?.read();
       const value = await take(outputs.logits, asked);
       for (const { slot, tokens } of lanes) this.#contents[slot] = tokens.slice();
       return { value, rows: used, ...(spans === undefined ? {} : { decaySpans: floats(await spans) }) };
     } catch (error) {
-      for (const { slot } of all) this.#renew(slot);
+      for (const slot of this.#caches.renew(all)) this.#contents[slot] = [];
       throw error;
     } finally {
-      for (const tensor of Object.values(inputs)) tensor.dispose();
+      if (backend.limits.symbolicDims) disposeAll(inputs);
     }
   }
 
-  #runLength(count: number): number {
-    if (count <= this.#shortest) return this.#shortest;
-    return this.#options.backend.limits.symbolicDims ? Math.ceil(count / unit) * unit : fixedLength;
-  }
-
-  /** Lanes that nobody asked for compute the first tokens of other slots again, which leaves these as they are. */
-  #fillers(width: number, lanes: readonly Lane[]): Lane[] {
-    const used = new Set(lanes.map(({ slot }) => slot));
-    return Array.from({ length: this.count }, (_, slot) => slot)
-      .filter((slot) => !used.has(slot))
-      .slice(0, width - lanes.length)
-      .map((slot) => {
-        const content = this.#contents[slot] ?? [];
-        const tokens = Array.from({ length: this.#shortest }, (_, index) => content[index] ?? 0);
-        return { slot, tokens, count: this.#shortest };
-      });
-  }
-
-  /** The program of a step. One serves all lengths where sizes may stay open. */
-  #step(width: number, length: number, places: number): Promise<Executable<GraphInputs, GraphOutputs>> {
-    const { model, backend, parameters } = this.#options;
-    const key = backend.limits.symbolicDims ? String(width) : `${width} ${length} ${places}`;
-    const known = this.#steps.get(key);
-    if (known) return known;
-    const names = Object.keys(model.cacheSpecs());
-    const sizes = { lanes: width, capacity: this.#capacity };
-    const open = laneGraph(this.#graph, names, sizes, backend.limits.symbolicDims);
-    const graph: Graph = backend.limits.symbolicDims ? open : open.bind({ T: length, R: places });
-    const states = Array.from({ length: width }, (_, lane) => names.map((name) => laneCache(lane, name))).flat();
-    const compiled = backend.compile(graph, {
-      state: Object.fromEntries(states.map((name) => [name, name])),
-      constants: parameters,
-    });
-    this.#steps.set(key, compiled);
-    return compiled;
-  }
-
-  #compileCopier(): Promise<Executable<GraphInputs, GraphOutputs>> {
+  /**
+   * Tensors of these numbers. Where sizes are fixed they stay, and are written again: a device finds what it has recorded by
+   * the places of its inputs.
+   */
+  #inputs(numbers: Numbers): Tensors {
     const { backend } = this.#options;
-    const specs = this.#cacheSpecs();
-    const inputs: { readonly [name: string]: TensorSpec } = {
-      // Only its length counts.
-      rows: i32("P"),
-      start: i32(1),
-      ...prefixed("from.", specs),
-      ...prefixed("to.", specs),
-    };
-    const open = trace(inputs, (tensors) => {
-      const end = tensors.rows?.shape[0] ?? 0;
-      const names = Object.keys(specs);
-      return Object.fromEntries(
-        names.map((name) => {
-          const kept = slice(tensors[`from.${name}`] as Tensor, { axis: 1, end });
-          return [
-            `to.${name}`,
-            cacheWrite(tensors[`to.${name}`] as Tensor, kept, tensors.start as unknown as Tensor<"int">),
-          ];
-        }),
-      );
-    }) as Graph;
-    const graph = backend.limits.symbolicDims ? open : open.bind({ P: this.#capacity });
-    return backend.compile(graph, {
-      state: Object.fromEntries(Object.keys(specs).map((name) => [`to.${name}`, `to.${name}`])),
-    });
+    const entries = Object.entries(numbers);
+    const key = entries.map(([, { data }]) => data.length).join();
+    const known = this.#kept.get(key);
+    if (known) {
+      for (const [name, { data }] of entries) backend.write(known[name] as DeviceTensor, data);
+      return known;
+    }
+    const made = Object.fromEntries(entries.map(([name, { spec, data }]) => [name, backend.tensor(spec, data)]));
+    if (!backend.limits.symbolicDims) this.#kept.set(key, made);
+    return made;
   }
 
   async close(): Promise<void> {
-    for (const step of [...this.#steps.values(), ...(this.#copier ? [this.#copier] : [])]) (await step).close();
+    for (const tensors of this.#kept.values()) disposeAll(tensors);
     for (const sampler of this.#samplers.values()) await (await sampler).close();
-    for (const caches of this.#caches) for (const tensor of Object.values(caches)) tensor.dispose();
+    await this.#caches.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -354,13 +238,8 @@ export class Slots implements AsyncDisposable {
   }
 }
 
-/** Four numbers in every vector: those with one number for each head and token are the shortest. */
-function shortestRun({ config: { heads } }: LanguageModel): number {
-  return heads % 4 === 0 ? 1 : heads % 2 === 0 ? 2 : 4;
-}
-
-function prefixed<T>(prefix: string, entries: { readonly [name: string]: T }): { [name: string]: T } {
-  return Object.fromEntries(Object.entries(entries).map(([name, value]) => [prefix + name, value]));
+function disposeAll(tensors: Tensors): void {
+  for (const tensor of Object.values(tensors)) tensor.dispose();
 }
 
 function floats(data: TypedArray): Float32Array {
