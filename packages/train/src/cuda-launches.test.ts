@@ -8,7 +8,7 @@ import { tinyModel, tinyTrainer } from "../test/tiny.ts";
 
 afterEach(() => vi.restoreAllMocks());
 
-/** A device whose memory holds nothing, with the names of all calls. What is read is a report of a step that went well. */
+/** A device whose memory holds nothing, with the names of all calls. */
 function recordingDevice() {
   const calls: string[] = [];
   let address = 0x1000;
@@ -40,7 +40,11 @@ function recordingDevice() {
     write: () => calls.push("cuMemcpyHtoDAsync"),
     read: async (places: readonly { readonly bytes: number }[]) => {
       calls.push("read");
-      return places.map(({ bytes }) => new Uint8Array(bytes === 8 ? 8 : new Float32Array(bytes / 4).fill(1).buffer));
+      return places.map(({ bytes }) => {
+        // No fault, and ones: among them that the step was taken.
+        const isFault = bytes === 8;
+        return new Uint8Array(new Float32Array(bytes / 4).fill(isFault ? 0 : 1).buffer);
+      });
     },
     finished: async () => calls.push("wait"),
     close() {},
