@@ -2,20 +2,28 @@
 
 import { useTestGpu } from "@sisa/browser-testing/node";
 import {
+  adamw,
   add,
+  bool,
+  broadcastTo,
   decayAttention,
   f32,
   GraphError,
+  matmul,
   mean,
   mul,
+  reshape,
+  rmsNorm,
+  sum,
   type Tensor,
+  type TensorSpec,
   trace,
   UnsupportedOpError,
   valueAndGrad,
 } from "@sisa/core";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { type WebgpuBackend, webgpu } from "./backend.ts";
-import type { DeviceLimits } from "./device.ts";
+import type { Capabilities, DeviceLimits } from "./device.ts";
 import { OutOfMemoryError } from "./errors.ts";
 import { lower } from "./lower.ts";
 
@@ -70,6 +78,82 @@ test("SISA attention runs on its own kernels, and no array of theirs has T x T e
   expect(Math.max(...kernels.flatMap(({ bindings }) => bindings.map(({ value }) => value.elements)))).toBeLessThan(
     T * T,
   );
+});
+
+test("more workgroups than one dimension of a dispatch may have", async () => {
+  const [rows, width] = [70_000, 4];
+  const graph = trace({ x: f32(rows, width), w: f32(width) }, ({ x, w }) => ({
+    norms: rmsNorm(x, w),
+    many: broadcastTo(reshape(sum(x, { axes: [1] }), [rows, 1]), [rows, 256]),
+  }));
+  const { features, device } = backend as unknown as Capabilities & { readonly device: GPUDevice };
+  const { kernels } = lower(graph as never, { device: { features, limits: device.limits }, state: [] });
+  const wide = kernels.filter(({ workgroups: [x, y] }) => x <= 65_535 && x * y >= rows);
+  expect(wide.map(({ label }) => label)).toEqual(expect.arrayContaining(["rmsNorm", "broadcastTo"]));
+  const program = await backend.compile(graph);
+  const x = Float32Array.from({ length: rows * width }, (_, place) => (Math.floor(place / width) % 1000) + 1);
+  const w = Float32Array.of(1, 2, 3, 4);
+  const { norms, many } = program.run({ x: backend.tensor(f32(rows, width), x), w: backend.tensor(f32(width), w) });
+  const [normed, all] = [await norms.read(), await many.read()];
+  // Every row has one value four times, which its norm makes one.
+  expect(normed.findIndex((value, place) => !(Math.abs(value - (w[place % width] ?? 0)) < 1e-5))).toBe(-1);
+  expect(all.findIndex((value, place) => value !== 4 * (x[Math.floor(place / 256) * width] ?? 0))).toBe(-1);
+  program.close();
+});
+
+test("a run is one submission that nothing is read back in; only read waits", async () => {
+  const loss = trace({ x: f32(8, 16), w: f32(16, 16) }, ({ x, w }) => mean(mul(matmul(x, w), 2)));
+  const program = await backend.compile(valueAndGrad(loss, { wrt: ["w"] }));
+  const [x, w] = [backend.tensor(f32(8, 16)), backend.tensor(f32(16, 16))];
+  const { device } = backend as unknown as { readonly device: GPUDevice };
+  const submit = vi.spyOn(device.queue, "submit");
+  const wait = vi.spyOn(device.queue, "onSubmittedWorkDone");
+  const create = vi.spyOn(device, "createBuffer");
+  let { value } = program.run({ x, w });
+  const before = create.mock.calls.length;
+  for (let step = 1; step < 5; step++) ({ value } = program.run({ x, w }));
+  expect([submit.mock.calls.map(([buffers]) => [...buffers].length), wait.mock.calls.length]).toEqual([
+    [1, 1, 1, 1, 1],
+    0,
+  ]);
+  expect(create.mock.calls.length).toBe(before);
+  expect([...(await value.read())]).toEqual([0]);
+  expect(submit.mock.calls.length).toBe(6);
+  vi.restoreAllMocks();
+  program.close();
+});
+
+test("AdamW over many parameters takes a launch for as many as one may bind", () => {
+  const [parameters, bindings] = [20, 10];
+  const names = Array.from({ length: parameters }, (_, index) => `p${index}`);
+  const scalars = ["learningRate", "firstCorrection", "secondCorrection", "gradientScale"] as const;
+  const specs: Record<string, TensorSpec> = { proceed: bool() };
+  for (const name of scalars) specs[name] = f32();
+  for (const name of names) for (const part of ["", ".grad", ".m", ".v"]) specs[`${name}${part}`] = f32(8, 8);
+  const graph = trace(specs, (inputs) => {
+    const of = (name: string) => inputs[name] as Tensor;
+    const rest = Object.fromEntries(scalars.map((name) => [name, of(name)])) as Record<
+      (typeof scalars)[number],
+      Tensor
+    >;
+    return Object.fromEntries(
+      names.flatMap((name) => {
+        const moments = { firstMoment: of(`${name}.m`), secondMoment: of(`${name}.v`) };
+        const proceed = inputs.proceed as unknown as Tensor<"bool">;
+        const next = adamw({ parameter: of(name), gradient: of(`${name}.grad`), ...moments, ...rest, proceed });
+        return [
+          [name, next.parameter],
+          [`${name}.m`, next.firstMoment],
+          [`${name}.v`, next.secondMoment],
+        ];
+      }),
+    );
+  });
+  const limits = { maxStorageBuffersPerShaderStage: bindings, maxComputeWorkgroupsPerDimension: 65535 } as DeviceLimits;
+  const state = Object.keys(graph.outputs).map((name) => [name, name] as const);
+  const { kernels } = lower(graph as never, { device: { features: new Set(), limits }, state });
+  // The numbers of the step once; then four arrays of each parameter, beside the numbers.
+  expect(kernels).toHaveLength(1 + parameters / Math.floor((bindings - 1) / 4));
 });
 
 test("elementwise operations become one kernel", () => {

@@ -373,6 +373,7 @@ out[i] = ${stored(target.type, result)};`;
             `status[${index * wordsPerCheck}] = 1u; status[${index * wordsPerCheck + 1}] = bitcast<u32>(${value});`,
         };
       },
+      grid: (groups) => this.#grid(groups),
       dispatch: (parts: ShaderParts) => {
         if (count(parts.workgroups) > 0)
           this.#kernels.push(shader({ ...parts, label: `${node.op.name}${parts.label}` }));

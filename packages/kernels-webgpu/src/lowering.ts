@@ -111,6 +111,11 @@ export interface KernelContext {
    * @returns the slot to bind as `status`, and statements of WGSL that fail it, for an i32 expression
    */
   check(check: Check): { readonly slot: Slot; readonly fail: (value: string) => string };
+  /**
+   * So many workgroups, in a grid that respects the limit of one dimension. There may be a few more; each has the number
+   * `group.y * groups.x + group.x`.
+   */
+  grid(count: number): ShaderParts["workgroups"];
   /** Adds one kernel to the program. */
   dispatch(parts: ShaderParts): void;
   /**

@@ -15,9 +15,9 @@ import {
   valueAndGrad,
 } from "@sisa/core";
 import { beforeAll, expect, test, vi } from "vitest";
-import { create } from "webgpu";
 import { type WebgpuBackend, webgpu } from "./backend.ts";
 import { DeviceLostError, OutOfMemoryError } from "./errors.ts";
+import { changedGpu } from "./testing.ts";
 
 // A software GPU compiles for seconds, and for minutes where other work has the processor.
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
@@ -48,28 +48,8 @@ const parameters = Object.fromEntries(
   ]),
 );
 
-/** The adapter of this machine, whose device is passed through a function. */
-function changed(change: (device: GPUDevice) => void) {
-  // Held by what is returned, and so as long as the device: Dawn ends with the last reference to it.
-  const gpu = create([]);
-  return {
-    gpu,
-    async requestAdapter(options?: GPURequestAdapterOptions) {
-      const adapter = await gpu.requestAdapter(options);
-      const request = adapter?.requestDevice.bind(adapter);
-      if (!adapter || !request) return adapter;
-      adapter.requestDevice = async (descriptor) => {
-        const device = await request(descriptor);
-        change(device);
-        return device;
-      };
-      return adapter;
-    },
-  };
-}
-
 const lowered = (limits: Record<string, number>) =>
-  changed((device) => {
+  changedGpu((device) => {
     const own = Object.fromEntries(
       Object.entries(Object.getOwnPropertyDescriptors(Object.getPrototypeOf(device.limits))).flatMap(
         ([name, { get }]) => (get && name.startsWith("max") ? [[name, Reflect.apply(get, device.limits, [])]] : []),
@@ -127,7 +107,7 @@ test("a device with low limits and no optional features gives the same loss and 
   await using usual = reference();
   await using small = await webgpu({
     without: ["shader-f16", "subgroups"],
-    gpu: lowered({
+    gpu: await lowered({
       maxComputeWorkgroupsPerDimension: 5,
       maxStorageBuffersPerShaderStage: 10,
       maxComputeWorkgroupStorageSize: 16384,
@@ -145,7 +125,7 @@ test("a device with low limits and no optional features gives the same loss and 
 test("a device that is gone is named when something is run or read, and a new one works", async () => {
   let device: GPUDevice | undefined;
   const gone = await webgpu({
-    gpu: changed((made) => {
+    gpu: await changedGpu((made) => {
       device = made;
     }),
   });
@@ -169,7 +149,7 @@ test("a device that is gone is named when something is run or read, and a new on
 test("memory that the device does not have is a typed error at the next read, and the backend goes on", async () => {
   // The device says so itself: no test may take all of a machine's memory.
   await using backend = await webgpu({
-    gpu: changed((device) => {
+    gpu: await changedGpu((device) => {
       const create = device.createBuffer.bind(device);
       const pop = device.popErrorScope.bind(device);
       let full = false;

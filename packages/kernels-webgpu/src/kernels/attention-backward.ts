@@ -3,7 +3,7 @@
 
 import { decayBlock, type Node } from "@sisa/core";
 import { sumOfLanes } from "../codegen/lanes.ts";
-import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
+import { flatGroup, type Slot } from "../codegen/shader.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
 import {
   type AttentionSizes,
@@ -167,7 +167,7 @@ ${has ? `if (important) {\n${spread((n) => `d${n} * w${n}`)}\n${gather(shape, b,
 }
 ${storeSums(shape, { ...q, array: "dq" }, dq.value.type, "sum_q", `${scale}f`)}
 ${dc ? storeSums(shape, { ...c, array: "dc" }, dc.value.type, "sum_c", "1.0f") : ""}`,
-    workgroups: gridOf(B * H * Math.ceil(T / tileRows), context.device.limits.maxComputeWorkgroupsPerDimension),
+    workgroups: context.grid(B * H * Math.ceil(T / tileRows)),
   });
 }
 
@@ -247,7 +247,7 @@ ${has ? `if (important) {\n${spread((n) => `d${n} * w${n}`)}\n${gather(shape, c,
 ${storeSums(shape, { ...k, array: "dk" }, dk.value.type, "sum_k", `${scale}f`)}
 ${storeSums(shape, { ...v, array: "dv" }, dv.value.type, "sum_v", "1.0f")}
 ${db ? storeSums(shape, { ...b, array: "db" }, db.value.type, "sum_b", "1.0f") : ""}`,
-    workgroups: gridOf(B * H * Math.ceil(C / tileRows), context.device.limits.maxComputeWorkgroupsPerDimension),
+    workgroups: context.grid(B * H * Math.ceil(C / tileRows)),
   });
 }
 
@@ -260,7 +260,6 @@ function decayGradients(
   { B, T, H, S }: AttentionSizes,
   { dc, db }: { readonly dc: Slot; readonly db: Slot },
 ): void {
-  const limit = context.device.limits.maxComputeWorkgroupsPerDimension;
   const blocks = Math.ceil(T / decayBlock);
   const [gQuery, gKey, ofLambda] = [context.output("gQuery"), context.output("gKey"), context.output("lambda")];
   // Of each block: the sums of read and of read - write.
@@ -301,7 +300,7 @@ if (lane == 0u && batch < ${B}u) {
 sums[index * 2u] = total.x;
 sums[index * 2u + 1u] = total.x - total.y;
 }`,
-    workgroups: gridOf(B * H * blocks, limit),
+    workgroups: context.grid(B * H * blocks),
   });
   context.dispatch({
     label: ".totals",
@@ -318,7 +317,7 @@ gKey[place] = ${gKey.value.type}(f32(gKey[place]) + later);
 }
 later += sums[(i * ${blocks}u + block - 1u) * 2u + 1u];
 }`,
-    workgroups: gridOf(Math.ceil((B * H) / 64), limit),
+    workgroups: context.grid(Math.ceil((B * H) / 64)),
   });
   context.dispatch({
     label: ".lambda",
@@ -331,6 +330,6 @@ for (var batch = 0u; batch < ${B}u; batch++) {
 for (var block = 0u; block < ${blocks}u; block++) { total += sums[((batch * ${H}u + head) * ${blocks}u + block) * 2u]; }
 }
 out[head] = ${ofLambda.value.type}(total / f32(weight[head]));`,
-    workgroups: gridOf(Math.ceil(H / 64), limit),
+    workgroups: context.grid(Math.ceil(H / 64)),
   });
 }

@@ -3,7 +3,7 @@
 
 import { decayBlock } from "@sisa/core";
 import { maxOfLanes, sumOfLanes } from "../codegen/lanes.ts";
-import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
+import { flatGroup, type Slot } from "../codegen/shader.ts";
 import type { KernelContext } from "../lowering.ts";
 import { attentionSizes, negligible } from "./attention-parts.ts";
 import { fours } from "./attention-tiles.ts";
@@ -27,7 +27,6 @@ export function attendFewRows(context: KernelContext, causal: boolean): void {
   // Of every query and block: the sums of values, the largest score, the sum of weights.
   const width = E + 2;
   const parts = context.scratch("f32", rows * blocks * width);
-  const limit = context.device.limits.maxComputeWorkgroupsPerDimension;
   const given: Record<string, Slot> = {};
   for (const name of optional) if (context.has(name)) given[name] = context.input(name);
   const has = S > 0;
@@ -102,7 +101,7 @@ var sum = 0.0f;
 for (var j = 0u; j < keys; j++) { sum = fma(weights[j], f32(v[((batch * ${C}u + first + j) * ${H}u + head) * ${E}u + e]), sum); }
 parts[place + e] = sum;
 }`,
-    workgroups: gridOf(rows * blocks, limit),
+    workgroups: context.grid(rows * blocks),
   });
 
   const [out, logSumExp] = [context.output(), context.output("logSumExp")];
@@ -134,6 +133,6 @@ let head = row % ${H}u;
 let t = (row / ${H}u) % ${T}u;
 logSumExp[(row / ${H * T}u * ${H}u + head) * ${T}u + t] = ${logSumExp.value.type}(select(largest + log(total), -infinity(), total == 0.0f));
 }`,
-    workgroups: gridOf(rows, limit),
+    workgroups: context.grid(rows),
   });
 }

@@ -8,7 +8,7 @@
 
 import { decayBlock, type Node, sizesOf } from "@sisa/core";
 import { maxOfLanes } from "../codegen/lanes.ts";
-import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
+import { flatGroup, type Slot } from "../codegen/shader.ts";
 import type { Capabilities } from "../device.ts";
 import type { KernelContext } from "../lowering.ts";
 import type { Value } from "../program.ts";
@@ -89,7 +89,6 @@ export function gatherRowNumbers(context: KernelContext, sizes: AttentionSizes, 
   const value = context.scratch("f32", next);
   const numbers: RowNumbers = { value, ...places, queryBlocks, keyBlocks };
   const slot: Slot = { value, access: "read_write" };
-  const limit = context.device.limits.maxComputeWorkgroupsPerDimension;
   const copies: string[] = [];
   const slots: Record<string, Slot> = { numbers: slot };
   const copy = (name: string, place: number, count: number, otherwise?: string) => {
@@ -117,7 +116,7 @@ export function gatherRowNumbers(context: KernelContext, sizes: AttentionSizes, 
     slots,
     workgroupSize: [256],
     body: `let i = ${flatGroup} * 256u + lane;\n${copies.join("\n")}`,
-    workgroups: gridOf(Math.ceil(Math.max(...counts) / 256), limit),
+    workgroups: context.grid(Math.ceil(Math.max(...counts) / 256)),
   });
   if (backward) delta(context, sizes, numbers);
   if (S > 0) {
@@ -159,7 +158,7 @@ squares = squares * decay * decay;
 }
 let largest = max_of_lanes(lane, squares);
 if (lane == 0u && batch < ${B}u) { numbers[${place}u + index] = sqrt(largest); }`,
-    workgroups: gridOf(B * H * blocks, context.device.limits.maxComputeWorkgroupsPerDimension),
+    workgroups: context.grid(B * H * blocks),
   });
 }
 
@@ -181,7 +180,7 @@ let head = i % ${H}u;
 let t = (i / ${H}u) % ${T}u;
 let batch = i / ${H * T}u;
 numbers[${place}u + (batch * ${H}u + head) * ${T}u + t] = total;`,
-    workgroups: gridOf(Math.ceil((B * T * H) / 64), context.device.limits.maxComputeWorkgroupsPerDimension),
+    workgroups: context.grid(Math.ceil((B * T * H) / 64)),
   });
 }
 

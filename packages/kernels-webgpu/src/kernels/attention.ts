@@ -1,7 +1,6 @@
 // Softmax attention forward, with and without the importance term of SISA: over a whole sequence or a cache.
 
 import { decayBlock } from "@sisa/core";
-import { gridOf } from "../codegen/shader.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
 import { attendFewRows, isForFewRows } from "./attention-decode.ts";
 import {
@@ -149,6 +148,6 @@ if (threadColumn == 0u) {
 let value = select(largest + log(sum), vec4f(-infinity()), none);
 ${each(4, (r) => `if (ownRow + ${r}u < ${T}u) { logSumExp[(batch * ${H}u + head) * ${T}u + ownRow + ${r}u] = ${logSumExp.value.type}(value[${r}]); }`)}
 }`,
-    workgroups: gridOf(B * H * Math.ceil(T / tileRows), context.device.limits.maxComputeWorkgroupsPerDimension),
+    workgroups: context.grid(B * H * Math.ceil(T / tileRows)),
   });
 }

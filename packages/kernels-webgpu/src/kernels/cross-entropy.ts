@@ -4,7 +4,7 @@
 import { sizesOf } from "@sisa/core";
 import { count } from "../codegen/index-space.ts";
 import { maxOfLanes, sumOfLanes } from "../codegen/lanes.ts";
-import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
+import { flatGroup, type Slot } from "../codegen/shader.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
 import { multiply } from "./matmul.ts";
 import type { Product } from "./product.ts";
@@ -76,7 +76,7 @@ logits[begin + i] = (exact_exp(logits[begin + i] - logSumExp) - select(0.0f, 1.0
 }`
     : ""
 }`,
-        workgroups: gridOf(m, context.device.limits.maxComputeWorkgroupsPerDimension),
+        workgroups: context.grid(m),
       });
       if (context.needs("gradX")) {
         product({ a: given, b: weight, out: context.output("gradX"), m, n: M, k: V, offsets: { out: first * M } });

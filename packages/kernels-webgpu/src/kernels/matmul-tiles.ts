@@ -2,12 +2,12 @@
 // is the tile's own: by registers (matmul-registers.ts) or by matrix units (matmul-units.ts).
 
 import { count } from "../codegen/index-space.ts";
-import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
+import { flatGroup, type Slot } from "../codegen/shader.ts";
 import type { Ways } from "../device.ts";
 import type { Finish, KernelContext } from "../lowering.ts";
 import type { Value } from "../program.ts";
 import { registerTiles } from "./matmul-registers.ts";
-import { assign, batchStarts, finished, inFours, limitOf, lines, outStart, type Product } from "./product.ts";
+import { assign, batchStarts, finished, inFours, lines, outStart, type Product } from "./product.ts";
 
 /** A workgroup computes rows x columns, `depth` steps of k at a time. */
 export interface Tile {
@@ -127,6 +127,7 @@ function multiplyBy(choice: Choice, context: KernelContext, product: Product): v
   const finish = partial ? undefined : product.finish;
   const [a, b] = [operandOf(product, "a", tile), operandOf(product, "b", tile)];
   const multiplier = tile.multiplier(a, b);
+  const workgroups = context.grid(groups * splits);
   context.dispatch({
     label: `.${nameOf(choice)}`,
     slots: {
@@ -143,10 +144,10 @@ ${finish?.declaration ?? ""}`,
       tile,
       multiplier,
       target.value,
-      { tilesDown, tilesAcross, groups, splits, part, limit: limitOf(context) },
+      { tilesDown, tilesAcross, groups, splits, part, isLine: workgroups[1] === 1 },
       finish,
     ),
-    workgroups: gridOf(groups * splits, limitOf(context)),
+    workgroups,
   });
   if (partial) addParts(context, partial, product, batch * m * n, splits);
 }
@@ -164,7 +165,7 @@ if (i >= ${elements}u) { return; }
 var total = 0.0f;
 for (var split = 0u; split < ${splits}u; split++) { total += partial[split * ${elements}u + i]; }
 out[${outStart(product)}i] ${assign(product)} ${out.value.type}(${finished(finish, "i", "total")});`,
-    workgroups: gridOf(Math.ceil(elements / 256), limitOf(context)),
+    workgroups: context.grid(Math.ceil(elements / 256)),
   });
 }
 
@@ -187,8 +188,8 @@ interface Cut {
   readonly groups: number;
   readonly splits: number;
   readonly part: number;
-  /** Workgroups that a line of the grid has at most. */
-  readonly limit: number;
+  /** Whether the grid is one line of workgroups, without any too many. */
+  readonly isLine: boolean;
 }
 
 /**
@@ -260,9 +261,8 @@ function tileBody(
 
   const fetch = (from: string) => `${loadA.fetch(from)}
 ${loadB.fetch(from)}`;
-  const isLine = cut.groups * cut.splits <= cut.limit;
   return `${
-    tile.together && isLine
+    tile.together && cut.isLine
       ? "let block = group.x;"
       : `let block = ${flatGroup};
 if (block >= ${cut.groups * cut.splits}u) { return; }`

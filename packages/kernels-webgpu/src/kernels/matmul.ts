@@ -3,11 +3,11 @@
 import { sizesOf } from "@sisa/core";
 import { count } from "../codegen/index-space.ts";
 import { sumOfLanes } from "../codegen/lanes.ts";
-import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
+import { flatGroup, type Slot } from "../codegen/shader.ts";
 import { originOf } from "../fuse.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
 import { multiplyTiles } from "./matmul-tiles.ts";
-import { assign, batchStarts, finished, inFours, limitOf, lines, outStart, type Product } from "./product.ts";
+import { assign, batchStarts, finished, inFours, lines, outStart, type Product } from "./product.ts";
 
 export const matmul = kernel((context) => multiply(context, productOf(context)), {
   finishes: true,
@@ -105,7 +105,7 @@ let y = f32(b[${startB} + ${transposeB ? `column * ${k}u + d` : `d * ${n}u + col
 total = fma(x, y, total);
 }
 out[${outStart(product)}i] ${assign(product)} ${out.value.type}(${finished(finish, "i", "total")});`,
-    workgroups: gridOf(Math.ceil(elements / 256), limitOf(context)),
+    workgroups: context.grid(Math.ceil(elements / 256)),
   });
 }
 
@@ -192,7 +192,7 @@ ${rows.map(store).join("\n")}
 }`;
 })}
 }`,
-    workgroups: gridOf(groups * batch, limitOf(context)),
+    workgroups: context.grid(groups * batch),
   });
 }
 

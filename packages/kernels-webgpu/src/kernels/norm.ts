@@ -3,7 +3,7 @@
 
 import { count } from "../codegen/index-space.ts";
 import { sumOfLanes } from "../codegen/lanes.ts";
-import { flatGroup, floatLiteral, gridOf, type Slot } from "../codegen/shader.ts";
+import { flatGroup, floatLiteral, type Slot } from "../codegen/shader.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
 
 const threads = 64;
@@ -49,7 +49,7 @@ let inverse = 1.0f / sqrt(sum_of_lanes(lane, total) / ${width}.0f + ${floatLiter
 for (var i = lane; i < ${steps}u; i += ${threads}u) {
 out[row * ${steps}u + i] = ${stored(out, `${type}(x[row * ${steps}u + i]) * inverse * ${type}(weight[i])`)};
 }`,
-    workgroups: gridOf(rows, context.device.limits.maxComputeWorkgroupsPerDimension),
+    workgroups: context.grid(rows),
   });
 }, holdsElements);
 
@@ -64,7 +64,6 @@ export const rmsNormBackward = kernel((context) => {
   const held = Math.ceil(steps / threads);
   const parts = context.scratch("f32", groups * width);
   const [dx, dw] = [context.output("x"), context.output("weight")];
-  const limit = device.limits.maxComputeWorkgroupsPerDimension;
   context.dispatch({
     label: ".rows",
     slots: {
@@ -103,7 +102,7 @@ for (var n = 0u; n < ${held}u; n++) {
 let i = lane + n * ${threads}u;
 if (i < ${steps}u) { parts[group_ * ${steps}u + i] = slope[n]; }
 }`,
-    workgroups: gridOf(groups, limit),
+    workgroups: context.grid(groups),
   });
   if (!context.needs("weight")) return;
   context.dispatch({
@@ -120,6 +119,6 @@ if (local.y == 0u && column < ${width}u) {
 for (var n = 1u; n < 8u; n++) { total += totals[n * 32u + lane]; }
 dw[column] = ${dw.value.type}(total);
 }`,
-    workgroups: gridOf(Math.ceil(width / 32), limit),
+    workgroups: context.grid(Math.ceil(width / 32)),
   });
 }, holdsElements);

@@ -2,7 +2,7 @@
 
 import { count } from "../codegen/index-space.ts";
 import { sumOfLanes } from "../codegen/lanes.ts";
-import { flatGroup, floatLiteral, gridOf, type Slot } from "../codegen/shader.ts";
+import { flatGroup, floatLiteral, type Slot } from "../codegen/shader.ts";
 import { originOf } from "../fuse.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
 import type { Value } from "../program.ts";
@@ -107,7 +107,7 @@ return vec3f(p * (1.0f - numbers[0] * ${literal(weightDecay)}) - step * (numbers
     body: `let block = ${flatGroup};
 let proceed = numbers[4] != 0.0f;
 ${text}`,
-    workgroups: gridOf(groups, first.device.limits.maxComputeWorkgroupsPerDimension),
+    workgroups: first.grid(groups),
   });
 }
 
@@ -146,7 +146,7 @@ var total = 0.0f;
 ${text}
 let squares = sum_of_lanes(lane, total);
 if (lane == 0u && block < ${groups}u) { parts[${groupsOf(sizes.slice(0, from))}u + block] = squares; }`,
-      workgroups: gridOf(groups, device.limits.maxComputeWorkgroupsPerDimension),
+      workgroups: context.grid(groups),
     });
   }
   const out = context.output();

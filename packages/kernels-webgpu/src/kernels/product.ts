@@ -2,7 +2,7 @@
 
 import { count, Place } from "../codegen/index-space.ts";
 import type { Slot } from "../codegen/shader.ts";
-import type { Finish, KernelContext } from "../lowering.ts";
+import type { Finish } from "../lowering.ts";
 
 /** What is multiplied: [batch, m, k] x [batch, k, n], where leading axes of a and b may be broadcast. */
 export interface Product {
@@ -24,8 +24,6 @@ export interface Product {
   /** Added to what is there. */
   readonly accumulate?: boolean;
 }
-
-export const limitOf = ({ device }: KernelContext) => device.limits.maxComputeWorkgroupsPerDimension;
 
 export const outStart = ({ offsets }: Product) => (offsets?.out ? `${offsets.out}u + ` : "");
 export const assign = ({ accumulate }: Product) => (accumulate ? "+=" : "=");

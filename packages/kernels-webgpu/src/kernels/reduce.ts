@@ -4,7 +4,7 @@ import type { Node } from "@sisa/core";
 import { stored } from "../codegen/emitter.ts";
 import { count, Place } from "../codegen/index-space.ts";
 import { maxOfLanes, sumOfLanes } from "../codegen/lanes.ts";
-import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
+import { flatGroup, type Slot } from "../codegen/shader.ts";
 import type { Capabilities } from "../device.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
 
@@ -62,7 +62,6 @@ function reduce(context: KernelContext, { start, combine, lanes: ofLanes }: Redu
   const output = context.output();
   const partial = segments > 1 ? context.scratch(scalar, segments * results) : undefined;
   const target: Slot = partial ? { value: partial, access: "read_write" } : output;
-  const limit = device.limits.maxComputeWorkgroupsPerDimension;
 
   let element = "";
   const { lines, slots } = context.emit((scope, read) => {
@@ -106,7 +105,7 @@ ${columns === 1 ? `total = ${ofLanes.name}(lane, total);` : treeOf(lanes, column
 if (worker == 0u && column < ${results}u && segment < ${segments}u) {
 out[segment * ${results}u + column] = ${stored(target.value.type, "total")};
 }`,
-    workgroups: gridOf(groups * segments, limit),
+    workgroups: context.grid(groups * segments),
   });
   if (partial === undefined) return;
   context.dispatch({
@@ -121,7 +120,7 @@ let x = partial[segment * ${results}u + column];
 total = ${combine("total", "x")};
 }
 out[column] = ${stored(output.value.type, "total")};`,
-    workgroups: gridOf(Math.ceil(results / 64), limit),
+    workgroups: context.grid(Math.ceil(results / 64)),
   });
 }
 
@@ -183,6 +182,6 @@ where_[lane] = there;
 workgroupBarrier();
 }
 if (lane == 0u && valid) { out[row] = i32(where_[0]); }`,
-    workgroups: gridOf(rows, context.device.limits.maxComputeWorkgroupsPerDimension),
+    workgroups: context.grid(rows),
   });
 });

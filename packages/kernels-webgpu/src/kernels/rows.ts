@@ -1,7 +1,7 @@
 // Operations that read or write rows whose numbers are data: their checks are noted and found when results are read.
 
 import { count } from "../codegen/index-space.ts";
-import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
+import { flatGroup, type Slot } from "../codegen/shader.ts";
 import { originOf } from "../fuse.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
 
@@ -23,7 +23,7 @@ function each(
     workgroupSize: [threads],
     declarations,
     body: `let i = ${flatGroup} * ${threads}u + lane;\nif (i >= ${elements}u) { return; }\n${body}`,
-    workgroups: gridOf(Math.ceil(elements / threads), context.device.limits.maxComputeWorkgroupsPerDimension),
+    workgroups: context.grid(Math.ceil(elements / threads)),
   });
 }
 

@@ -3,7 +3,7 @@
 //
 // Logits are compared as whole numbers of their order, so NaN and infinities are what they are, and no two are confused.
 
-import { flatGroup, gridOf } from "../codegen/shader.ts";
+import { flatGroup } from "../codegen/shader.ts";
 import { kernel } from "../lowering.ts";
 
 const threads = 256;
@@ -128,7 +128,7 @@ cutPlace = found + 1u;
 if (stage == placeOfDraw) { token = found; }
 }
 if (lane == 0u) { out[row] = select(-1, i32(token), isPossible); }`,
-      workgroups: gridOf(rows, context.device.limits.maxComputeWorkgroupsPerDimension),
+      workgroups: context.grid(rows),
     });
   },
   { supports: ({ inputs }) => inputs.logits?.dtype === "float32" && inputs.logits.shape.at(-1)?.value !== 0 },

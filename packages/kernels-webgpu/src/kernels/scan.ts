@@ -2,7 +2,7 @@
 
 import { decayBlock, sizesOf } from "@sisa/core";
 import { count } from "../codegen/index-space.ts";
-import { flatGroup, gridOf, type Slot } from "../codegen/shader.ts";
+import { flatGroup, type Slot } from "../codegen/shader.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
 
 /** Rows of x [outer, length, inner], each walked by one thread: `outer` and `inner` are its place. */
@@ -34,7 +34,7 @@ let t = ${reverse ? `${length - 1}u - step` : "step"};
 let at = (outer * ${length}u + t) * ${inner}u + inner;
 ${step}
 }`,
-    workgroups: gridOf(Math.ceil(rows / 64), context.device.limits.maxComputeWorkgroupsPerDimension),
+    workgroups: context.grid(Math.ceil(rows / 64)),
   });
 }
 
@@ -97,7 +97,7 @@ let at = (outer * ${length}u + t) * ${inner}u + inner;
 total += f32(x[at]);
 out[at] = ${out.value.type}(total);
 }`,
-    workgroups: gridOf(Math.ceil(threads / 64), context.device.limits.maxComputeWorkgroupsPerDimension),
+    workgroups: context.grid(Math.ceil(threads / 64)),
   });
 });
 
@@ -156,7 +156,7 @@ let next = total + ${term};
 ${store("total", "next")}
 total = next;
 }`,
-    workgroups: gridOf(outer * across, context.device.limits.maxComputeWorkgroupsPerDimension),
+    workgroups: context.grid(outer * across),
   });
 }
 
@@ -225,7 +225,7 @@ if ((origin + t) % ${decayBlock}u == 0u) { total = 0.0f; }
 total += f32(logDecay[row]);
 if (pair == 0u) { g[row] = ${g.value.type}(total); }
 }`,
-      workgroups: gridOf(Math.ceil((B * H * pairs) / 64), context.device.limits.maxComputeWorkgroupsPerDimension),
+      workgroups: context.grid(Math.ceil((B * H * pairs) / 64)),
     });
   },
   {
