@@ -2,49 +2,78 @@
 #pragma once
 #include "attention-hopper-parts.cuh"
 
+// Which gradients a pass gives: by q and c, by k, v and b, or all of them.
+enum Pass { ByQueries, ByKeys, Together };
+
 // Two warpgroups, each with 64 rows that stay, of queries or of keys; N of the other side at a time, from far to near.
-template <int D, int S, bool KEYS, int N, int STAGES> struct Backward {
+// Where keys stay and all gradients are wanted, a third adds up those of queries in memory, as they come.
+template <int D, int S, int PASS, int N, int STAGES> struct Backward {
+  static const bool KEYS = PASS != ByQueries, TOGETHER = PASS == Together;
   static const int SW = S ? S : 16, ROWS = 128;
   typedef SharedTile<D, ROWS> Wide;
   typedef SharedTile<SW, ROWS> Narrow;
   typedef SharedTile<D, N> OtherWide;
   typedef SharedTile<SW, N> OtherNarrow;
+  typedef SharedTile<N, ROWS> Scores;
+  static_assert(!TOGETHER || N == 64, "gradients of queries come from one product of a warpgroup");
   static const int NARROW = S ? OtherNarrow::BYTES : 0, LINES = KEYS ? 8 * N : 0;
-  static const int FIXED = 2 * Wide::BYTES + (S ? Narrow::BYTES : 0), STAGE = 2 * OtherWide::BYTES + NARROW;
-  static const int BYTES = FIXED + STAGES * (STAGE + LINES) + 1024 + 512;
+  static const int FIXED = 2 * Wide::BYTES + (S ? (TOGETHER ? 2 : 1) * Narrow::BYTES : 0), STAGE = 2 * OtherWide::BYTES + NARROW;
+  static const int SCALERS = 2;  // warps that take the factor between spans to queries' states
+  static const int SLOTS = 2, ALL_SLOTS = TOGETHER ? SLOTS * Scores::BYTES : 0;
+  static const int ROW_STAGES = rowStages(FIXED, STAGES * (STAGE + LINES) + ALL_SLOTS), ALL_ROWS = ROW_STAGES * FIXED;
 
   uint32 memory, lineMemory, barriers;
-  volatile int* item;  // the piece of work that the rows are for
+  volatile int* items;  // the piece of work that each place for rows is for
   __device__ Backward() {
     extern __shared__ unsigned char shared[];
     memory = (addressOf(shared) + 1023) / 1024 * 1024;
-    lineMemory = memory + FIXED + STAGES * STAGE;
+    lineMemory = memory + ALL_ROWS + ALL_SLOTS + STAGES * STAGE;
     barriers = lineMemory + STAGES * LINES;
-    item = (volatile int*)(shared + barriers + 256 - addressOf(shared));
+    items = (volatile int*)(shared + barriers + 256 - addressOf(shared));
   }
-  // Of queries: q, the gradient of out, c. Of keys: k, v, b.
-  __device__ Wide first() const { return {memory}; }
-  __device__ Wide second() const { return {memory + Wide::BYTES}; }
-  __device__ Narrow narrow() const { return {memory + 2 * Wide::BYTES}; }
-  __device__ OtherWide otherFirst(int stage) const { return {memory + FIXED + stage * STAGE}; }
-  __device__ OtherWide otherSecond(int stage) const { return {memory + FIXED + stage * STAGE + OtherWide::BYTES}; }
-  __device__ OtherNarrow otherNarrow(int stage) const { return {memory + FIXED + stage * STAGE + 2 * OtherWide::BYTES}; }
+  // Of queries: q, the gradient of out, c. Of keys: k, v, b, bHat.
+  __device__ Wide first(int place) const { return {memory + place * FIXED}; }
+  __device__ Wide second(int place) const { return {memory + place * FIXED + Wide::BYTES}; }
+  __device__ Narrow narrow(int place) const { return {memory + place * FIXED + 2 * Wide::BYTES}; }
+  __device__ Narrow hat(int place) const { return {memory + place * FIXED + 2 * Wide::BYTES + Narrow::BYTES}; }
+  // Gradients of scores, by keys and queries.
+  __device__ Scores scores(int slot) const { return {memory + ALL_ROWS + slot * Scores::BYTES}; }
+  __device__ OtherWide otherFirst(int stage) const { return {memory + ALL_ROWS + ALL_SLOTS + stage * STAGE}; }
+  __device__ OtherWide otherSecond(int stage) const { return {otherFirst(stage).base + OtherWide::BYTES}; }
+  __device__ OtherNarrow otherNarrow(int stage) const { return {otherFirst(stage).base + 2 * OtherWide::BYTES}; }
   // What attentionRows made, of the queries that pass by keys.
   __device__ uint32 lines(int stage) const { return lineMemory + stage * LINES; }
-  __device__ uint32 rowsFull() const { return barriers; }
-  __device__ uint32 rowsEmpty() const { return barriers + 8; }
-  __device__ uint32 full(int stage) const { return barriers + 16 + 16 * stage; }
-  __device__ uint32 empty(int stage) const { return barriers + 24 + 16 * stage; }
+  __device__ uint32 rowsFull(int place) const { return barriers + 16 * place; }
+  __device__ uint32 rowsEmpty(int place) const { return barriers + 8 + 16 * place; }
+  __device__ uint32 full(int stage) const { return barriers + 32 + 16 * stage; }
+  __device__ uint32 empty(int stage) const { return barriers + 40 + 16 * stage; }
+  __device__ uint32 scaled(int stage) const { return barriers + 192 + 8 * stage; }
+  __device__ uint32 scoresFull(int slot) const { return barriers + 128 + 16 * slot; }
+  __device__ uint32 scoresEmpty(int slot) const { return barriers + 136 + 16 * slot; }
   __device__ void start() const {
     if (threadIdx.x == 0) {
-      startBarrier(rowsFull(), 1);
-      startBarrier(rowsEmpty(), 8);
-      for (int stage = 0; stage < STAGES; stage++) startBarrier(full(stage), 1), startBarrier(empty(stage), 8);
+      for (int place = 0; place < ROW_STAGES; place++) startBarrier(rowsFull(place), 1), startBarrier(rowsEmpty(place), !TOGETHER ? 8 : S > 0 ? 12 + SCALERS : 12);
+      for (int stage = 0; stage < STAGES; stage++) startBarrier(full(stage), 1), startBarrier(empty(stage), 8), startBarrier(scaled(stage), SCALERS);
+      for (int slot = 0; slot < SLOTS; slot++) startBarrier(scoresFull(slot), 8), startBarrier(scoresEmpty(slot), 4);
       fenceBarriers();
     }
     __syncthreads();
   }
 };
+
+// Scales eight elements in shared memory.
+__device__ inline void scaleParts(uint32 address, __nv_bfloat162 factor) {
+  uint32 x[4];
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(address));
+#pragma unroll
+  for (int i = 0; i < 4; i++) *(__nv_bfloat162*)&x[i] = __hmul2(*(__nv_bfloat162*)&x[i], factor);
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");
+}
+
+// Adds a thread's sums of a row to those in memory, where of each 16 columns the 4 that a thread has are neighbours.
+__device__ inline void addSums(float* target, float x, float y, float z, float w) {
+  asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(target), "f"(x), "f"(y), "f"(z), "f"(w) : "memory");
+}
 
 __device__ inline float2 loadPair(uint32 address) {
   float2 x;
@@ -54,21 +83,23 @@ __device__ inline float2 loadPair(uint32 address) {
 
 // Gradients of one side: of queries by `first` = q and narrow = c, or of keys by `first` = k, `second` = v and narrow = b.
 // Rows of results are of that side. `dot` is narrow . its gradient, which g gets, [B,T,H]. Where there are tables [T,D/2],
-// pairs of the gradient by `first` are turned by them.
-template <int D, int S, bool KEYS, int N, int STAGES>
+// pairs of the gradient by `first` are turned by them. `sums` [B,H,blocks of 64,64,D+S] are what queries get together.
+template <int D, int S, int PASS, int N, int STAGES>
 __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& secondMap, const TensorMap& narrowMap,
                                   const TensorMap& otherFirstMap, const TensorMap& otherSecondMap, const TensorMap& otherNarrowMap,
-                                  const TensorMap& otherHatMap, const float* lambda, const Spans& spans, int* counter, const float* lineData,
-                                  bf16* dFirst, bf16* dSecond, float* dNarrow, float* dot, const float* cosines, const float* sines,
+                                  const TensorMap& otherHatMap, const TensorMap& hatMap, const float* lambda, const Spans& spans, int* counter, const float* lineData,
+                                  bf16* dFirst, bf16* dSecond, float* dNarrow, float* dot, float* sums, const float* cosines, const float* sines,
                                   const AttentionSizes& sizes, int firstPitch, int secondPitch) {
-  typedef Backward<D, S, KEYS, N, STAGES> Layout;
+  typedef Backward<D, S, PASS, N, STAGES> Layout;
+  const bool KEYS = Layout::KEYS, TOGETHER = Layout::TOGETHER, SCALES = TOGETHER && S > 0;
   Layout layout;
   layout.start();
   const int SW = Layout::SW, SPAN = Layout::ROWS;
   int T = sizes.length, tiles = (T + N - 1) / N, blocks = (T + 63) / 64, warpgroup = threadIdx.x / 128;
   Work work(sizes, SPAN);
-  Ring<1> rows;
+  Ring<Layout::ROW_STAGES> rows;
   Ring<STAGES> ring;
+  Ring<Layout::SLOTS> slots;
   // Long ones first: the last queries, or the first keys.
   auto ownSpan = [&]() { return KEYS ? work.tile : work.tiles - 1 - work.tile; };
   // Tiles that a row from `first` on meets, the farthest first.
@@ -80,26 +111,59 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
     return spans.firsts[place] - spans.lasts[place] > steepest<S>() * (SPAN / 64);
   };
 
+  // The factor between the spans of tile n and of rows.
+  auto between = [&](int n, int span) {
+    const int *firsts = spans.firsts + work.line * work.tiles, *lasts = spans.lasts + work.line * work.tiles;
+    return powerOf2(KEYS ? firsts[n * N / SPAN] - lasts[span] : firsts[span] - lasts[n * N / SPAN]);
+  };
+
   if (warpgroup == 0) {
-    giveRegisters<24>();
+    giveRegisters<TOGETHER ? 32 : 24>();
+    if (SCALES && threadIdx.x / 32 >= 1 && threadIdx.x / 32 <= Layout::SCALERS) {
+      while (true) {
+        wait(layout.rowsFull(rows.stage), rows.parity);
+        bool more = work.take(layout.items[rows.stage]);
+        leave(layout.rowsEmpty(rows.stage));
+        rows.next();
+        if (!more) return;
+        int span = ownSpan(), first = span * SPAN, reach = spans.reach[work.line * work.tiles + span];
+        bool steep = isSteep(span);
+        for (int step = 0; step < stepsOf(first); step++) {
+          int n = tileOf(step);
+          wait(layout.full(ring.stage), ring.parity);
+          if (isNear(n, reach) && !(steep && n * N / SPAN == span)) {
+            // A power of 2: what was rounded needs no rounding again.
+            __nv_bfloat162 f = __float2bfloat162_rn(between(n, span));
+            uint32 part = layout.otherNarrow(ring.stage).base + (threadIdx.x - 32) * 16;
+#pragma unroll
+            for (int i = 0; i < Layout::NARROW; i += Layout::SCALERS * 32 * 16) scaleParts(part + i, f);
+            fenceShared();
+          }
+          leave(layout.scaled(ring.stage));
+          ring.next();
+        }
+      }
+    }
     if (threadIdx.x != 0) return;
     int upcoming = blockIdx.x;
     while (true) {
-      wait(layout.rowsEmpty(), rows.parity ^ 1);
-      *layout.item = upcoming;
+      uint32 rowsFull = layout.rowsFull(rows.stage);
+      wait(layout.rowsEmpty(rows.stage), rows.parity ^ 1);
+      layout.items[rows.stage] = upcoming;
       if (!work.take(upcoming)) {
-        arrive(layout.rowsFull());
+        arrive(rowsFull);
         return;
       }
       upcoming = gridDim.x + atomicAdd(counter, 1);
       int span = ownSpan(), first = span * SPAN, head = work.line % sizes.heads, batch = work.line / sizes.heads;
-      arriveExpecting(layout.rowsFull(), Layout::FIXED);
-      layout.first().copy(firstMap, head, first, batch, layout.rowsFull());
-      layout.second().copy(secondMap, head, first, batch, layout.rowsFull());
+      arriveExpecting(rowsFull, Layout::FIXED);
+      layout.first(rows.stage).copy(firstMap, head, first, batch, rowsFull);
+      layout.second(rows.stage).copy(secondMap, head, first, batch, rowsFull);
       int reach = 0;
       bool steep = false;
       if (S) {
-        layout.narrow().copy(narrowMap, head, first, batch, layout.rowsFull());
+        layout.narrow(rows.stage).copy(narrowMap, head, first, batch, rowsFull);
+        if (TOGETHER) layout.hat(rows.stage).copy(hatMap, head, first, batch, rowsFull);
         reach = spans.reach[work.line * work.tiles + span];
         steep = isSteep(span);
       }
@@ -125,38 +189,110 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
     return;
   }
 
-  takeRegisters<240>();
+  if constexpr (TOGETHER) if (warpgroup == 3) {
+    giveRegisters<64>();
+    int warpRow = threadIdx.x % 128 / 32 * 16;
+    while (true) {
+      int place = rows.stage;
+      wait(layout.rowsFull(place), rows.parity);
+      rows.next();
+      if (!work.take(layout.items[place])) return;
+      int span = ownSpan(), first = span * SPAN, steps = stepsOf(first), far = steps, others = steps;
+      if constexpr (S > 0) {
+        int reach = spans.reach[work.line * work.tiles + span];
+        for (far = 0; !isNear(tileOf(far), reach);) far++;
+        if (isSteep(span)) others = max(tiles - (first + SPAN) / N, 0);
+      }
+      auto addTile = [&](int step, auto kind) {
+        int n = tileOf(step);
+        float* target = sums + (((int64)work.line * blocks + n) * 64 + warpRow + rowOf(0)) * (D + S) + threadIdx.x % 4 * 4;
+        auto add = [&](auto& x, int first, float low, float high) {
+#pragma unroll
+          for (int i = 0; i < sizeof(x) / 4; i += 8) {
+            addSums(target + first + 2 * i, x[i] * low, x[i + 1] * low, x[i + 4] * low, x[i + 5] * low);
+            addSums(target + first + 2 * i + 8 * (D + S), x[i + 2] * high, x[i + 3] * high, x[i + 6] * high, x[i + 7] * high);
+          }
+        };
+        float rowFactor[2] = {1, 1};
+        if constexpr (kind.value == Near) {
+          float f = between(n, span) * lambda[work.line % sizes.heads] / sizes.scale;
+          const float* decay = spans.decay + (int64)work.line * work.tiles * SPAN + n * N + warpRow;
+#pragma unroll
+          for (int half = 0; half < 2; half++) rowFactor[half] = exp2f(decay[rowOf(half * 2)]) * f;
+        }
+        // Gradients of scores times what a column of them stands for.
+        auto product = [&](auto& x, const auto& columns) {
+          wait(layout.scoresFull(slots.stage), slots.parity);
+          pin(x);
+          beginProducts();
+#pragma unroll
+          for (int k = 0; k < SPAN; k += 16) multiply<1, 1>(x, layout.scores(slots.stage).byColumn(k), columns.byColumn(k), k > 0);
+          commitProducts();
+          waitProducts<0>();
+          pin(x);
+        };
+        auto leaveScores = [&]() {
+          leave(layout.scoresEmpty(slots.stage));
+          slots.next();
+        };
+        float dq[D / 2];
+        product(dq, layout.first(place));
+        if constexpr (kind.value != Near) leaveScores();
+        add(dq, 0, 1, 1);
+        if constexpr (kind.value != Far) {
+          float dc[Layout::SW / 2];
+          product(dc, kind.value == Near ? layout.hat(place) : layout.narrow(place));
+          leaveScores();
+          add(dc, D, rowFactor[0], rowFactor[1]);
+        }
+      };
+      int step = 0;
+      for (; step < far; step++) addTile(step, Kind<Far>());
+      if constexpr (S > 0) {
+        for (; step < others; step++) addTile(step, Kind<Near>());
+        for (; step < steps; step++) addTile(step, Kind<Steep>());
+      }
+      leave(layout.rowsEmpty(place));
+    }
+  }
+
+  takeRegisters<TOGETHER ? 208 : 240>();
   int local = (warpgroup - 1) * 64, warpRow = local + threadIdx.x % 128 / 32 * 16;
-  bool speaks = threadIdx.x % 32 == 0;
-  // All lanes have read the piece of work, and the rows, before one says so.
-  auto leaveRows = [&]() {
-    __syncwarp();
-    if (speaks) arrive(layout.rowsEmpty());
+  // Gradients of scores for the warpgroup that adds up those of queries.
+  auto handOver = [&](const uint32(&parts)[N / 16][4]) {
+    wait(layout.scoresEmpty(slots.stage), slots.parity ^ 1);
+#pragma unroll
+    for (int k = 0; k < N; k += 16) layout.scores(slots.stage).store(parts[k / 16], warpRow, k);
+    fenceShared();
+    leave(layout.scoresFull(slots.stage));
+    slots.next();
   };
   float factor = sizes.scale * LOG2E;
   while (true) {
-    wait(layout.rowsFull(), rows.parity);
+    int place = rows.stage;
+    wait(layout.rowsFull(place), rows.parity);
     rows.next();
-    if (!work.take(*layout.item)) return;
+    if (!work.take(layout.items[place])) return;
     int span = ownSpan(), first = span * SPAN, head = work.line % sizes.heads, batch = work.line / sizes.heads;
     int row = first + warpRow, reach = 0;
     bool steep = false;
-    const int *firsts = spans.firsts + work.line * work.tiles, *lasts = spans.lasts + work.line * work.tiles;
     const float* decay = spans.decay + (int64)(work.line * work.tiles + span) * SPAN;
-    float rowFactor[2] = {}, weight = 0;
     if (S) {
       reach = spans.reach[work.line * work.tiles + span];
       steep = isSteep(span);
-      weight = lambda[head] / sizes.scale;
-      float between = (float)(lasts[span] - firsts[span]);
+    }
+    auto weight = [&]() { return lambda[head] / sizes.scale; };
+    float rowFactor[2] = {};
+    auto findRowFactors = [&]() {
+      int own = work.line * work.tiles + span;
+      float across = (float)(spans.lasts[own] - spans.firsts[own]);
 #pragma unroll
       for (int half = 0; half < 2; half++) {
-        float own = decay[warpRow + rowOf(half * 2)];
-        rowFactor[half] = KEYS ? exp2f(between - own) : exp2f(own) * weight;
+        float x = decay[warpRow + rowOf(half * 2)];
+        rowFactor[half] = KEYS ? exp2f(across - x) : exp2f(x) * weight();
       }
-    }
-    // The factor between the spans of tile n and of rows.
-    auto between = [&](int n) { return powerOf2(KEYS ? firsts[n * N / SPAN] - lasts[span] : firsts[span] - lasts[n * N / SPAN]); };
+    };
+    if (S > 0 && !TOGETHER) findRowFactors();
     float lse[2] = {}, delta[2] = {};
     if (!KEYS && first + local < T) {
 #pragma unroll
@@ -167,17 +303,26 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
       }
     }
     int allSteps = stepsOf(KEYS ? first : min(first + SPAN, T) - 1);
+    auto waitTile = [&]() {
+      wait(layout.full(ring.stage), ring.parity);
+      if (SCALES) wait(layout.scaled(ring.stage), ring.parity);
+    };
     // Tiles that only the other warpgroup meets.
     auto passOthers = [&](int steps) {
       for (int step = steps; step < allSteps; step++) {
-        wait(layout.full(ring.stage), ring.parity);
-        if (speaks) arrive(layout.empty(ring.stage));
+        waitTile();
+        leave(layout.empty(ring.stage));
         ring.next();
+        if constexpr (TOGETHER) {
+          const uint32 none[N / 16][4] = {};
+          handOver(none);
+          if (S > 0 && steep && tileOf(step) * N / SPAN == span) handOver(none);
+        }
       }
     };
     if (first + local >= T) {
       passOthers(0);
-      leaveRows();
+      leave(layout.rowsEmpty(place));
       continue;
     }
     int steps = stepsOf(first + local);
@@ -203,25 +348,25 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
         x[i] *= weight * exp2Of(fminf(KEYS ? -apart : apart, 0.f));
       }
     };
-    // Starts the scores of tile n, then the products of gradients and values.
-    auto start = [&](int n, int stage, auto kind) {
+    // Starts the scores of tile n.
+    auto startScores = [&](int n, int stage, auto kind) {
       if constexpr (kind.value == Steep) {
         pin(s);
         beginProducts();
 #pragma unroll
-        for (int k = 0; k < S; k += 16) multiply<0>(s, layout.narrow().byRow(local, k), layout.otherNarrow(stage).byRow(0, k), k > 0);
+        for (int k = 0; k < S; k += 16) multiply<0>(s, layout.narrow(place).byRow(local, k), layout.otherNarrow(stage).byRow(0, k), k > 0);
         commitProducts();
         waitProducts<0>();
         pin(s);
-        scaleByDecay(s, n, weight);
+        scaleByDecay(s, n, weight());
       }
       uint32 a[SW / 16][4];
-      if constexpr (kind.value == Near) {
-        float f = between(n);
+      if constexpr (kind.value == Near && !TOGETHER) {
+        float f = between(n, span);
         RowFactors scale(rowFactor[0] * f, rowFactor[1] * f);
 #pragma unroll
         for (int k = 0; k < S; k += 16) {
-          layout.narrow().left(a[k / 16], warpRow, k);
+          layout.narrow(place).left(a[k / 16], warpRow, k);
           scale.apply(a[k / 16]);
         }
       }
@@ -229,15 +374,21 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
       beginProducts();
       if constexpr (kind.value == Near)
 #pragma unroll
-        for (int k = 0; k < S; k += 16) multiply<0>(s, a[k / 16], layout.otherNarrow(stage).byRow(0, k), k > 0);
+        for (int k = 0; k < S; k += 16) {
+          if constexpr (TOGETHER) multiply<0>(s, layout.hat(place).byRow(local, k), layout.otherNarrow(stage).byRow(0, k), k > 0);
+          else multiply<0>(s, a[k / 16], layout.otherNarrow(stage).byRow(0, k), k > 0);
+        }
 #pragma unroll
       for (int k = 0; k < D; k += 16)
-        multiply<0>(s, layout.first().byRow(local, k), layout.otherFirst(stage).byRow(0, k), k > 0 || kind.value != Far);
+        multiply<0>(s, layout.first(place).byRow(local, k), layout.otherFirst(stage).byRow(0, k), k > 0 || kind.value != Far);
       commitProducts();
+    };
+    // Starts the products of gradients and values.
+    auto startGradients = [&](int stage) {
       pin(dp);
       beginProducts();
 #pragma unroll
-      for (int k = 0; k < D; k += 16) multiply<0>(dp, layout.second().byRow(local, k), layout.otherSecond(stage).byRow(0, k), k > 0);
+      for (int k = 0; k < D; k += 16) multiply<0>(dp, layout.second(place).byRow(local, k), layout.otherSecond(stage).byRow(0, k), k > 0);
       commitProducts();
     };
 
@@ -274,6 +425,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
       }
       if constexpr (KEYS) pack<N / 2>(p, s);
       pack<N / 2>(ds, dp);
+      if constexpr (TOGETHER) handOver(ds);
       pin(d1);
       if constexpr (KEYS) pin(d2);
       beginProducts();
@@ -285,11 +437,12 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
       commitProducts();
       if constexpr (kind.value != Far) {
         if constexpr (kind.value == Steep) {
-          scaleByDecay(dp, n, weight);
+          scaleByDecay(dp, n, weight());
           pack<N / 2>(decayed, dp);
-        } else {
+          if constexpr (TOGETHER) handOver(decayed);
+        } else if constexpr (!TOGETHER) {
           // A power of 2: what was rounded needs no rounding again.
-          __nv_bfloat162 f = __float2bfloat162_rn(between(n));
+          __nv_bfloat162 f = __float2bfloat162_rn(between(n, span));
 #pragma unroll
           for (int i = 0; i < N / 4; i++)
             *(__nv_bfloat162*)&decayed[i / 4][i % 4] = __hmul2(*(__nv_bfloat162*)&ds[i / 4][i % 4], f);
@@ -297,7 +450,8 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
         pin(d3);
         beginProducts();
 #pragma unroll
-        for (int k = 0; k < N; k += 16) multiply<1>(d3, decayed[k / 16], layout.otherNarrow(stage).byColumn(k), 1);
+        for (int k = 0; k < N; k += 16)
+          multiply<1>(d3, kind.value == Near && TOGETHER ? ds[k / 16] : decayed[k / 16], layout.otherNarrow(stage).byColumn(k), 1);
         commitProducts();
       }
     };
@@ -309,8 +463,9 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
     // Steps of one kind. Products of one tile go on while those of the next begin.
     auto run = [&](int from, int to, auto kind) {
       if (from >= to) return;
-      wait(layout.full(ring.stage), ring.parity);
-      start(tileOf(from), ring.stage, kind);
+      waitTile();
+      startScores(tileOf(from), ring.stage, kind);
+      startGradients(ring.stage);
       for (int step = from;; step++) {
         int stage = ring.stage;
         addTile(tileOf(step), stage, kind);
@@ -318,14 +473,15 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
         if (step + 1 == to) {
           waitProducts<0>();
           pinAll();
-          if (speaks) arrive(layout.empty(stage));
+          leave(layout.empty(stage));
           break;
         }
-        wait(layout.full(ring.stage), ring.parity);
-        start(tileOf(step + 1), ring.stage, kind);
-        waitProducts<2>();
+        waitTile();
+        startScores(tileOf(step + 1), ring.stage, kind);
+        waitProducts<1>();
         pinAll();
-        if (speaks) arrive(layout.empty(stage));
+        leave(layout.empty(stage));
+        startGradients(ring.stage);
       }
     };
     if constexpr (S > 0) {
@@ -335,6 +491,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
       run(0, far, Kind<Far>());
       run(far, others, Kind<Near>());
       // Sums so far lack the factors of their own rows.
+      if (TOGETHER) findRowFactors();
 #pragma unroll
       for (int i = 0; i < SW / 2; i++) d3[i] *= rowFactor[i % 4 / 2];
       run(others, steps, Kind<Steep>());
@@ -351,7 +508,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
 #pragma unroll
         for (int i = half * 2; i < SW / 2; i += 4) {
           float low = d3[i] * sizes.scale, high = d3[i + 1] * sizes.scale;
-          __nv_bfloat162 own = layout.narrow().pair(warpRow + rowOf(i), columnOf(i));
+          __nv_bfloat162 own = layout.narrow(place).pair(warpRow + rowOf(i), columnOf(i));
           sum += low * __low2float(own) + high * __high2float(own);
           if (position < T) *(float2*)(dNarrow + place * S + columnOf(i)) = make_float2(low, high);
         }
@@ -359,7 +516,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
         if (threadIdx.x % 4 == 0 && position < T) dot[place] = sum;
       }
     }
-    leaveRows();
+    leave(layout.rowsEmpty(place));
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       int position = row + rowOf(half * 2);

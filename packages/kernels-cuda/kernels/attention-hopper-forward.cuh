@@ -12,30 +12,30 @@ template <int D, int S, int WARPGROUPS, int N, int STAGES> struct Forward {
   static_assert(S == 0 || ROWS % N == 0, "a tile of keys lies in one span");
   static const int WRITES = S ? Writes::BYTES : 0;
   static const int FIXED = Queries::BYTES + (S ? Reads::BYTES : 0), STAGE = 2 * Keys::BYTES + WRITES;
+  static const int ROW_STAGES = rowStages(FIXED, STAGES * STAGE), ALL_ROWS = ROW_STAGES * FIXED;
 
   uint32 memory, barriers;
-  volatile int* item;  // the piece of work that the queries are of
+  volatile int* items;  // the piece of work that each place for queries is for
   __device__ Forward() {
     extern __shared__ unsigned char shared[];
     memory = (addressOf(shared) + 1023) / 1024 * 1024;
-    barriers = memory + FIXED + STAGES * STAGE;
-    item = (volatile int*)(shared + barriers + 256 - addressOf(shared));
+    barriers = memory + ALL_ROWS + STAGES * STAGE;
+    items = (volatile int*)(shared + barriers + 256 - addressOf(shared));
   }
-  __device__ Queries queries() const { return {memory}; }
-  __device__ Reads reads() const { return {memory + Queries::BYTES}; }
-  __device__ Keys keys(int stage) const { return {memory + FIXED + stage * STAGE}; }
-  __device__ Keys values(int stage) const { return {memory + FIXED + stage * STAGE + Keys::BYTES}; }
-  __device__ Writes writes(int stage) const { return {memory + FIXED + stage * STAGE + 2 * Keys::BYTES}; }
-  __device__ uint32 rowsFull() const { return barriers; }
-  __device__ uint32 rowsEmpty() const { return barriers + 8; }
+  __device__ Queries queries(int place) const { return {memory + place * FIXED}; }
+  __device__ Reads reads(int place) const { return {memory + place * FIXED + Queries::BYTES}; }
+  __device__ Keys keys(int stage) const { return {memory + ALL_ROWS + stage * STAGE}; }
+  __device__ Keys values(int stage) const { return {memory + ALL_ROWS + stage * STAGE + Keys::BYTES}; }
+  __device__ Writes writes(int stage) const { return {memory + ALL_ROWS + stage * STAGE + 2 * Keys::BYTES}; }
+  __device__ uint32 rowsFull(int place) const { return barriers + 16 * place; }
+  __device__ uint32 rowsEmpty(int place) const { return barriers + 8 + 16 * place; }
   __device__ uint32 keysFull(int stage) const { return barriers + 32 + 32 * stage; }
   __device__ uint32 keysEmpty(int stage) const { return barriers + 40 + 32 * stage; }
   __device__ uint32 valuesFull(int stage) const { return barriers + 48 + 32 * stage; }
   __device__ uint32 valuesEmpty(int stage) const { return barriers + 56 + 32 * stage; }
   __device__ void start() const {
     if (threadIdx.x == 0) {
-      startBarrier(rowsFull(), 1);
-      startBarrier(rowsEmpty(), 4 * WARPGROUPS);
+      for (int place = 0; place < ROW_STAGES; place++) startBarrier(rowsFull(place), 1), startBarrier(rowsEmpty(place), 4 * WARPGROUPS);
       for (int stage = 0; stage < STAGES; stage++) {
         startBarrier(keysFull(stage), 1);
         startBarrier(keysEmpty(stage), 4 * WARPGROUPS);
@@ -58,7 +58,7 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
   layout.start();
   int T = sizes.length, keyTiles = (T + N - 1) / N, warpgroup = threadIdx.x / 128;
   Work work(sizes, SPAN);
-  Ring<1> rows;
+  Ring<Layout::ROW_STAGES> rows;
   Ring<STAGES> ring;
   // The longest first.
   auto ownSpan = [&]() { return work.tiles - 1 - work.tile; };
@@ -73,17 +73,18 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
     if (threadIdx.x != 0) return;
     int upcoming = blockIdx.x;
     while (true) {
-      wait(layout.rowsEmpty(), rows.parity ^ 1);
-      *layout.item = upcoming;
+      uint32 rowsFull = layout.rowsFull(rows.stage);
+      wait(layout.rowsEmpty(rows.stage), rows.parity ^ 1);
+      layout.items[rows.stage] = upcoming;
       if (!work.take(upcoming)) {
-        arrive(layout.rowsFull());
+        arrive(rowsFull);
         return;
       }
       upcoming = gridDim.x + atomicAdd(counter, 1);
       int own = ownSpan(), first = own * SPAN, head = work.line % sizes.heads, batch = work.line / sizes.heads;
-      arriveExpecting(layout.rowsFull(), Layout::FIXED);
-      layout.queries().copy(qMap, head, first, batch, layout.rowsFull());
-      if (S) layout.reads().copy(cMap, head, first, batch, layout.rowsFull());
+      arriveExpecting(rowsFull, Layout::FIXED);
+      layout.queries(rows.stage).copy(qMap, head, first, batch, rowsFull);
+      if (S) layout.reads(rows.stage).copy(cMap, head, first, batch, rowsFull);
       rows.next();
       int near = S ? spans.reach[work.line * work.tiles + own] : 0;
       bool steep = S && isSteep(own);
@@ -104,17 +105,12 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
 
   takeRegisters<WARPGROUPS == 3 ? 160 : 240>();
   int local = (warpgroup - 1) * 64, warpRow = local + threadIdx.x % 128 / 32 * 16;
-  bool speaks = threadIdx.x % 32 == 0;
-  // All lanes have read the piece of work, and the rows, before one says so.
-  auto leaveRows = [&]() {
-    __syncwarp();
-    if (speaks) arrive(layout.rowsEmpty());
-  };
   float factor = sizes.scale * LOG2E;
   while (true) {
-    wait(layout.rowsFull(), rows.parity);
+    int place = rows.stage;
+    wait(layout.rowsFull(place), rows.parity);
     rows.next();
-    if (!work.take(*layout.item)) return;
+    if (!work.take(layout.items[place])) return;
     int own = ownSpan(), first = own * SPAN, head = work.line % sizes.heads, batch = work.line / sizes.heads;
     int row = first + warpRow, near = 0;
     const float* decay = spans.decay + (int64)(work.line * work.tiles + own) * SPAN;
@@ -131,13 +127,13 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
     int n = lastTile(first);
     for (int least = first + local < T ? min((first + local + 63) / N, keyTiles - 1) : -1; n > least; n--) {
       wait(layout.keysFull(ring.stage), ring.parity);
-      if (speaks) arrive(layout.keysEmpty(ring.stage));
+      leave(layout.keysEmpty(ring.stage));
       wait(layout.valuesFull(ring.stage), ring.parity);
-      if (speaks) arrive(layout.valuesEmpty(ring.stage));
+      leave(layout.valuesEmpty(ring.stage));
       ring.next();
     }
     if (n < 0) {
-      leaveRows();
+      leave(layout.rowsEmpty(place));
       continue;
     }
 
@@ -149,7 +145,7 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
         pin(s);
         beginProducts();
 #pragma unroll
-        for (int k = 0; k < S; k += 16) multiply<0>(s, layout.reads().byRow(local, k), layout.writes(stage).byRow(0, k), k > 0);
+        for (int k = 0; k < S; k += 16) multiply<0>(s, layout.reads(place).byRow(local, k), layout.writes(stage).byRow(0, k), k > 0);
         commitProducts();
         waitProducts<0>();
         pin(s);
@@ -166,7 +162,7 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
         RowFactors scale(rowFactor[0] * f, rowFactor[1] * f);
 #pragma unroll
         for (int k = 0; k < S; k += 16) {
-          layout.reads().left(a[k / 16], warpRow, k);
+          layout.reads(place).left(a[k / 16], warpRow, k);
           scale.apply(a[k / 16]);
         }
       }
@@ -177,7 +173,7 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
         for (int k = 0; k < S; k += 16) multiply<0>(s, a[k / 16], layout.writes(stage).byRow(0, k), k > 0);
 #pragma unroll
       for (int k = 0; k < D; k += 16)
-        multiply<0>(s, layout.queries().byRow(local, k), layout.keys(stage).byRow(0, k), k > 0 || kind.value != Far);
+        multiply<0>(s, layout.queries(place).byRow(local, k), layout.keys(stage).byRow(0, k), k > 0 || kind.value != Far);
       commitProducts();
     };
     auto hideLater = [&](int n) {
@@ -201,7 +197,7 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
     };
     if (steep) finishScores(Kind<S ? Steep : Far>());
     else finishScores(Kind<S ? Near : Far>());
-    if (speaks) arrive(layout.keysEmpty(ring.stage));
+    leave(layout.keysEmpty(ring.stage));
     hideLater(n);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -232,7 +228,7 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
       add = 1;
       waitProducts<1>();
       pin(s);
-      if (speaks) arrive(layout.keysEmpty(ring.stage));
+      leave(layout.keysEmpty(ring.stage));
       // A tile of keys that is not as wide as a power of 2 may end within the queries of a warpgroup, so that two are cut.
       if (64 % N != 0 && N % 64 != 0 && n * N + N > first + local) hideLater(n);
       float fix[2];
@@ -254,7 +250,7 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
       }
       waitProducts<0>();
       pin(o);
-      if (speaks) arrive(layout.valuesEmpty(stage));
+      leave(layout.valuesEmpty(stage));
 #pragma unroll
       for (int i = 0; i < D / 2; i++) o[i] *= fix[i % 4 / 2];
       pack<N / 2>(p, s);
@@ -265,12 +261,12 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
     if constexpr (S > 0)
       for (; n * N >= near * SPAN; n--) addTile(n, Kind<Near>());
     for (; n >= 0; n--) addTile(n, Kind<Far>());
-    leaveRows();
+    leave(layout.rowsEmpty(place));
     wait(layout.valuesFull(ring.stage), ring.parity);
     startSums(ring.stage, add);
     waitProducts<0>();
     pin(o);
-    if (speaks) arrive(layout.valuesEmpty(ring.stage));
+    leave(layout.valuesEmpty(ring.stage));
     ring.next();
 
 #pragma unroll

@@ -74,6 +74,11 @@ template <int KIND> struct Kind {
   static const int value = KIND;
 };
 
+// Shared memory that a block may have, and what barriers take of it and aligning the first tile may skip.
+const int SHARED_BYTES = 227 * 1024, EXTRA_BYTES = 1024 + 512;
+// Places for rows that stay: those of the next piece of work come while the last is worked on, where there is room.
+constexpr int rowStages(int rows, int others) { return 2 * rows + others + EXTRA_BYTES <= SHARED_BYTES ? 2 : 1; }
+
 // A ring of places in shared memory: which one is next, and how often the ring has been passed.
 template <int STAGES> struct Ring {
   int stage = 0;

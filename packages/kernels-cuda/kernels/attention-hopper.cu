@@ -140,6 +140,42 @@ extern "C" __global__ void attentionRows(const bf16* out, const bf16* gradient, 
   }
 }
 
+// From sums of the pass that gives all gradients together: those of q, turned by the tables where there are any, and, by
+// blocks of the second row of the grid, those of c, and c . dc. One thread for each four elements.
+extern "C" __global__ void attentionQueryGradients(const float* sums, const bf16* c, const float* cosines, const float* sines, bf16* dq,
+                                                   float* dc, float* dot, const __grid_constant__ AttentionSizes sizes, int width,
+                                                   int stateWidth, int pitch) {
+  int64 T = sizes.length, padded = (T + 63) / 64 * 64, rows = sizes.batches * T * sizes.heads, stride = (int64)gridDim.x * blockDim.x;
+  int all = width + stateWidth, ownWidth = blockIdx.y == 0 ? width : stateWidth, parts = ownWidth / 4;
+  for (int64 index = (int64)blockIdx.x * blockDim.x + threadIdx.x; index < rows * parts; index += stride) {
+    int64 row = index / parts;
+    int part = index % parts, head = row % sizes.heads, position = row / sizes.heads % T, batch = row / sizes.heads / T;
+    const float* own = sums + ((batch * sizes.heads + head) * padded + position) * all + (blockIdx.y == 0 ? 0 : width);
+    float4 x = *(const float4*)(own + part * 4);
+    // Of the two pairs of columns that addSums put beside each other, lanes in twos swap one for four columns in a row.
+    bool odd = part % 2;
+    float a = __shfl_xor_sync(0xffffffffu, odd ? x.x : x.z, 1), b = __shfl_xor_sync(0xffffffffu, odd ? x.y : x.w, 1);
+    x = odd ? make_float4(a, b, x.z, x.w) : make_float4(x.x, x.y, a, b);
+    x = make_float4(x.x * sizes.scale, x.y * sizes.scale, x.z * sizes.scale, x.w * sizes.scale);
+    int column = part / 4 * 16 + odd * 8 + part % 4 / 2 * 4;
+    if (blockIdx.y == 0) {
+      if (cosines) {
+        int64 place = (position * (int64)width + column) / 2;
+        float2 cosine = *(const float2*)(cosines + place), sine = *(const float2*)(sines + place);
+        x = make_float4(x.x * cosine.x - x.y * sine.x, x.x * sine.x + x.y * cosine.x, x.z * cosine.y - x.w * sine.y, x.z * sine.y + x.w * cosine.y);
+      }
+      *(uint2*)(dq + (batch * T + position) * pitch + head * width + column) = make_uint2(packed(x.x, x.y), packed(x.z, x.w));
+    } else {
+      *(float4*)(dc + row * stateWidth + column) = x;
+      uint2 read = *(const uint2*)(c + row * stateWidth + column);
+      float2 low = __bfloat1622float2(*(__nv_bfloat162*)&read.x), high = __bfloat1622float2(*(__nv_bfloat162*)&read.y);
+      float sum = x.x * low.x + x.y * low.y + x.z * high.x + x.w * high.y;
+      for (int apart = 1; apart < parts; apart *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, apart);
+      if (part == 0) dot[row] = sum;
+    }
+  }
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 #define FORWARD(D, S, WARPGROUPS, N, STAGES)                                                                           \
   extern "C" __global__ void __launch_bounds__(128 * (WARPGROUPS + 1), 1)                                              \
@@ -152,21 +188,23 @@ extern "C" __global__ void attentionRows(const bf16* out, const bf16* gradient, 
     attentionForward<D, S, WARPGROUPS, N, STAGES>(q, k, v, c, b, bHat, lambda, Spans{decay, firsts, lasts, reach},     \
                                                   counter, out, logSumExp, sizes);                                     \
   }
-#define BACKWARD(NAME, KEYS, D, S, N, STAGES)                                                                          \
-  extern "C" __global__ void __launch_bounds__(384, 1) attentionBackward##NAME##Hopper_##D##_##S##_##N##_##STAGES(     \
+#define BACKWARD(NAME, PASS, THREADS, D, S, N, STAGES)                                                                 \
+  extern "C" __global__ void __launch_bounds__(THREADS, 1) attentionBackward##NAME##Hopper_##D##_##S##_##N##_##STAGES( \
       const __grid_constant__ TensorMap first, const __grid_constant__ TensorMap second,                               \
       const __grid_constant__ TensorMap narrow, const __grid_constant__ TensorMap otherFirst,                          \
       const __grid_constant__ TensorMap otherSecond, const __grid_constant__ TensorMap otherNarrow,                    \
-      const __grid_constant__ TensorMap otherHat, const float* lambda, const float* decay, const int* firsts,          \
-      const int* lasts, const int* reach, int* counter, const float* lines, bf16* dFirst, bf16* dSecond,               \
-      float* dNarrow, float* dot, const float* cosines, const float* sines,                                            \
+      const __grid_constant__ TensorMap otherHat, const __grid_constant__ TensorMap hat, const float* lambda,          \
+      const float* decay, const int* firsts, const int* lasts, const int* reach, int* counter, const float* lines,     \
+      bf16* dFirst, bf16* dSecond, float* dNarrow, float* dot, float* sums, const float* cosines, const float* sines,  \
       const __grid_constant__ AttentionSizes sizes, int firstPitch, int secondPitch) {                                 \
-    attentionBackward<D, S, KEYS, N, STAGES>(first, second, narrow, otherFirst, otherSecond, otherNarrow, otherHat,    \
-                                             lambda, Spans{decay, firsts, lasts, reach}, counter, lines, dFirst,       \
-                                             dSecond, dNarrow, dot, cosines, sines, sizes, firstPitch, secondPitch);   \
+    attentionBackward<D, S, PASS, N, STAGES>(first, second, narrow, otherFirst, otherSecond, otherNarrow, otherHat,    \
+                                             hat, lambda, Spans{decay, firsts, lasts, reach}, counter, lines, dFirst,  \
+                                             dSecond, dNarrow, dot, sums, cosines, sines, sizes, firstPitch,           \
+                                             secondPitch);                                                             \
   }
-#define QUERIES(D, S, N, STAGES) BACKWARD(Queries, false, D, S, N, STAGES)
-#define KEYS(D, S, N, STAGES) BACKWARD(Keys, true, D, S, N, STAGES)
+#define QUERIES(D, S, N, STAGES) BACKWARD(Queries, ByQueries, 384, D, S, N, STAGES)
+#define KEYS(D, S, N, STAGES) BACKWARD(Keys, ByKeys, 384, D, S, N, STAGES)
+#define TOGETHER(D, S, N, STAGES) BACKWARD(Together, Together, 512, D, S, N, STAGES)
 
 // As in src/lowerings/attention-hopper.ts.
 FORWARD(64, 0, 3, 128, 3)
@@ -199,3 +237,6 @@ KEYS(128, 16, 32, 4)
 KEYS(128, 32, 32, 4)
 KEYS(128, 64, 32, 4)
 KEYS(128, 128, 16, 4)
+TOGETHER(64, 0, 64, 4)
+TOGETHER(64, 16, 64, 4)
+TOGETHER(64, 32, 64, 4)

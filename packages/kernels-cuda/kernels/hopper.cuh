@@ -18,8 +18,15 @@ __device__ inline void startBarrier(uint32 barrier, int arrivals) {
 }
 // Makes started barriers visible to the copy engine.
 __device__ inline void fenceBarriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+// Lets the copy engine and products read what this thread has written to shared memory.
+__device__ inline void fenceShared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 __device__ inline void arrive(uint32 barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+// One arrival for a warp, all of whose lanes are done.
+__device__ inline void leave(uint32 barrier) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) arrive(barrier);
 }
 __device__ inline void arriveExpecting(uint32 barrier, uint32 bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
@@ -75,7 +82,7 @@ template <int W, int R> struct SharedTile {
   __device__ uint64 byRow(int row, int k) const {
     return descriptor(base + (k / PANEL * R + row) * ROW_BYTES + k % PANEL * 2, 16);
   }
-  // All W columns as columns of the right operand; sums run over rows k..k+15.
+  // All W columns as columns of the right or, of 64, rows of the left operand; sums run over rows k..k+15.
   __device__ uint64 byColumn(int k) const { return descriptor(base + k * ROW_BYTES, R * ROW_BYTES); }
 
   // Rows row..row+15 and columns k..k+15 as one warp's left operand in registers.
@@ -85,6 +92,14 @@ template <int W, int R> struct SharedTile {
     place ^= (place >> 7 & MASK) << 4;
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3]) : "r"(base + place));
+  }
+  // The reverse.
+  __device__ void store(const uint32 (&a)[4], int row, int k) const {
+    int lane = threadIdx.x % 32;
+    uint32 place = (k / PANEL * R + row + lane % 16) * ROW_BYTES + (k % PANEL / 8 + lane / 16) * 16;
+    place ^= (place >> 7 & MASK) << 4;
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(base + place), "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3])
+                 : "memory");
   }
   // Two neighbouring elements, from an even column on.
   __device__ __nv_bfloat162 pair(int row, int column) const {
@@ -118,14 +133,16 @@ template <int N> __device__ inline void pin(float (&d)[N]) {
 #define LIST48 LIST32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
 #define LIST64 LIST48 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 
-// d += a b of 64 x 16 by 16 x N in bfloat16, or d = a b where not `add`. `byColumn` tells how b's descriptor was made.
+// d += a b of 64 x 16 by 16 x N in bfloat16, or d = a b where not `add`. `byColumn` tells how b's descriptor was made,
+// `leftByColumn` how a's was.
 // The left operand lies in shared memory, or in registers in the layout of results.
-#define PRODUCT(N, COUNT, ADD, A, B, TRANSPOSED, A0, A1, A2, A3, RB, RADD, RTRANSPOSED)                                    \
-  template <int byColumn> __device__ inline void multiply(float (&d)[COUNT], uint64 a, uint64 b, int add) {                \
+#define PRODUCT(N, COUNT, ADD, A, B, TRANSPOSED, LEFT, A0, A1, A2, A3, RB, RADD, RTRANSPOSED)                              \
+  template <int byColumn, int leftByColumn = 0>                                                                            \
+  __device__ inline void multiply(float (&d)[COUNT], uint64 a, uint64 b, int add) {                                        \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #ADD ", 0;\n"                                                        \
                  "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" LIST##COUNT "}, %" #A ", %" #B               \
-                 ", p, 1, 1, 0, %" #TRANSPOSED ";\n}\n"                                                                    \
-                 : SUMS##COUNT(0) : "l"(a), "l"(b), "r"(add), "n"(byColumn));                                              \
+                 ", p, 1, 1, %" #LEFT ", %" #TRANSPOSED ";\n}\n"                                                           \
+                 : SUMS##COUNT(0) : "l"(a), "l"(b), "r"(add), "n"(byColumn), "n"(leftByColumn));                           \
   }                                                                                                                        \
   template <int byColumn> __device__ inline void multiply(float (&d)[COUNT], const uint32 (&a)[4], uint64 b, int add) {    \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #RADD ", 0;\n"                                                       \
@@ -133,9 +150,9 @@ template <int N> __device__ inline void pin(float (&d)[N]) {
                  ", %" #A3 "}, %" #RB ", p, 1, 1, %" #RTRANSPOSED ";\n}\n"                                                 \
                  : SUMS##COUNT(0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(byColumn));          \
   }
-PRODUCT(16, 8, 10, 8, 9, 11, 8, 9, 10, 11, 12, 13, 14)
-PRODUCT(32, 16, 18, 16, 17, 19, 16, 17, 18, 19, 20, 21, 22)
-PRODUCT(64, 32, 34, 32, 33, 35, 32, 33, 34, 35, 36, 37, 38)
-PRODUCT(96, 48, 50, 48, 49, 51, 48, 49, 50, 51, 52, 53, 54)
-PRODUCT(128, 64, 66, 64, 65, 67, 64, 65, 66, 67, 68, 69, 70)
+PRODUCT(16, 8, 10, 8, 9, 11, 12, 8, 9, 10, 11, 12, 13, 14)
+PRODUCT(32, 16, 18, 16, 17, 19, 20, 16, 17, 18, 19, 20, 21, 22)
+PRODUCT(64, 32, 34, 32, 33, 35, 36, 32, 33, 34, 35, 36, 37, 38)
+PRODUCT(96, 48, 50, 48, 49, 51, 52, 48, 49, 50, 51, 52, 53, 54)
+PRODUCT(128, 64, 66, 64, 65, 67, 68, 64, 65, 66, 67, 68, 69, 70)
 

@@ -50,6 +50,11 @@ export interface CudaOptions {
   readonly blocking?: boolean;
   /** Takes the kernels that every supported GPU runs, not those for one generation alone; to compare. Default false. */
   readonly portable?: boolean;
+  /**
+   * Gives the same bits in every run. Attention's backward pass on Hopper then takes 1.4 times as long, since gradients by
+   * queries get a pass of their own instead of being added up in memory as they come. Default false.
+   */
+  readonly deterministic?: boolean;
 }
 
 /** A backend that says what it runs on. */
@@ -65,11 +70,11 @@ export interface CudaBackend extends Backend {
  *   install; ConfigError for a device number that cannot be
  */
 export async function cuda(options: CudaOptions = {}): Promise<CudaBackend> {
-  const { device = 0, blocking = host.variable("CUDA_LAUNCH_BLOCKING") === "1", portable = false } = options;
+  const { device = 0, blocking = host.variable("CUDA_LAUNCH_BLOCKING") === "1", portable = false, deterministic = false } = options;
   if (!Number.isInteger(device) || device < 0) {
     throw new ConfigError(`cuda: device must be a whole number >= 0, got ${device}`);
   }
-  return new Backed(await Device.open(device, blocking), portable);
+  return new Backed(await Device.open(device, blocking), portable, deterministic);
 }
 
 /**
@@ -93,6 +98,7 @@ class Backed implements CudaBackend, ExecutableHost {
   readonly limits;
   readonly device: Device;
   readonly #portable: boolean;
+  readonly #deterministic: boolean;
   readonly live = new Set<CudaTensor>();
   readonly #executables = new Set<CudaExecutable<GraphInputs, GraphOutputs>>();
   /** Where kernels report the first bad value: number of the node, and the value. */
@@ -101,9 +107,10 @@ class Backed implements CudaBackend, ExecutableHost {
   #faultNumber = 0;
   #closed = false;
 
-  constructor(device: Device, portable: boolean) {
+  constructor(device: Device, portable: boolean, deterministic: boolean) {
     this.device = device;
     this.#portable = portable;
+    this.#deterministic = deterministic;
     this.limits = {
       symbolicDims: false,
       hostMemory: false,
@@ -166,6 +173,7 @@ class Backed implements CudaBackend, ExecutableHost {
       {
         capability: this.#portable ? oldestCapability : this.device.info.capability,
         multiprocessors: this.device.info.multiprocessors,
+        deterministic: this.#deterministic,
         fault: this.#fault,
         nextFaultNumber: () => ++this.#faultNumber,
         prepare: (product) => this.device.cublasLt.prepare(product),

@@ -51,6 +51,7 @@ function executable() {
     capability: 90,
     multiprocessors: 132,
     fault: new Storage(8, "constant"),
+    deterministic: false,
     nextFaultNumber: () => ++number,
     prepare: () => ({ run() {} }),
   };

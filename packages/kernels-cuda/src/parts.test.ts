@@ -12,6 +12,7 @@ function planOf(graph: Graph): Plan {
     multiprocessors: 132,
     capability: 90,
     fault: new Storage(8, "constant"),
+    deterministic: false,
     nextFaultNumber: () => ++number,
     prepare: () => ({ run() {} }),
   };

@@ -29,6 +29,7 @@ function planOf(graph: Graph, state: readonly (readonly [string, string])[] = []
     capability,
     multiprocessors: 132,
     fault: new Storage(8, "constant"),
+    deterministic: false,
     nextFaultNumber: () => ++number,
     prepare: () => ({ run() {} }),
   };

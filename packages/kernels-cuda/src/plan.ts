@@ -104,6 +104,8 @@ export interface PlanTarget {
   /** Compute capability whose kernels may be used, such as 90 for 9.0. */
   readonly capability: number;
   readonly multiprocessors: number;
+  /** Whether every run gives the same bits. */
+  readonly deterministic: boolean;
   /** Where kernels report bad values. */
   readonly fault: Storage;
   /** A number for a node that may report, not used before. */
@@ -476,6 +478,10 @@ export class Context {
 
   get capability(): number {
     return this.#planner.target.capability;
+  }
+
+  get deterministic(): boolean {
+    return this.#planner.target.deterministic;
   }
 
   attributes<A>(): A {

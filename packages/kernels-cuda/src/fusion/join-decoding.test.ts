@@ -97,6 +97,7 @@ describe.each([
       capability: 90,
       multiprocessors: 132,
       fault: new Storage(8, "constant"),
+      deterministic: false,
       nextFaultNumber: () => ++number,
       prepare: () => ({ run() {} }),
     };

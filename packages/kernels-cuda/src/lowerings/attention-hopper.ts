@@ -21,11 +21,12 @@ const forwardTiles: { readonly [widths: string]: readonly [warpgroups: number, k
   "128_128": [2, 64, 2],
 };
 
-type Side = "Queries" | "Keys";
+/** Gradients by q and c, by k, v and b, or all of them, those by q and c added up in memory in the order of arrival. */
+type Pass = "Queries" | "Keys" | "Together";
 
 /** Rows of a tile of the other side, tiles on their way; rows of the own side are always `backwardRows`. */
 const backwardTiles: {
-  readonly [S in Side]: { readonly [widths: string]: readonly [others: number, stages: number] };
+  readonly [P in Pass]: { readonly [widths: string]: readonly [others: number, stages: number] };
 } = {
   Queries: {
     "64_0": [128, 3],
@@ -51,11 +52,20 @@ const backwardTiles: {
     "128_64": [32, 4],
     "128_128": [16, 4],
   },
+  Together: {
+    "64_0": [64, 4],
+    "64_16": [64, 4],
+    "64_32": [64, 4],
+  },
 };
 const backwardRows = 128;
 
-/** Barriers, and what aligning the first tile may skip. */
-const extraBytes = 1024 + 512;
+/** Shared memory of a block: rows that stay, twice where there is room for those of the next piece of work, and all else. */
+function sharedBytesFor(rowBytes: number, otherBytes: number): number {
+  // Barriers, and what aligning the first tile may skip.
+  const others = otherBytes + 1024 + 512;
+  return (2 * rowBytes + others <= 227 * 1024 ? 2 : 1) * rowBytes + others;
+}
 
 /** Bytes of keys, values and states that heads worked on at a time may have, so that they stay in the L2 cache. */
 const groupBytes = 24e6;
@@ -179,7 +189,7 @@ export function forwardOnHopper(context: Context, sizes: AttentionSizes): void {
     ? [context.input("lambda"), ...spans.exponents, spans.reach(false)]
     : new Array<null>(5).fill(null);
   const blocks = Math.min(Math.ceil(length / rows) * batches * heads, context.multiprocessors);
-  const sharedBytes = 2 * (rows * (width + stateWidth) + stages * keys * (2 * width + stateWidth)) + extraBytes;
+  const sharedBytes = sharedBytesFor(2 * rows * (width + stateWidth), 2 * stages * keys * (2 * width + stateWidth));
   const args = [...maps, ...states, ...decays, counter(context), value, logSumExp, pack(sizes)];
   const name = `attentionForwardHopper_${widths}_${warpgroups}_${keys}_${stages}`;
   context.kernel(name, blocks, 128 * (warpgroups + 1), args, sharedBytes);
@@ -203,7 +213,7 @@ export function backwardOnHopper(context: Context, sizes: AttentionSizes, states
     Value,
     Value,
   ];
-  const fits = (region: Region) => (pitchOf(region, q.sizes) ?? 1) % 2 === 0 && region.offset % 4 === 0;
+  const fits = (region: Region) => (pitchOf(region, q.sizes) ?? 1) % 4 === 0 && region.offset % 8 === 0;
   const [dq, dk, dv] = ["q", "k", "v"].map((name) => context.stridedOutput(name, [], fits)) as [Value, Value, Value];
   if (dq.count === 0) return;
   const tables = ["cos", "sin"].map((name) => context.optional(name) ?? null);
@@ -213,26 +223,37 @@ export function backwardOnHopper(context: Context, sizes: AttentionSizes, states
   context.kernel("attentionRows", context.multiprocessors * 8, 256, [value, gradient, logSumExp, lines, packed, width]);
   const blocks = Math.min(Math.ceil(length / backwardRows) * batches * heads, context.multiprocessors);
   const lambda = spans ? context.input("lambda") : null;
-  const run = (
-    side: Side,
-    own: readonly (Value | undefined)[],
-    others: readonly (Value | undefined)[],
-    out: Argument[],
-  ) => {
-    const [count, stages] = backwardTiles[side][`${width}_${stateWidth}`] ?? [0, 0];
+  const run = (pass: Pass, own: readonly (Value | undefined)[], others: readonly (Value | undefined)[], out: Argument[]) => {
+    const together = pass === "Together";
+    const [count, stages] = backwardTiles[pass][`${width}_${stateWidth}`] ?? [0, 0];
     const maps = [...own.map((x) => stateMap(x, backwardRows)), ...others.map((x) => stateMap(x, count))];
-    const decays = spans ? [lambda, ...spans.exponents, spans.reach(side === "Keys")] : new Array<null>(5).fill(null);
-    const stage = count * (2 * (2 * width + stateWidth) + (side === "Keys" ? 8 : 0));
-    const sharedBytes = 2 * backwardRows * (2 * width + stateWidth) + stages * stage + extraBytes;
-    const name = `attentionBackward${side}Hopper_${width}_${stateWidth}_${count}_${stages}`;
-    context.kernel(name, blocks, 384, [...maps, ...decays, counter(context), lines, ...out], sharedBytes);
+    const hat = stateMap(together ? spans?.bHat : undefined, backwardRows);
+    const decays = spans ? [lambda, ...spans.exponents, spans.reach(pass !== "Queries")] : new Array<null>(5).fill(null);
+    const stage = count * (2 * (2 * width + stateWidth) + (pass === "Queries" ? 0 : 8));
+    const rowBytes = 2 * backwardRows * (2 * width + (together ? 2 : 1) * stateWidth);
+    const scores = together ? 2 * 2 * backwardRows * count : 0;
+    const sharedBytes = sharedBytesFor(rowBytes, stages * stage + scores);
+    const name = `attentionBackward${pass}Hopper_${width}_${stateWidth}_${count}_${stages}`;
+    const args = [...maps, hat, ...decays, counter(context), lines, ...out];
+    context.kernel(name, blocks, together ? 512 : 384, args, sharedBytes);
   };
   const pitch = (x: Value) => pitchOf(x, x.sizes) ?? heads * width;
   const queries = [q, gradient, spans?.c];
   const keys = [k, v, spans?.b];
   const { c, b, read, write } = states ?? { c: null, b: null, read: null, write: null };
-  const ofQueries = [dq, null, c?.wide ?? null, read, ...tables, packed, pitch(dq), 0];
-  const ofKeys = [dk, dv, b?.wide ?? null, write, ...tables, packed, pitch(dk), pitch(dv)];
-  run("Queries", queries, [...keys, spans?.bHat], ofQueries);
-  run("Keys", keys, [...queries, spans?.cHat], ofKeys);
+  const ofKeys = (sums: View | null) => {
+    return [dk, dv, b?.wide ?? null, write, sums, ...tables, packed, pitch(dk), pitch(dv)];
+  };
+  if (context.deterministic || !backwardTiles.Together[`${width}_${stateWidth}`]) {
+    const ofQueries = [dq, null, c?.wide ?? null, read, null, ...tables, packed, pitch(dq), 0];
+    run("Queries", queries, [...keys, spans?.bHat], ofQueries);
+    run("Keys", keys, [...queries, spans?.cHat], ofKeys(null));
+    return;
+  }
+  const bytes = 4 * batches * heads * Math.ceil(length / 64) * 64 * (width + stateWidth);
+  const sums = context.scratch(bytes);
+  context.zero(sums, bytes);
+  run("Together", keys, [...queries, spans?.cHat], ofKeys(sums));
+  const given = [sums, spans?.c ?? null, ...tables, dq, c?.wide ?? null, read, packed, width, stateWidth, pitch(dq)];
+  context.kernel("attentionQueryGradients", [context.multiprocessors * 8, spans ? 2 : 1, 1], 256, given);
 }

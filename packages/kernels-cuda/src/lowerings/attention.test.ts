@@ -18,7 +18,7 @@ import {
   valueAndGrad,
 } from "@sisa/core";
 import { expect, test } from "vitest";
-import { cuda, cudaDevices } from "../backend.ts";
+import { type CudaOptions, cuda, cudaDevices } from "../backend.ts";
 import { missingDevice } from "../testing.ts";
 import { hopperCapability } from "./attention-hopper.ts";
 
@@ -83,8 +83,8 @@ function valuesOf(name: string, { shape }: TensorSpec, decay: number | typeof un
 type Results = Record<string, number[]>;
 
 /** Results of several runs. */
-async function run(graph: Graph, decay: number | typeof uneven, runs: number, portable = false): Promise<Results[]> {
-  await using backend = await cuda({ portable });
+async function run(graph: Graph, decay: number | typeof uneven, runs: number, options: CudaOptions): Promise<Results[]> {
+  await using backend = await cuda(options);
   const program = await backend.compile(graph);
   const inputs = Object.entries(graph.inputs).map(([name, spec]) => {
     const values = valuesOf(name, spec, decay);
@@ -108,22 +108,28 @@ function bound(name: string, portable: boolean): number {
   return name.includes("logDecay") || name.includes("lambda") ? 0.03 : 0.01;
 }
 
+/** Kernels, and whether each of their runs gives the same bits. */
+const variants: readonly (readonly [kernels: string, options: CudaOptions, equal: boolean])[] = [
+  ["kernels of the device", {}, false],
+  ["deterministic kernels of the device", { deterministic: true }, true],
+  ["portable kernels", { portable: true }, true],
+];
+
 for (const [D, S, T, decay] of cases) {
-  for (const portable of [false, true]) {
-    const kernels = portable ? "portable kernels" : "kernels of the device";
+  for (const [kernels, options, equal] of variants) {
     test(`attention by ${kernels} with D ${D}, S ${S}, T ${T}, decay ${decay} equals its composition`, async ({
       skip,
     }) => {
       if (missing !== undefined) return skip(`not run: no device (${missing})`);
-      const [found = {}, ...again] = await run(graphOf(D, S, T, "bfloat16"), decay, 3, portable);
-      const [wanted = {}] = await run(graphOf(D, S, T, "float32"), decay, 1);
+      const [found = {}, ...again] = await run(graphOf(D, S, T, "bfloat16"), decay, equal ? 3 : 1, options);
+      const [wanted = {}] = await run(graphOf(D, S, T, "float32"), decay, 1, {});
       for (const other of again) expect(other).toEqual(found);
       for (const [name, values] of Object.entries(wanted)) {
         if (name === "value") continue;
         const error = Math.sqrt(squares(values.map((x, index) => x - (found[name]?.[index] ?? 0))));
         // A position that sees itself alone gives scores no gradient: that is measured by the gradient of its value.
         const scale = Math.sqrt(squares(T === 1 ? (wanted["grad.v"] ?? []) : values));
-        expect(error / scale, name).toBeLessThan(bound(name, portable || !onHopper));
+        expect(error / scale, name).toBeLessThan(bound(name, options.portable === true || !onHopper));
       }
     });
   }
