@@ -6,7 +6,7 @@
 enum Pass { ByQueries, ByKeys, Together };
 
 // Two warpgroups, each with 64 rows that stay, of queries or of keys; N of the other side at a time, from far to near.
-// Where keys stay and all gradients are wanted, a third adds up those of queries in memory, as they come.
+// Together, keys stay, and a third warpgroup takes gradients of scores from the two and adds up those of queries in memory.
 template <int D, int S, int PASS, int N, int STAGES> struct Backward {
   static const bool KEYS = PASS != ByQueries, TOGETHER = PASS == Together;
   static const int SW = S ? S : 16, ROWS = 128;
@@ -18,8 +18,8 @@ template <int D, int S, int PASS, int N, int STAGES> struct Backward {
   static_assert(!TOGETHER || N == 64, "gradients of queries come from one product of a warpgroup");
   static const int NARROW = S ? OtherNarrow::BYTES : 0, LINES = KEYS ? 8 * N : 0;
   static const int FIXED = 2 * Wide::BYTES + (S ? (TOGETHER ? 2 : 1) * Narrow::BYTES : 0), STAGE = 2 * OtherWide::BYTES + NARROW;
-  static const int SCALERS = 2;  // warps that take the factor between spans to queries' states
-  static const int SLOTS = 2, ALL_SLOTS = TOGETHER ? SLOTS * Scores::BYTES : 0;
+  // Together: warps that scale queries' states by the factor between spans, and places for gradients of scores.
+  static const int SCALERS = 2, SLOTS = 2, ALL_SLOTS = TOGETHER ? SLOTS * Scores::BYTES : 0;
   static const int ROW_STAGES = rowStages(FIXED, STAGES * (STAGE + LINES) + ALL_SLOTS), ALL_ROWS = ROW_STAGES * FIXED;
 
   uint32 memory, lineMemory, barriers;
@@ -52,8 +52,13 @@ template <int D, int S, int PASS, int N, int STAGES> struct Backward {
   __device__ uint32 scoresEmpty(int slot) const { return barriers + 136 + 16 * slot; }
   __device__ void start() const {
     if (threadIdx.x == 0) {
-      for (int place = 0; place < ROW_STAGES; place++) startBarrier(rowsFull(place), 1), startBarrier(rowsEmpty(place), !TOGETHER ? 8 : S > 0 ? 12 + SCALERS : 12);
-      for (int stage = 0; stage < STAGES; stage++) startBarrier(full(stage), 1), startBarrier(empty(stage), 8), startBarrier(scaled(stage), SCALERS);
+      const int readers = 8 + (TOGETHER ? 4 : 0) + (TOGETHER && S > 0 ? SCALERS : 0);
+      for (int place = 0; place < ROW_STAGES; place++) startBarrier(rowsFull(place), 1), startBarrier(rowsEmpty(place), readers);
+      for (int stage = 0; stage < STAGES; stage++) {
+        startBarrier(full(stage), 1);
+        startBarrier(empty(stage), 8);
+        startBarrier(scaled(stage), SCALERS);
+      }
       for (int slot = 0; slot < SLOTS; slot++) startBarrier(scoresFull(slot), 8), startBarrier(scoresEmpty(slot), 4);
       fenceBarriers();
     }
@@ -118,7 +123,8 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
   };
 
   if (warpgroup == 0) {
-    giveRegisters<TOGETHER ? 32 : 24>();
+    giveRegisters<TOGETHER ? 40 : 24>();
+    // The warps after the one that fetches.
     if (SCALES && threadIdx.x / 32 >= 1 && threadIdx.x / 32 <= Layout::SCALERS) {
       while (true) {
         wait(layout.rowsFull(rows.stage), rows.parity);
@@ -190,7 +196,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
   }
 
   if constexpr (TOGETHER) if (warpgroup == 3) {
-    giveRegisters<64>();
+    giveRegisters<72>();
     int warpRow = threadIdx.x % 128 / 32 * 16;
     while (true) {
       int place = rows.stage;
@@ -256,7 +262,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
     }
   }
 
-  takeRegisters<TOGETHER ? 208 : 240>();
+  takeRegisters<TOGETHER ? 200 : 240>();
   int local = (warpgroup - 1) * 64, warpRow = local + threadIdx.x % 128 / 32 * 16;
   // Gradients of scores for the warpgroup that adds up those of queries.
   auto handOver = [&](const uint32(&parts)[N / 16][4]) {
@@ -372,12 +378,14 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
       }
       pin(s);
       beginProducts();
-      if constexpr (kind.value == Near)
+      if constexpr (kind.value == Near) {
 #pragma unroll
         for (int k = 0; k < S; k += 16) {
-          if constexpr (TOGETHER) multiply<0>(s, layout.hat(place).byRow(local, k), layout.otherNarrow(stage).byRow(0, k), k > 0);
-          else multiply<0>(s, a[k / 16], layout.otherNarrow(stage).byRow(0, k), k > 0);
+          uint64 others = layout.otherNarrow(stage).byRow(0, k);
+          if constexpr (TOGETHER) multiply<0>(s, layout.hat(place).byRow(local, k), others, k > 0);
+          else multiply<0>(s, a[k / 16], others, k > 0);
         }
+      }
 #pragma unroll
       for (int k = 0; k < D; k += 16)
         multiply<0>(s, layout.first(place).byRow(local, k), layout.otherFirst(stage).byRow(0, k), k > 0 || kind.value != Far);
@@ -503,17 +511,17 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
 #pragma unroll
       for (int half = 0; half < 2; half++) {
         int position = row + rowOf(half * 2);
-        int64 place = ((int64)batch * T + position) * sizes.heads + head;
+        int64 target = ((int64)batch * T + position) * sizes.heads + head;
         float sum = 0;
 #pragma unroll
         for (int i = half * 2; i < SW / 2; i += 4) {
           float low = d3[i] * sizes.scale, high = d3[i + 1] * sizes.scale;
           __nv_bfloat162 own = layout.narrow(place).pair(warpRow + rowOf(i), columnOf(i));
           sum += low * __low2float(own) + high * __high2float(own);
-          if (position < T) *(float2*)(dNarrow + place * S + columnOf(i)) = make_float2(low, high);
+          if (position < T) *(float2*)(dNarrow + target * S + columnOf(i)) = make_float2(low, high);
         }
         sum = quadSum(sum);
-        if (threadIdx.x % 4 == 0 && position < T) dot[place] = sum;
+        if (threadIdx.x % 4 == 0 && position < T) dot[target] = sum;
       }
     }
     leave(layout.rowsEmpty(place));

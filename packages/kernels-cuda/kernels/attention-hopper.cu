@@ -11,6 +11,9 @@
 // J < I no factor is above 2. In a span's product with itself the one between is the inverse of the span's own decay;
 // where that could leave the range of numbers (`steep`), the product is taken without decay, and each element gets its own.
 // Farther than `reach` the term is below `skip` in every score and left out.
+//
+// The backward pass by keys needs scores and their gradients, the one by queries needs them again. Together, by keys, each
+// is computed once, and gradients by queries are added up in memory in the order in which blocks come to them.
 // Dao et al. 2024, arXiv:2407.08608 (asynchrony on Hopper); arXiv:2606.02332 (the score).
 #include "attention-hopper-backward.cuh"
 #include "attention-hopper-forward.cuh"
@@ -119,8 +122,10 @@ extern "C" __global__ void attentionRows(const bf16* out, const bf16* gradient, 
                                          const __grid_constant__ AttentionSizes sizes, int width) {
   int lanes = width / 8, lane = threadIdx.x % lanes, T = sizes.length, padded = (T + 63) / 64 * 64;
   int64 count = (int64)sizes.batches * padded * sizes.heads;
-  for (int64 row = ((int64)blockIdx.x * blockDim.x + threadIdx.x) / lanes; row < count; row += (int64)gridDim.x * blockDim.x / lanes) {
-    int head = row % sizes.heads, position = row / sizes.heads % padded, batch = row / sizes.heads / padded;
+  for (int64 row = (blockIdx.x * blockDim.x + threadIdx.x) / lanes; row < count; row += gridDim.x * blockDim.x / lanes) {
+    // Division of 64 bits would take longer than the memory.
+    uint32 token = (uint32)row / sizes.heads, head = (uint32)row % sizes.heads;
+    int position = token % padded, batch = token / padded;
     float sum = 0;
     if (position < T) {
       int64 place = (((int64)batch * T + position) * sizes.heads + head) * width + lane * 8;
@@ -146,10 +151,12 @@ extern "C" __global__ void attentionQueryGradients(const float* sums, const bf16
                                                    float* dc, float* dot, const __grid_constant__ AttentionSizes sizes, int width,
                                                    int stateWidth, int pitch) {
   int64 T = sizes.length, padded = (T + 63) / 64 * 64, rows = sizes.batches * T * sizes.heads, stride = (int64)gridDim.x * blockDim.x;
-  int all = width + stateWidth, ownWidth = blockIdx.y == 0 ? width : stateWidth, parts = ownWidth / 4;
+  // A power of 2; division of 64 bits would take longer than the memory.
+  int all = width + stateWidth, parts = (blockIdx.y == 0 ? width : stateWidth) / 4, digits = __ffs(parts) - 1;
   for (int64 index = (int64)blockIdx.x * blockDim.x + threadIdx.x; index < rows * parts; index += stride) {
-    int64 row = index / parts;
-    int part = index % parts, head = row % sizes.heads, position = row / sizes.heads % T, batch = row / sizes.heads / T;
+    uint32 line = (uint32)(index >> digits), token = line / sizes.heads, head = line % sizes.heads;
+    int part = (int)index & (parts - 1);
+    int64 row = line, position = token % sizes.length, batch = token / sizes.length;
     const float* own = sums + ((batch * sizes.heads + head) * padded + position) * all + (blockIdx.y == 0 ? 0 : width);
     float4 x = *(const float4*)(own + part * 4);
     // Of the two pairs of columns that addSums put beside each other, lanes in twos swap one for four columns in a row.
@@ -160,7 +167,7 @@ extern "C" __global__ void attentionQueryGradients(const float* sums, const bf16
     int column = part / 4 * 16 + odd * 8 + part % 4 / 2 * 4;
     if (blockIdx.y == 0) {
       if (cosines) {
-        int64 place = (position * (int64)width + column) / 2;
+        int64 place = (position * width + column) / 2;
         float2 cosine = *(const float2*)(cosines + place), sine = *(const float2*)(sines + place);
         x = make_float4(x.x * cosine.x - x.y * sine.x, x.x * sine.x + x.y * cosine.x, x.z * cosine.y - x.w * sine.y, x.z * sine.y + x.w * cosine.y);
       }

@@ -148,6 +148,15 @@ FLOAT_UNARY(finite, (int)isfinite(x))
 FLOAT_UNARY(cast, x)
 UNARY(cast, i, int, x)
 
+// Where a result is twice as wide, four elements a thread: neighbours write neighbouring 16 bytes.
+extern "C" __global__ void castWide(const __nv_bfloat16* x, float* out, int64 fours) {
+  GRID_STRIDE(four, fours) {
+    uint2 pairs = ((const uint2*)x)[four];
+    float2 low = __bfloat1622float2(*(__nv_bfloat162*)&pairs.x), high = __bfloat1622float2(*(__nv_bfloat162*)&pairs.y);
+    ((float4*)out)[four] = make_float4(low.x, low.y, high.x, high.y);
+  }
+}
+
 #define WHERE(suffix, C)                                                                                       \
   extern "C" __global__ void where_##suffix(const unsigned char* condition, const void* a, const void* b,      \
                                             void* out, const __grid_constant__ Axes axes) {                    \

@@ -223,12 +223,19 @@ export function backwardOnHopper(context: Context, sizes: AttentionSizes, states
   context.kernel("attentionRows", context.multiprocessors * 8, 256, [value, gradient, logSumExp, lines, packed, width]);
   const blocks = Math.min(Math.ceil(length / backwardRows) * batches * heads, context.multiprocessors);
   const lambda = spans ? context.input("lambda") : null;
-  const run = (pass: Pass, own: readonly (Value | undefined)[], others: readonly (Value | undefined)[], out: Argument[]) => {
+  const run = (
+    pass: Pass,
+    own: readonly (Value | undefined)[],
+    others: readonly (Value | undefined)[],
+    out: Argument[],
+  ) => {
     const together = pass === "Together";
     const [count, stages] = backwardTiles[pass][`${width}_${stateWidth}`] ?? [0, 0];
     const maps = [...own.map((x) => stateMap(x, backwardRows)), ...others.map((x) => stateMap(x, count))];
     const hat = stateMap(together ? spans?.bHat : undefined, backwardRows);
-    const decays = spans ? [lambda, ...spans.exponents, spans.reach(pass !== "Queries")] : new Array<null>(5).fill(null);
+    const decays = spans
+      ? [lambda, ...spans.exponents, spans.reach(pass !== "Queries")]
+      : new Array<null>(5).fill(null);
     const stage = count * (2 * (2 * width + stateWidth) + (pass === "Queries" ? 0 : 8));
     const rowBytes = 2 * backwardRows * (2 * width + (together ? 2 : 1) * stateWidth);
     const scores = together ? 2 * 2 * backwardRows * count : 0;

@@ -83,7 +83,12 @@ function valuesOf(name: string, { shape }: TensorSpec, decay: number | typeof un
 type Results = Record<string, number[]>;
 
 /** Results of several runs. */
-async function run(graph: Graph, decay: number | typeof uneven, runs: number, options: CudaOptions): Promise<Results[]> {
+async function run(
+  graph: Graph,
+  decay: number | typeof uneven,
+  runs: number,
+  options: CudaOptions,
+): Promise<Results[]> {
   await using backend = await cuda(options);
   const program = await backend.compile(graph);
   const inputs = Object.entries(graph.inputs).map(([name, spec]) => {

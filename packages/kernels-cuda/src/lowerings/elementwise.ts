@@ -3,7 +3,7 @@
 import { packAxes } from "../device/arguments.ts";
 import { elementType, suffixOf } from "../device/element-type.ts";
 import type { Context, LoweringRule, Value } from "../plan.ts";
-import { broadcastStrides } from "../views.ts";
+import { broadcastStrides, isDense } from "../views.ts";
 
 /** Blocks for work on `count` elements, each thread taking some. */
 export function blocksFor({ multiprocessors }: Context, count: number, threads = 256): number {
@@ -45,6 +45,12 @@ export const cast: LoweringRule = (context) => {
   const value = context.stridedOutput("value", ["x"]);
   if (value.count === 0) return;
   const types = [x.spec.dtype, value.spec.dtype];
+  const dense = [x, value].every(({ sizes, strides, offset }) => isDense(sizes, strides) && offset % 16 === 0);
+  if (types[0] === "bfloat16" && types[1] === "float32" && dense && value.count % 4 === 0) {
+    const fours = value.count / 4;
+    context.kernel("castWide", Math.min(Math.ceil(fours / 256), 2 ** 20), 256, [x, value, fours]);
+    return;
+  }
   const whole = types.every((dtype) => dtype === "int32" || dtype === "bool");
   const exact = types.includes("float64") || types.includes("int32");
   const suffix = whole ? "i" : exact ? "d" : "f";
