@@ -91,7 +91,7 @@ test("a page that computes on WebGPU holds the backend and what it needs of core
   const [page = "", apart = ""] = [true, false].map((isLoaded) =>
     [...texts].map(([file, text]) => (loaded.has(file) === isLoaded ? text : "")).join(""),
   );
-  // 123.3 kB with the kernels for subgroups, decoding and the choice of tokens, 24 of them core's. The bound leaves room for
+  // 122.6 kB with the kernels for subgroups, decoding and the choice of tokens, 24 of them core's. The bound leaves room for
   // fixes, not for the layers and models of core.
   expect(page.length).toBeLessThan(124_000);
   expect(page).not.toMatch(/embed\.weight|layers\./);

@@ -764,11 +764,11 @@ later += sums[(i * 2u + block - 1u) * 2u + 1u];
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) lane: u32, @builtin(local_invocation_id) local: vec3u) {
-let head = (group.y * groups.x + group.x) * 64u + lane;
-if (head >= 2u) { return; }
+let i = (group.y * groups.x + group.x) * 64u + lane;
+if (i >= 2u) { return; }
 var total = 0.0f;
 for (var batch = 0u; batch < 1u; batch++) {
-for (var block = 0u; block < 2u; block++) { total += sums[((batch * 2u + head) * 2u + block) * 2u]; }
+for (var block = 0u; block < 2u; block++) { total += sums[((batch * 2u + i) * 2u + block) * 2u]; }
 }
-out[head] = f32(total / f32(weight[head]));
+out[i] = f32(total / f32(weight[i]));
 }

@@ -33,6 +33,7 @@ import {
   tileRows,
   tileShape,
 } from "./attention-tiles.ts";
+import { dispatchEach } from "./each.ts";
 
 const bindings = 10;
 
@@ -302,13 +303,12 @@ sums[index * 2u + 1u] = total.x - total.y;
 }`,
     workgroups: context.grid(B * H * blocks),
   });
-  context.dispatch({
+  dispatchEach(context, {
     label: ".totals",
     slots: { sums: { value: sums, access: "read" }, gKey },
-    workgroupSize: [64],
-    body: `let i = ${flatGroup} * 64u + lane;
-if (i >= ${B * H}u) { return; }
-var later = 0.0f;
+    elements: B * H,
+    threads: 64,
+    body: `var later = 0.0f;
 for (var block = ${blocks}u; block > 0u; block--) {
 let last = block * ${decayBlock}u - 1u;
 if (last < ${T}u) {
@@ -317,19 +317,16 @@ gKey[place] = ${gKey.value.type}(f32(gKey[place]) + later);
 }
 later += sums[(i * ${blocks}u + block - 1u) * 2u + 1u];
 }`,
-    workgroups: context.grid(Math.ceil((B * H) / 64)),
   });
-  context.dispatch({
+  dispatchEach(context, {
     label: ".lambda",
     slots: { sums: { value: sums, access: "read" }, weight: context.input("lambda"), out: ofLambda },
-    workgroupSize: [64],
-    body: `let head = ${flatGroup} * 64u + lane;
-if (head >= ${H}u) { return; }
-var total = 0.0f;
+    elements: H,
+    threads: 64,
+    body: `var total = 0.0f;
 for (var batch = 0u; batch < ${B}u; batch++) {
-for (var block = 0u; block < ${blocks}u; block++) { total += sums[((batch * ${H}u + head) * ${blocks}u + block) * 2u]; }
+for (var block = 0u; block < ${blocks}u; block++) { total += sums[((batch * ${H}u + i) * ${blocks}u + block) * 2u]; }
 }
-out[head] = ${ofLambda.value.type}(total / f32(weight[head]));`,
-    workgroups: context.grid(Math.ceil(H / 64)),
+out[i] = ${ofLambda.value.type}(total / f32(weight[i]));`,
   });
 }

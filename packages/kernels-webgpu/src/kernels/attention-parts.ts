@@ -13,6 +13,7 @@ import type { Capabilities } from "../device.ts";
 import type { KernelContext } from "../lowering.ts";
 import type { Value } from "../program.ts";
 import { fours, type Rows, tileRows, tileShape } from "./attention-tiles.ts";
+import { dispatchEach } from "./each.ts";
 
 /** Importance terms up to this change no score, and a score down to this is that of no pair. */
 export const negligible = { term: 2 ** -24, score: -3e38 } as const;
@@ -164,23 +165,21 @@ if (lane == 0u && batch < ${B}u) { numbers[${place}u + index] = sqrt(largest); }
 
 /** sum_j p_ij dp_ij = o_i . do_i, so that no row of p dp has to be summed. */
 function delta(context: KernelContext, { B, T, H, E }: AttentionSizes, { value, delta: place }: RowNumbers): void {
-  context.dispatch({
+  dispatchEach(context, {
     label: ".delta",
     slots: {
       o: fours(context.input("value")),
       gradient: fours(context.input("gradient")),
       numbers: { value, access: "read_write" },
     },
-    workgroupSize: [64],
-    body: `let i = ${flatGroup} * 64u + lane;
-if (i >= ${B * T * H}u) { return; }
-var total = 0.0f;
+    elements: B * T * H,
+    threads: 64,
+    body: `var total = 0.0f;
 for (var e = 0u; e < ${E / 4}u; e++) { total += dot(vec4f(o[i * ${E / 4}u + e]), vec4f(gradient[i * ${E / 4}u + e])); }
 let head = i % ${H}u;
 let t = (i / ${H}u) % ${T}u;
 let batch = i / ${H * T}u;
 numbers[${place}u + (batch * ${H}u + head) * ${T}u + t] = total;`,
-    workgroups: context.grid(Math.ceil((B * T * H) / 64)),
   });
 }
 

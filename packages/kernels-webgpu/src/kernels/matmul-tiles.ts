@@ -6,6 +6,7 @@ import { flatGroup, type Slot } from "../codegen/shader.ts";
 import type { Ways } from "../device.ts";
 import type { Finish, KernelContext } from "../lowering.ts";
 import type { Value } from "../program.ts";
+import { dispatchEach } from "./each.ts";
 import { registerTiles } from "./matmul-registers.ts";
 import { assign, batchStarts, finished, inFours, lines, outStart, type Product } from "./product.ts";
 
@@ -155,17 +156,14 @@ ${finish?.declaration ?? ""}`,
 /** Adds up what the splits computed, in a fixed order. */
 function addParts(context: KernelContext, partial: Value, product: Product, elements: number, splits: number): void {
   const { out, finish } = product;
-  context.dispatch({
+  dispatchEach(context, {
     label: ".sum",
     slots: { partial: { value: partial, access: "read" }, ...finish?.slots, out },
-    workgroupSize: [256],
     declarations: finish?.declaration ?? "",
-    body: `let i = ${flatGroup} * 256u + lane;
-if (i >= ${elements}u) { return; }
-var total = 0.0f;
+    elements,
+    body: `var total = 0.0f;
 for (var split = 0u; split < ${splits}u; split++) { total += partial[split * ${elements}u + i]; }
 out[${outStart(product)}i] ${assign(product)} ${out.value.type}(${finished(finish, "i", "total")});`,
-    workgroups: context.grid(Math.ceil(elements / 256)),
   });
 }
 

@@ -6,6 +6,7 @@ import { sumOfLanes } from "../codegen/lanes.ts";
 import { flatGroup, type Slot } from "../codegen/shader.ts";
 import { originOf } from "../fuse.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
+import { dispatchEach } from "./each.ts";
 import { multiplyTiles } from "./matmul-tiles.ts";
 import { assign, batchStarts, finished, inFours, lines, outStart, type Product } from "./product.ts";
 
@@ -87,14 +88,12 @@ function multiplySmall(context: KernelContext, product: Product): void {
   const { m, n, k, transposeA, transposeB, leading, out, finish } = product;
   const elements = count(leading) * m * n;
   const { lines: starts, startA, startB } = batchStarts(product);
-  context.dispatch({
+  dispatchEach(context, {
     label: ".small",
     slots: { a: product.a, b: product.b, ...finish?.slots, out },
-    workgroupSize: [256],
     declarations: finish?.declaration ?? "",
-    body: `let i = ${flatGroup} * 256u + lane;
-if (i >= ${elements}u) { return; }
-let column = i % ${n}u;
+    elements,
+    body: `let column = i % ${n}u;
 let row = (i / ${n}u) % ${m}u;
 let batch = i / ${m * n}u;
 ${starts.join("\n")}
@@ -105,7 +104,6 @@ let y = f32(b[${startB} + ${transposeB ? `column * ${k}u + d` : `d * ${n}u + col
 total = fma(x, y, total);
 }
 out[${outStart(product)}i] ${assign(product)} ${out.value.type}(${finished(finish, "i", "total")});`,
-    workgroups: context.grid(Math.ceil(elements / 256)),
   });
 }
 

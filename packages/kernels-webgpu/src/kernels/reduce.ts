@@ -7,6 +7,7 @@ import { maxOfLanes, sumOfLanes } from "../codegen/lanes.ts";
 import { flatGroup, type Slot } from "../codegen/shader.ts";
 import type { Capabilities } from "../device.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
+import { dispatchEach } from "./each.ts";
 
 interface Reduction {
   readonly start: string;
@@ -108,19 +109,17 @@ out[segment * ${results}u + column] = ${stored(target.value.type, "total")};
     workgroups: context.grid(groups * segments),
   });
   if (partial === undefined) return;
-  context.dispatch({
+  dispatchEach(context, {
     label: ".total",
     slots: { partial: { value: partial, access: "read" }, out: output },
-    workgroupSize: [64],
-    body: `let column = ${flatGroup} * 64u + lane;
-if (column >= ${results}u) { return; }
-var total: ${scalar} = ${start};
+    elements: results,
+    threads: 64,
+    body: `var total: ${scalar} = ${start};
 for (var segment = 0u; segment < ${segments}u; segment++) {
-let x = partial[segment * ${results}u + column];
+let x = partial[segment * ${results}u + i];
 total = ${combine("total", "x")};
 }
-out[column] = ${stored(output.value.type, "total")};`,
-    workgroups: context.grid(Math.ceil(results / 64)),
+out[i] = ${stored(output.value.type, "total")};`,
   });
 }
 

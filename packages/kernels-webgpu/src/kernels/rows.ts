@@ -1,31 +1,10 @@
 // Operations that read or write rows whose numbers are data: their checks are noted and found when results are read.
 
 import { count } from "../codegen/index-space.ts";
-import { flatGroup, type Slot } from "../codegen/shader.ts";
+import type { Slot } from "../codegen/shader.ts";
 import { originOf } from "../fuse.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
-
-const threads = 256;
-
-/** A kernel with a thread for each of `elements`; `i` is its number. */
-function each(
-  context: KernelContext,
-  elements: number,
-  slots: { readonly [name: string]: Slot },
-  body: string,
-  label = "",
-  declarations = "",
-): void {
-  if (elements === 0) return;
-  context.dispatch({
-    label,
-    slots,
-    workgroupSize: [threads],
-    declarations,
-    body: `let i = ${flatGroup} * ${threads}u + lane;\nif (i >= ${elements}u) { return; }\n${body}`,
-    workgroups: context.grid(Math.ceil(elements / threads)),
-  });
-}
+import { dispatchEach } from "./each.ts";
 
 function idCheck(context: KernelContext, rows: number) {
   return context.check({
@@ -40,19 +19,19 @@ export const gather = kernel((context) => {
   const places = count(context.sizes(context.node.inputs.ids));
   const { slot: status, fail } = idCheck(context, rows);
   const out = context.output();
-  each(
-    context,
+  dispatchEach(context, {
+    label: "",
     // Ids are checked also where rows are empty.
-    places * Math.max(row, 1),
-    { table: context.input("table"), ids: context.input("ids"), status, out },
-    `let id = ids[i / ${Math.max(row, 1)}u];
+    elements: places * Math.max(row, 1),
+    slots: { table: context.input("table"), ids: context.input("ids"), status, out },
+    body: `let id = ids[i / ${Math.max(row, 1)}u];
 if (id < 0 || id >= ${rows}) {
 ${fail("id")}
 ${row === 0 ? "" : `out[i] = ${out.value.type}(0);`}
 return;
 }
 ${row === 0 ? "" : `out[i] = table[u32(id) * ${row}u + i % ${row}u];`}`,
-  );
+  });
 });
 
 /** Places that a workgroup looks at together while it orders them. */
@@ -73,18 +52,17 @@ export const scatterAdd = kernel((context) => {
   const order: Slot = { value: context.scratch("u32", Math.max(places, 1)), access: "read_write" };
   const heads: Slot = { value: context.scratch("u32", Math.max(rows, 1)), access: "read_write" };
   const tails: Slot = { value: context.scratch("u32", Math.max(rows, 1)), access: "read_write" };
-  each(
-    context,
-    Math.max(rows, places),
-    { ids, heads, order, status },
-    `if (i < ${rows}u) { heads[i] = ${places}u; }
+  dispatchEach(context, {
+    label: ".start",
+    elements: Math.max(rows, places),
+    slots: { ids, heads, order, status },
+    body: `if (i < ${rows}u) { heads[i] = ${places}u; }
 if (i < ${places}u) {
 order[i] = ${places}u;
 let id = ids[i];
 if (id < 0 || id >= ${rows}) { ${fail("id")} }
 }`,
-    ".start",
-  );
+  });
   if (places > 0 && rows > 0 && row > 0) {
     context.dispatch({
       label: ".order",
@@ -117,23 +95,23 @@ workgroupBarrier();
       workgroups: [1, 1, 1],
     });
   }
-  each(
-    context,
-    rows * row,
-    {
+  dispatchEach(context, {
+    label: "",
+    elements: rows * row,
+    slots: {
       updates: context.input("updates"),
       heads: { ...heads, access: "read" },
       order: { ...order, access: "read" },
       out,
     },
-    `var total = 0.0f;
+    body: `var total = 0.0f;
 var place = heads[i / ${Math.max(row, 1)}u];
 for (var step = 0u; place < ${places}u && step < ${places}u; step++) {
 total += f32(updates[place * ${row}u + i % ${Math.max(row, 1)}u]);
 place = order[place];
 }
 out[i] = ${out.value.type}(total);`,
-  );
+  });
 });
 
 /** Copies all rows but those written, unless the cache is overwritten where it lies. */
@@ -196,14 +174,15 @@ else { ${isPaged ? inPage() : inRun} }
 }`;
   });
   const written = writes.filter((_, index) => elements[index]);
-  each(first, Math.max(...elements), slots, written.join("\n"), contexts.length > 1 ? `.${contexts.length}` : "");
+  const label = contexts.length > 1 ? `.${contexts.length}` : "";
+  dispatchEach(first, { label, elements: Math.max(...elements), slots, body: written.join("\n") });
 }
 
 function writeCopy(context: KernelContext): void {
   if (context.has("pages")) {
     const { pages, pageSize, row } = cacheSizes(context);
     const slots = { cache: context.input("cache"), out: context.output() };
-    each(context, pages * pageSize * row, slots, "out[i] = cache[i];", ".copy");
+    dispatchEach(context, { label: ".copy", elements: pages * pageSize * row, slots, body: "out[i] = cache[i];" });
     writeRows([context]);
     return;
   }
@@ -214,11 +193,11 @@ function writeCopy(context: KernelContext): void {
     update: context.input("update"),
     cache: context.input("cache"),
   };
-  each(
-    context,
-    batch * Math.max(capacity * row, 1),
-    { cache, update, start, status, out: context.output() },
-    `let b = i / ${Math.max(capacity * row, 1)}u;
+  dispatchEach(context, {
+    label: "",
+    elements: batch * Math.max(capacity * row, 1),
+    slots: { cache, update, start, status, out: context.output() },
+    body: `let b = i / ${Math.max(capacity * row, 1)}u;
 let begin = start[b];
 if (begin < 0 || begin > ${capacity - rows}) { ${fail("begin")} return; }
 ${
@@ -229,7 +208,7 @@ let first = u32(begin) * ${row}u;
 if (within >= first && within < first + ${rows * row}u) { out[i] = update[b * ${rows * row}u + within - first]; }
 else { out[i] = cache[i]; }`
 }`,
-  );
+  });
 }
 
 /** value[b] = x[b, row[b]], or that row of a sequence in pages. */
@@ -259,18 +238,17 @@ let place = u32(page) * ${pageSize}u + u32(here) % ${pageSize}u;`;
       row: context.input("row"),
       ...(isPaged && { pages: context.input("pages") }),
     };
-    each(
-      context,
-      batch * Math.max(size, 1),
-      { ...slots, status, ...finish?.slots, out },
-      `let b = i / ${Math.max(size, 1)}u;
+    dispatchEach(context, {
+      label: "",
+      elements: batch * Math.max(size, 1),
+      slots: { ...slots, status, ...finish?.slots, out },
+      declarations: finish?.declaration ?? "",
+      body: `let b = i / ${Math.max(size, 1)}u;
 let here = row[b];
 ${refused(`here < 0 || here >= ${rows}`, fail("here"))}
 ${isPaged ? inPage() : `let place = b * ${rows}u + u32(here);`}
 ${stored(`x[place * ${size}u + i % ${size}u]`)}`,
-      "",
-      finish?.declaration,
-    );
+    });
   },
   { finishes: true },
 );
@@ -278,20 +256,20 @@ ${stored(`x[place * ${size}u + i % ${size}u]`)}`,
 /** Gradients of silu(gate) * up by both, in one pass. */
 export const swigluBackward = kernel((context) => {
   const [gate, up] = [context.output("gate"), context.output("up")];
-  each(
-    context,
-    count(context.sizes(context.node.inputs.gate)),
-    {
+  dispatchEach(context, {
+    label: "",
+    elements: count(context.sizes(context.node.inputs.gate)),
+    slots: {
       gate: context.input("gate"),
       up: context.input("up"),
       gradient: context.input("gradient"),
       gateSlope: gate,
       upSlope: up,
     },
-    `let x = f32(gate[i]);
+    body: `let x = f32(gate[i]);
 let slope = f32(gradient[i]);
 let s = sigmoid(x);
 gateSlope[i] = ${gate.value.type}(slope * f32(up[i]) * fma(x * s, 1.0f - s, s));
 upSlope[i] = ${up.value.type}(slope * x * s);`,
-  );
+  });
 });

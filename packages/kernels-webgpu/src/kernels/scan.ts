@@ -4,6 +4,7 @@ import { decayBlock, sizesOf } from "@sisa/core";
 import { count } from "../codegen/index-space.ts";
 import { flatGroup, type Slot } from "../codegen/shader.ts";
 import { type KernelContext, kernel } from "../lowering.ts";
+import { dispatchEach } from "./each.ts";
 
 /** Rows of x [outer, length, inner], each walked by one thread: `outer` and `inner` are its place. */
 interface Walk {
@@ -18,23 +19,20 @@ interface Walk {
 }
 
 function walk(context: KernelContext, { outer, length, inner, reverse, slots, before, step }: Walk): void {
-  const rows = outer * inner;
-  if (rows * length === 0) return;
-  context.dispatch({
+  if (length === 0) return;
+  dispatchEach(context, {
     label: "",
     slots,
-    workgroupSize: [64],
-    body: `let row = ${flatGroup} * 64u + lane;
-if (row >= ${rows}u) { return; }
-let outer = row / ${inner}u;
-let inner = row % ${inner}u;
+    elements: outer * inner,
+    threads: 64,
+    body: `let outer = i / ${inner}u;
+let inner = i % ${inner}u;
 ${before}
 for (var step = 0u; step < ${length}u; step++) {
 let t = ${reverse ? `${length - 1}u - step` : "step"};
 let at = (outer * ${length}u + t) * ${inner}u + inner;
 ${step}
 }`,
-    workgroups: context.grid(Math.ceil(rows / 64)),
   });
 }
 
@@ -71,21 +69,19 @@ export const blockCumulativeSum = kernel((context) => {
   const { outer, length, inner } = timeSizes(context, "x");
   // With a start the first block may be cut short, so that there can be one more.
   const blocks = Math.ceil(length / size) + (context.has("start") ? 1 : 0);
-  const threads = outer * blocks * inner;
-  if (outer * length * inner === 0) return;
+  if (length === 0) return;
   const out = context.output();
   const origin = context.has("start") ? `u32(max(start[outer], 0)) % ${size}u` : "0u";
   const before = context.has("before") ? `if (block == 0u) { total = f32(before[outer * ${inner}u + inner]); }` : "";
   const last = `min(${length}u, (block + 1u) * ${size}u - origin)`;
-  context.dispatch({
+  dispatchEach(context, {
     label: "",
     slots: { ...read(context, "x", "before", "start"), out },
-    workgroupSize: [64],
-    body: `let row = ${flatGroup} * 64u + lane;
-if (row >= ${threads}u) { return; }
-let inner = row % ${inner}u;
-let block = (row / ${inner}u) % ${blocks}u;
-let outer = row / ${inner * blocks}u;
+    elements: outer * blocks * inner,
+    threads: 64,
+    body: `let inner = i % ${inner}u;
+let block = (i / ${inner}u) % ${blocks}u;
+let outer = i / ${inner * blocks}u;
 let origin = ${origin};
 var total = 0.0f;
 ${context.has("start") ? before.replace("block == 0u", "block == 0u && origin > 0u") : before}
@@ -97,7 +93,6 @@ let at = (outer * ${length}u + t) * ${inner}u + inner;
 total += f32(x[at]);
 out[at] = ${out.value.type}(total);
 }`,
-    workgroups: context.grid(Math.ceil(threads / 64)),
   });
 });
 
@@ -196,16 +191,15 @@ let y = f32(${from}[at * 2u + 1u]);
 ${to}[at * 2u] = ${value.type}(x * cosine - y * sine);
 ${to}[at * 2u + 1u] = ${value.type}(x * sine + y * cosine);
 }`;
-    context.dispatch({
+    dispatchEach(context, {
       label: ".few",
       slots: {
         ...read(context, "c", "b", "logDecay", "phase", "gBefore", "phaseBefore", "start"),
         ...{ cRotated, bRotated, g, phi },
       },
-      workgroupSize: [64],
-      body: `let i = ${flatGroup} * 64u + lane;
-if (i >= ${B * H * pairs}u) { return; }
-let pair = i % ${pairs}u;
+      elements: B * H * pairs,
+      threads: 64,
+      body: `let pair = i % ${pairs}u;
 let head = (i / ${pairs}u) % ${H}u;
 let batch = i / ${H * pairs}u;
 let origin = ${continued ? "u32(max(start[batch], 0))" : "0u"};
@@ -225,7 +219,6 @@ if ((origin + t) % ${decayBlock}u == 0u) { total = 0.0f; }
 total += f32(logDecay[row]);
 if (pair == 0u) { g[row] = ${g.value.type}(total); }
 }`,
-      workgroups: context.grid(Math.ceil((B * H * pairs) / 64)),
     });
   },
   {
