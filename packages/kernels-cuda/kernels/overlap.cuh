@@ -17,6 +17,9 @@ __device__ inline void waitForOthers() {
 #endif
 }
 
+// A barrier of the first warps of a block.
+template <int WARPS> __device__ inline void syncWarps() { asm volatile("bar.sync 0, %0;" ::"n"(32 * WARPS) : "memory"); }
+
 // 16 bytes to shared memory, past the first cache.
 __device__ inline void copyAsync(void* shared, const void* global) {
   uint32 to = (uint32)__cvta_generic_to_shared(shared);

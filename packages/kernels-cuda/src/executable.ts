@@ -11,6 +11,7 @@ import {
   GraphError,
   type GraphInputs,
   type GraphOutputs,
+  sameShape,
 } from "@sisa/core";
 import type { Device } from "./device/device.ts";
 import type { Block, CudaTensor, TensorHost } from "./device-tensor.ts";
@@ -132,13 +133,12 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     return results as { readonly [N in keyof O]: DeviceTensor };
   }
 
-  /** What stands for each input of the graph. Tensors keep their specs, so those of the last run are not checked again. */
+  /** What stands for each input of the graph. What is alike in the last run was checked there. */
   #tensorsOf(inputs: { readonly [N in keyof I]?: DeviceTensor }): readonly CudaTensor[] {
     const { graph, constants, state } = this.#parts;
     const given: { readonly [name: string]: DeviceTensor | undefined } = inputs;
-    const last = this.#last;
-    const isSame = this.#places.every(({ name }, index) => given[name] === last?.tensors[index]);
-    if (last && isSame && Object.keys(given).length === last.given) return last.tensors;
+    const known = this.#alike(given);
+    if (known) return known;
     const checked = checkInputs<DeviceTensor>(graph, given, constants, state);
     const tensors = this.#places.map(({ name, output }) => {
       const tensor = this.#host.own(checked[name] as DeviceTensor);
@@ -149,6 +149,27 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     });
     boundSymbols(graph, (name) => checked[name]?.spec.shape);
     this.#last = { tensors, given: Object.keys(given).length };
+    return tensors;
+  }
+
+  /** The tensors where they have the names and specs of those of the last run; undefined elsewhere. */
+  #alike(given: { readonly [name: string]: DeviceTensor | undefined }): readonly CudaTensor[] | undefined {
+    const last = this.#last;
+    if (!last || Object.keys(given).length !== last.given) return undefined;
+    const tensors: CudaTensor[] = [];
+    for (const [index, { name, output }] of this.#places.entries()) {
+      const [tensor, before] = [given[name], last.tensors[index]];
+      if (!tensor || !before) return undefined;
+      if (tensor === before) {
+        tensors.push(before);
+        continue;
+      }
+      const own = this.#host.own(tensor);
+      const isLike = own.spec.dtype === before.spec.dtype && sameShape(own.spec.shape, before.spec.shape);
+      if (!isLike || (output !== undefined && !own.owned)) return undefined;
+      tensors.push(own);
+    }
+    this.#last = { ...last, tensors };
     return tensors;
   }
 

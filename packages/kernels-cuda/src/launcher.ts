@@ -107,10 +107,10 @@ export class Launcher {
     switch (step.kind) {
       case "kernel": {
         const list = this.#memory.address + (this.#places[index]?.list ?? 0);
-        const { kernel, grid, block, sharedBytes, overlaps } = step;
-        const handle = this.#device.kernel(kernel, sharedBytes, overlaps);
-        if (overlaps && follows && this.#device.overlaps) {
-          driver.launchOverlapping(handle, grid, block, sharedBytes, stream, list);
+        const { kernel, grid, block, sharedBytes, mode } = step;
+        const handle = this.#device.kernel(kernel, sharedBytes, mode === "overlapping");
+        if (mode === "cooperative" || (mode === "overlapping" && follows && this.#device.overlaps)) {
+          driver.launchAs(mode, handle, grid, block, sharedBytes, stream, list);
         } else {
           driver.call("cuLaunchKernel", handle, ...grid, block, 1, 1, sharedBytes, stream, list, 0);
         }

@@ -40,7 +40,7 @@ export function moveSteps(op: string, moves: readonly Move[]): readonly Step[] {
       grid: [blocks, 1, 1],
       block: 256,
       sharedBytes: 0,
-      overlaps: false,
+      mode: "alone",
       packed,
     };
   });

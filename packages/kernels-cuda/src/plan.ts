@@ -17,6 +17,7 @@ import {
 import { type Argument, type PackedArguments, packArguments } from "./device/arguments.ts";
 import type { PreparedProduct, Product } from "./device/cublas-lt.ts";
 import { kernelEntry } from "./device/kernels.ts";
+import { groupPhases, joinPhases, type Phase, viewsInGroup } from "./join-phases.ts";
 import { copyElements } from "./lowerings/copy.ts";
 import { areOrdered, type Move, moveSteps } from "./moves.ts";
 import { denseStrides, isDense, reshapeStrides, type Strides } from "./views.ts";
@@ -56,6 +57,12 @@ export interface Value extends Region {
   readonly bytes: number;
 }
 
+/**
+ * How a kernel is launched: by itself; so that it may begin before the kernel before it ends, on GPUs that can, since it waits
+ * for that by itself; or with all blocks at work at once.
+ */
+export type LaunchMode = "alone" | "overlapping" | "cooperative";
+
 export type Step = { readonly op: string } & (
   | {
       readonly kind: "kernel";
@@ -63,9 +70,10 @@ export type Step = { readonly op: string } & (
       readonly grid: readonly [number, number, number];
       readonly block: number;
       readonly sharedBytes: number;
-      /** Whether it may begin before the kernel before it ends, on GPUs that can: it waits for that by itself. */
-      readonly overlaps: boolean;
+      readonly mode: LaunchMode;
       readonly packed: PackedArguments;
+      /** What it is as a part of a launch that does several steps. */
+      readonly phase?: Phase;
     }
   | {
       readonly kind: "product";
@@ -277,9 +285,19 @@ class Planner {
       this.#lower(node, index);
     });
     this.#copyEnds();
+    const single = this.#steps.flatMap((step) => (step.kind === "moves" ? moveSteps(step.op, step.moves) : [step]));
+    const groups = groupPhases(single, this.target.capability);
+    groups.flatMap(viewsInGroup).forEach((views, index) => {
+      for (const { storage } of views) {
+        storage.first = Math.min(storage.first, index);
+        storage.last = index;
+      }
+    });
+    const counter = () => ({ storage: this.zeros(1), offset: 0 });
+    const steps = groups.map((group) => joinPhases(group, this.target.multiprocessors, counter));
     const arenaBytes = placeTemporaries([...this.#temporaries]);
     return {
-      steps: this.#steps.flatMap((step) => (step.kind === "moves" ? moveSteps(step.op, step.moves) : [step])),
+      steps,
       inputs: this.#inputs,
       outputs: this.#outputs,
       constants: this.#constants,
@@ -400,18 +418,8 @@ class Planner {
     return storage;
   }
 
-  add(step: Step, used: readonly View[]): void {
+  add(step: Step): void {
     this.#steps.push(step);
-    this.#use(used);
-  }
-
-  /** Says that the last step reads or writes there. */
-  #use(views: readonly View[]): void {
-    const index = this.#steps.length - 1;
-    for (const { storage } of views) {
-      storage.first = Math.min(storage.first, index);
-      storage.last = index;
-    }
   }
 
   move(op: string, move: Move): void {
@@ -420,7 +428,6 @@ class Planner {
     const last = this.#steps.at(-1);
     if (last?.kind === "moves" && !last.moves.some((other) => areOrdered(other, move))) last.moves.push(move);
     else this.#steps.push({ kind: "moves", op, moves: [move] });
-    this.#use(source ? [source, target] : [target]);
   }
 
   addKernel(
@@ -430,12 +437,13 @@ class Planner {
     block: number,
     args: readonly Argument[],
     sharedBytes = 0,
-    overlaps = false,
+    { overlaps = false, phase }: KernelOptions = {},
   ): void {
     const packed = packArguments(kernel, kernelEntry(kernel).parameters, args);
-    const used = packed.addresses.map(({ argument }) => argument as View);
     const sizes: readonly [number, number, number] = typeof grid === "number" ? [grid, 1, 1] : grid;
-    this.add({ op, kind: "kernel", kernel, grid: sizes, block, sharedBytes, overlaps, packed }, used);
+    const mode = overlaps ? "overlapping" : "alone";
+    const kernelStep = { op, kind: "kernel", kernel, grid: sizes, block, sharedBytes, mode, packed } as const;
+    this.add(phase ? { ...kernelStep, phase } : kernelStep);
   }
 
   /** What outputs are that lie elsewhere. States are read before any of them is overwritten. */
@@ -544,7 +552,6 @@ export class Context {
 
   /**
    * @param sharedBytes dynamic shared memory
-   * @param overlaps    as in Step
    */
   kernel(
     kernel: string,
@@ -552,16 +559,15 @@ export class Context {
     block: number,
     args: readonly Argument[],
     sharedBytes = 0,
-    overlaps = false,
+    options: KernelOptions = {},
   ): void {
-    this.#planner.addKernel(this.node.op.name, kernel, grid, block, args, sharedBytes, overlaps);
+    this.#planner.addKernel(this.node.op.name, kernel, grid, block, args, sharedBytes, options);
   }
 
   /** @param addend what is added to the product, laid out like c; c itself adds to what is there */
   product(product: Omit<Product, "adds">, a: View, b: View, c: View, addend?: View): void {
     const prepared = this.#planner.target.prepare({ ...product, adds: addend !== undefined });
-    const used = [a, b, c, ...(addend ? [addend] : [])];
-    this.#planner.add({ op: this.node.op.name, kind: "product", product: prepared, a, b, c, addend }, used);
+    this.#planner.add({ op: this.node.op.name, kind: "product", product: prepared, a, b, c, addend });
   }
 
   zero(target: View, bytes: number): void {
@@ -581,6 +587,12 @@ export class Context {
 }
 
 type Fits = (region: Region) => boolean;
+
+interface KernelOptions {
+  /** Whether it waits by itself for the kernel before it; see LaunchMode. Default false. */
+  readonly overlaps?: boolean;
+  readonly phase?: Phase | undefined;
+}
 
 /** What adds kernels and copies to the steps. */
 export interface KernelAdder {

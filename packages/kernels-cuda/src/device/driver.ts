@@ -86,7 +86,7 @@ const launch = {
   attributeCount: 48,
   bytes: 56,
   attributeBytes: 72,
-  programmaticStreamSerialization: 6,
+  attribute: { cooperative: 2, overlapping: 6 },
 } as const;
 
 /** Enumerators of tensor maps. */
@@ -216,8 +216,9 @@ export class Driver {
     return new Uint8Array(this.#mapMemory.buffer, first - this.#mapMemory.address, tensorMapBytes);
   }
 
-  /** Launches a kernel that may begin before the one before it ends. */
-  launchOverlapping(
+  /** Launches a kernel that may begin before the one before it ends, or one whose blocks are all at work at once. */
+  launchAs(
+    mode: keyof typeof launch.attribute,
     kernel: number,
     grid: readonly [number, number, number],
     block: number,
@@ -234,7 +235,7 @@ export class Driver {
     view.setBigUint64(launch.stream, BigInt(stream), true);
     view.setBigUint64(launch.attributes, BigInt(address + launch.bytes), true);
     view.setUint32(launch.attributeCount, 1, true);
-    view.setUint32(launch.bytes, launch.programmaticStreamSerialization, true);
+    view.setUint32(launch.bytes, launch.attribute[mode], true);
     view.setInt32(launch.bytes + 8, 1, true);
     this.call("cuLaunchKernelEx", address, kernel, parameters, 0);
   }

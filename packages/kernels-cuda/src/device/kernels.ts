@@ -12,6 +12,7 @@ import optimizer from "../images/optimizer.json" with { type: "json" };
 import prepare from "../images/prepare.json" with { type: "json" };
 import reduction from "../images/reduction.json" with { type: "json" };
 import sample from "../images/sample.json" with { type: "json" };
+import tokenHopper from "../images/token-hopper.json" with { type: "json" };
 
 /** A type of PTX, or a structure passed by value. */
 export type Parameter = string | { readonly type: string; readonly size: number; readonly align: number };
@@ -39,6 +40,7 @@ export const kernelImages: { readonly [file: string]: KernelImage } = {
   prepare,
   reduction,
   sample,
+  "token-hopper": tokenHopper,
 };
 
 /** The code that a device of a compute capability runs; undefined where there is none. */

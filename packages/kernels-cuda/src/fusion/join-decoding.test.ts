@@ -85,7 +85,7 @@ describe.each([
     }
   });
 
-  test.each(["float32", "bfloat16"] as const)("takes five kernels a layer in %s, and no copies", (precision) => {
+  const launches = (precision: "float32" | "bfloat16", capability: number) => {
     const names = Object.keys(parameterNames(family));
     const { main } = hoistConstants(
       lower(graphOf(family, precision), parameterNames(family)),
@@ -94,7 +94,7 @@ describe.each([
     );
     let number = 0;
     const target = {
-      capability: 90,
+      capability,
       multiprocessors: 132,
       fault: new Storage(8, "constant"),
       deterministic: false,
@@ -104,10 +104,22 @@ describe.each([
     const state = Object.keys(model(family).cacheSpecs()).map((name) => [name, name] as const);
     const rules = { ruleOf: (node: Parameters<typeof loweringOf>[0]) => loweringOf(node)?.lower, aliasOf, gatheringOf };
     const { steps } = makePlan(main, state, rules, target);
-    const kernels = steps.map((step) => (step.kind === "kernel" ? step.kernel.replace(/_.*/, "") : step.kind));
+    return steps.map((step) => (step.kind === "kernel" ? step.kernel.replace(/_.*/, "") : step.kind));
+  };
+
+  test.each([
+    ["float32", 90],
+    ["bfloat16", 80],
+  ] as const)("takes five kernels a layer in %s for %d, and no copies", (precision, capability) => {
     const layer = ["fewRows", "decodeStep", "fewRows", "fewRows", "fewRows"];
+    const all = Array.from({ length: layers }, () => layer).flat();
     const last = isPaged ? ["rmsNorm", "gather"] : ["maximum"];
-    expect(kernels).toEqual(["gather", ...Array.from({ length: layers }, () => layer).flat(), ...last, "fewRows"]);
+    expect(launches(precision, capability)).toEqual(["gather", ...all, ...last, "fewRows"]);
+  });
+
+  test("takes one launch for all layers in bfloat16 on Hopper", () => {
+    const rest = isPaged ? ["decodeTokenHopper", "rmsNorm", "gather", "fewRows"] : ["maximum", "decodeTokenHopper"];
+    expect(launches("bfloat16", 90)).toEqual(["gather", ...rest]);
   });
 });
 

@@ -18,7 +18,7 @@ import { decodeStepOp, normGatesOp, normProductOp } from "./decoding-operations.
 import { type Candidate, joinComposites } from "./match.ts";
 import { readersOf } from "./replace.ts";
 
-/** Rows of x up to which a product is bound by reading W; mostRows in kernels/few-rows.cu. */
+/** Rows of x up to which a product is bound by reading W; mostRows in kernels/few-rows.cuh. */
 export const mostRows = 8;
 
 /** Attention of one token to caches, and gates of few rows: in the graph as it is given, of composites. */

@@ -98,6 +98,8 @@ export const decodeStep: Lowering = {
       { float: scale },
     ]);
     const kernel = `decodeStep_${value.spec.dtype}_${width}_${states}`;
-    context.kernel(kernel, [splits, heads, batches], 256, [structure], 0, true);
+    const step = { structure, attention: { width, stateWidth: states } };
+    const options = { overlaps: true, phase: value.spec.dtype === "bfloat16" ? step : undefined };
+    context.kernel(kernel, [splits, heads, batches], 256, [structure], 0, options);
   },
 };

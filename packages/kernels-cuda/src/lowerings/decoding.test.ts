@@ -11,8 +11,13 @@ import {
   fromBfloat16Bits,
   type Graph,
   i32,
+  initialize,
+  inPrecision,
+  languageModel,
   type Op,
+  preset,
   RandomStream,
+  simplify,
   sizesOf,
   type TensorSpec,
   toBfloat16Bits,
@@ -35,20 +40,47 @@ const bounds = { float32: 2e-5, bfloat16: 2e-2 } as const;
 
 const narrow = (dtype: DTypeName, ...shape: number[]): TensorSpec => ({ dtype, shape: f32(...shape).shape });
 
+const nearestBfloat16 = (x: number) => fromBfloat16Bits(toBfloat16Bits(x));
+
 function randomValue(spec: TensorSpec, name: string, scale: number): Values[string] {
   const shape = sizesOf(spec.shape);
   const count = shape.reduce((a, b) => a * b, 1);
   const values = Float64Array.from(new RandomStream(7, name).normal(count), (x) => scale * x);
-  const round = spec.dtype === "bfloat16" ? (x: number) => fromBfloat16Bits(toBfloat16Bits(x)) : Math.fround;
+  const round = spec.dtype === "bfloat16" ? nearestBfloat16 : Math.fround;
   return { shape, data: values.map(round) };
 }
 
-async function compare(backend: CudaBackend, graph: Graph, values: Values, bound: number, state: string[] = []) {
-  const program = await backend.compile(graph, { state: Object.fromEntries(state.map((name) => [name, name])) });
+/** Sums of decays [B,C,H] fall from token to token within a block. */
+function fallWithinBlocks(sums: Values[string] | undefined, heads: number, capacity: number): void {
+  sums?.data.forEach((_, i) => {
+    sums.data[i] = Math.fround(-0.01 * ((Math.floor(i / heads) % capacity) % 64));
+  });
+}
+
+/** Angles that a small step does not take over a full turn. */
+function keepFromZero(angles: Values[string] | undefined): void {
+  angles?.data.forEach((x, i) => {
+    angles.data[i] = Math.fround(1 + Math.abs(x));
+  });
+}
+
+async function compare(
+  backend: CudaBackend,
+  graph: Graph,
+  values: Values,
+  bound: number,
+  state: readonly string[] = [],
+  constants: { readonly [name: string]: Float32Array } = {},
+) {
+  const program = await backend.compile(graph, {
+    state: Object.fromEntries(state.map((name) => [name, name])),
+    constants,
+  });
   const wanted = evaluate(graph, values);
   // Twice from the same inputs, since the kernels count blocks.
   for (let run = 0; run < 2; run++) {
-    const inputs = Object.entries(graph.inputs).map(([name, spec]) => {
+    const given = Object.entries(graph.inputs).filter(([name]) => constants[name] === undefined);
+    const inputs = given.map(([name, spec]) => {
       const data = values[name]?.data ?? [];
       const held =
         spec.dtype === "bfloat16"
@@ -146,15 +178,8 @@ for (const dtype of ["float32", "bfloat16"] as const) {
           values.start = { shape: [B], data: Int32Array.from(start) };
           if (isPaged) values.pages = { shape: [B, 3], data: Int32Array.of(3, 0, 4, 3, 2, 1) };
           if (S > 0) {
-            // Sums of decays fall from token to token within a block.
-            const sums = values.decays as { shape: readonly number[]; data: Float64Array };
-            sums.data.forEach((_, i) => {
-              sums.data[i] = Math.fround(-0.01 * ((Math.floor(i / H) % C) % 64));
-            });
-            const phases = values.phases as { data: Float64Array };
-            phases.data.forEach((x, i) => {
-              phases.data[i] = Math.fround(Math.abs(x));
-            });
+            fallWithinBlocks(values.decays, H, C);
+            keepFromZero(values.phases);
           }
           await compare(backend, graph, values, bounds[dtype], caches);
         }
@@ -249,6 +274,55 @@ for (const dtype of ["float32", "bfloat16"] as const) {
         await compare(backend, graph, values, bounds[dtype]);
       }
     });
+}
+
+/** Heads as wide as the kernels take them, and sizes that no number of blocks divides. */
+function smallModel(family: "sisa" | "transformer", stateWidth: number, width: number, heads: number) {
+  const config = preset(family, "50m", { vocabularySize: 1003, maximumLength: 300 });
+  const small = { width, heads, feedForwardWidth: 336, mixers: config.mixers.slice(0, 2) };
+  return languageModel({ ...config, ...small, ...(stateWidth > 0 ? { stateWidth } : {}) });
+}
+
+for (const [family, S, width, heads, B] of [
+  ["transformer", 0, 256, 4, 1],
+  ["sisa", 16, 256, 4, 1],
+  ["sisa", 32, 192, 3, 2],
+  ["sisa", 64, 128, 2, 8],
+  ["sisa", 128, 128, 2, 1],
+  ["transformer", 0, 256, 2, 3],
+  ["sisa", 32, 256, 2, 1],
+] as const) {
+  test(`a token of a ${family} with S ${S}, ${heads} heads of ${width / heads} and ${B} rows equals its composition`, async ({
+    skip,
+  }) => {
+    if (missing !== undefined) return skip(`not run: no device (${missing})`);
+    const model = smallModel(family, S, width, heads);
+    const graph = simplify(inPrecision(model.decodeGraph(B, 280), "bfloat16")).bind({ T: 1 }) as unknown as Graph;
+    const caches = Object.keys(model.cacheSpecs());
+    // As bfloat16 has them, so that what is compared is the step and not the weights.
+    const parameters = Object.fromEntries(
+      Object.entries(initialize(model, 3)).map(([name, data]) => [name, data.map(nearestBfloat16)]),
+    );
+    await using backend = await cuda();
+    for (const first of [0, 63, 64, 255]) {
+      const values: Record<string, Values[string]> = {};
+      for (const [name, spec] of Object.entries(graph.inputs)) {
+        const data = parameters[name];
+        values[name] = data
+          ? { shape: sizesOf(spec.shape), data: Float64Array.from(data) }
+          : randomValue(spec, name, 0.5);
+      }
+      const rows = Array.from({ length: B }, (_, row) => row);
+      values.ids = { shape: [B, 1], data: Int32Array.from(rows, (row) => 31 * row + 7) };
+      values.start = { shape: [B], data: Int32Array.from(rows, (row) => first + row) };
+      values.last = { shape: [B], data: new Int32Array(B) };
+      for (const [name, value] of Object.entries(values)) {
+        if (/[.]decay$/.test(name)) fallWithinBlocks(value, heads, 280);
+        if (/[.]phase$/.test(name)) keepFromZero(value);
+      }
+      await compare(backend, graph, values, bounds.bfloat16, caches, parameters);
+    }
+  });
 }
 
 test("a row that is not there, and a position beyond the cache, are named", async ({ skip }) => {

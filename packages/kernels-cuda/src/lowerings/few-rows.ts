@@ -16,6 +16,9 @@ const mostSharedBytes = 99 * 1024;
 /** From so many rows of W for each warp on, a warp takes two at a time. */
 const manyRows = 8;
 
+/** Rows as a phase: multiples of `stepWidth` that two chunks for each lane of 7 warps hold, with `padding`; kernels/token-hopper.cu. */
+const [phaseStep, widestPhase, phasePadding] = [16, 3584, 16];
+
 interface FewRows {
   readonly x: Value;
   readonly rows: number;
@@ -95,7 +98,10 @@ function launch(context: Context, given: FewRows): void {
   ]);
   const sharedBytes = sharedBytesFor(sizes, unit, depth);
   const kernel = `fewRows_${dtype}_${rows > 1 ? mostRows : 1}_${unit}`;
-  context.kernel(kernel, blocks, 32 * warps, [members], sharedBytes, true);
+  const isDense = weights.every((weight, index) => !weight || weightPitches[index] === k);
+  const isPhase = dtype === "bfloat16" && isDense && k % phaseStep === 0 && k <= widestPhase;
+  const phase = isPhase ? { structure: members, xBytes: rows * (2 * k + phasePadding) } : undefined;
+  context.kernel(kernel, blocks, 32 * warps, [members], sharedBytes, { overlaps: true, phase });
 }
 
 /** A product of few rows, with a sum. Returns false where the kernel cannot take it. */

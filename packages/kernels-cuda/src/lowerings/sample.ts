@@ -10,6 +10,6 @@ export const sampleTokens: Lowering = {
     const inputs = ["logits", "uniform", "temperature", "topK", "topP"].map((name) => context.input(name));
     const [rows = 0, vocabulary = 0] = inputs[0]?.sizes ?? [];
     const args = [...inputs, context.output(), vocabulary];
-    context.kernel("sampleTokens", rows, 1024, args, 0, true);
+    context.kernel("sampleTokens", rows, 1024, args, 0, { overlaps: true });
   },
 };
