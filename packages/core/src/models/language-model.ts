@@ -267,13 +267,14 @@ export class LanguageModel implements Layer {
    * `decodeGraph` with the logits of any positions: it takes `places` int32 [R], counted through the rows one after another
    * (row * T + position), and gives `logits` [R,V]. It takes `last` too only where the model keeps states.
    *
-   * @param options.pageSize rows of a page, where caches are pools of pages that all rows share: they are [N,pageSize,...],
-   *   and the graph takes `pages` int32 [B,M], where each row's tokens lie (see `cacheWrite`). Default: caches are [B,C,...]
    * @throws GraphError for pages where the model keeps states
    */
   stepGraph(
     options: {
-      /** Rows of a page; default none. */
+      /**
+       * Rows of a page, where caches are pools of pages that all rows share: they are [N,pageSize,...], and the graph takes
+       * `pages` int32 [B,M], where each row's tokens lie (see `cacheWrite`). Default: caches are [B,C,...]
+       */
       readonly pageSize?: number;
     } = {},
   ): StepGraph {
