@@ -24,7 +24,7 @@ function recordingDevice() {
       return next();
     },
     endCapture: next,
-    launchOverlapping: () => calls.push("cuLaunchKernelEx"),
+    launchAs: () => calls.push("cuLaunchKernelEx"),
     tensorMap: () => new Uint8Array(128),
   };
   const device = {
