@@ -33,7 +33,7 @@ export class LaunchTimer {
     };
     driver.call = (name, ...args) => this.#timed(name, args);
     const prepare = cublasLt.prepare.bind(cublasLt);
-    cublasLt.prepare = (product) => this.#product(product, prepare(product));
+    cublasLt.prepare = (product, timed) => this.#product(product, prepare(product, timed));
   }
 
   #timed(name: Parameters<Device["driver"]["call"]>[0], args: readonly unknown[]): void {

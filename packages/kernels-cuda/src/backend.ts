@@ -51,9 +51,10 @@ export interface CudaOptions {
   /** Takes the kernels that every supported GPU runs, not those for one generation alone; to compare. Default false. */
   readonly portable?: boolean;
   /**
-   * Gives the same bits in every run of a program. Attention's backward pass on Hopper then takes about 1.1 times as long:
-   * gradients by queries get a pass of their own, and are not added up in memory as they come. Default: true where the
-   * environment says SISA_DETERMINISTIC=1.
+   * Gives the same bits in every run, in other processes too, with the same GPU, driver and cuBLASLt. Attention's backward pass
+   * on Hopper then takes about 1.1 times as long: gradients by queries get a pass of their own, and are not added up in memory
+   * as they come. Products take the algorithm that cuBLASLt ranks first, and not the fastest of several. Default: true where
+   * the environment says SISA_DETERMINISTIC=1.
    */
   readonly deterministic?: boolean;
 }
@@ -182,7 +183,7 @@ class Backed implements CudaBackend, ExecutableHost {
         deterministic: this.#deterministic,
         fault: this.#fault,
         nextFaultNumber: () => ++this.#faultNumber,
-        prepare: (product) => this.device.cublasLt.prepare(product),
+        prepare: (product) => this.device.cublasLt.prepare(product, !this.#deterministic),
       },
     );
     const held = this.#holdMemory(plan);

@@ -70,6 +70,10 @@ export function trainCommand({ io, words }: Context): Command {
     .allowUnknownOption()
     .allowExcessArguments()
     .addHelpText("after", () => `\nFields:\n${configHelp()}`)
+    .addHelpText(
+      "after",
+      "\nEnvironment:\n  SISA_DETERMINISTIC  1 for the same bits in every run on cuda, which takes longer",
+    )
     .action(async (options: Options, self: Command) => {
       const { file, overrides } = splitTrainWords(self.args);
       const path = file === undefined ? undefined : resolve(io.cwd, file);

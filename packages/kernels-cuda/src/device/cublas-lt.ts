@@ -112,17 +112,21 @@ export class CublasLt {
     new Float64Array(this.#scalars.buffer, 8, 2).set([1, 0]);
   }
 
-  /** @throws DeviceError where cuBLASLt has no algorithm for the product */
-  prepare(product: Product): PreparedProduct {
-    const key = JSON.stringify(product);
+  /**
+   * @param timed whether large products take the algorithm that is the fastest here, and not the one that is ranked first.
+   *   Processes may find different ones the fastest, which add in different orders
+   * @throws DeviceError where cuBLASLt has no algorithm for the product
+   */
+  prepare(product: Product, timed: boolean): PreparedProduct {
+    const key = JSON.stringify([product, timed]);
     const known = this.#prepared.get(key);
     if (known) return known;
-    const prepared = this.#prepare(product);
+    const prepared = this.#prepare(product, timed);
     this.#prepared.set(key, prepared);
     return prepared;
   }
 
-  #prepare(product: Product): PreparedProduct {
+  #prepare(product: Product, timed: boolean): PreparedProduct {
     const { m, n, k, transposeA, transposeB, batch, resultType } = product;
     const wide = product.type === "float64";
     const desc = this.#make(
@@ -148,7 +152,7 @@ export class CublasLt {
     }
     const results = new Uint8Array(heuristicBytes * mostCandidates);
     const found = [0];
-    const wanted = flopsOf(product) >= tunedFlops ? mostCandidates : 1;
+    const wanted = timed && flopsOf(product) >= tunedFlops ? mostCandidates : 1;
     const layouts = [first, second, third, third, wish] as const;
     const code = this.#functions.heuristic(this.#handle, desc, ...layouts, wanted, results, found);
     this.#functions.preferenceDestroy(wish);
