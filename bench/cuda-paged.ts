@@ -1,6 +1,7 @@
 // A token of several sequences at once on one GPU: caches in pages of one pool beside a cache [B,C,...] and beside caches of
 // their own for each sequence, as the server has them on other backends. Logits are compared first. Needs an NVIDIA GPU.
 //   node bench/run.mjs cuda-paged [--batches 1,8,32] [--context 1024] [--precision bfloat16] [--size 152m]
+//     [--lanes 8], sequences with a cache for each
 import { parseArgs } from "node:util";
 import {
   type DeviceTensor,

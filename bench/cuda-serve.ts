@@ -1,6 +1,7 @@
 // The server's engine on one GPU, without HTTP: many requests at once, tokens a second of all together. Caches in pages
 // beside a cache of its own for each slot. Needs an NVIDIA GPU.
 //   node bench/run.mjs cuda-serve [--requests 1,8,32] [--prompt 512] [--answer 64] [--size 152m] [--precision bfloat16]
+//     [--own-caches 8], requests at once with a cache for each slot
 import { parseArgs } from "node:util";
 import {
   type Backend,
@@ -23,7 +24,7 @@ const { values: options } = parseArgs({
     answer: { type: "string", default: "64" },
     size: { type: "string", default: "152m" },
     precision: { type: "string", default: "bfloat16" },
-    ownCaches: { type: "string", default: "8" },
+    "own-caches": { type: "string", default: "8" },
   },
 });
 const [promptTokens, answerTokens] = [Number(options.prompt), Number(options.answer)];
@@ -94,5 +95,5 @@ async function measure(count: number, name: string, on: Backend): Promise<void> 
 
 for (const count of options.requests.split(",").map(Number)) {
   await measure(count, "pages", backend);
-  if (options.ownCaches.split(",").map(Number).includes(count)) await measure(count, "one for each", withoutPages);
+  if (options["own-caches"].split(",").map(Number).includes(count)) await measure(count, "one for each", withoutPages);
 }

@@ -1,15 +1,7 @@
 // Where the caches of sequences lie on a backend, and the programs that compute over them.
 
-import type {
-  Backend,
-  DeviceTensor,
-  Executable,
-  GraphInputs,
-  GraphOutputs,
-  LanguageModel,
-  Precision,
-  TensorSpec,
-} from "@sisa/core";
+import type { Backend, DeviceTensor, LanguageModel, Precision, TensorSpec } from "@sisa/core";
+import type { Program } from "./programs.ts";
 
 export interface CachesOptions {
   readonly model: LanguageModel;
@@ -66,7 +58,7 @@ export interface Caches {
   /** Lanes that fill up a run to `width`; what they give is for nobody. @param contents tokens of each slot */
   fillers(lanes: readonly Lane[], width: number, contents: readonly (readonly number[])[]): readonly Lane[];
   /** The program of a step: lanes, tokens of each, and positions whose logits it gives. */
-  step(width: number, length: number, places: number): Promise<Executable<GraphInputs, GraphOutputs>>;
+  step(width: number, length: number, places: number): Promise<Program>;
   /** The memory of these lanes, as inputs of a step. */
   memoryOf(lanes: readonly Lane[]): { readonly [name: string]: DeviceTensor };
   /** What a step takes besides to find it. */

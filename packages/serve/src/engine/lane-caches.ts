@@ -5,10 +5,7 @@ import {
   ConfigError,
   cacheWrite,
   type DeviceTensor,
-  type Executable,
   type Graph,
-  type GraphInputs,
-  type GraphOutputs,
   i32,
   inPrecision,
   type LanguageModel,
@@ -20,6 +17,7 @@ import {
 } from "@sisa/core";
 import type { Beginning, Begun, Caches, CachesOptions, Lane, Numbers } from "./caches.ts";
 import { laneCache, laneGraph } from "./lane-graph.ts";
+import { type Program, Programs } from "./programs.ts";
 
 /** Tokens in one run on backends that need a fixed count; and the unit of a cache's size. */
 const fixedLength = 64;
@@ -44,8 +42,7 @@ export class LaneCaches implements Caches {
    */
   readonly #shortest: number;
   readonly #caches: Tensors[];
-  readonly #steps = new Map<string, Promise<Executable<GraphInputs, GraphOutputs>>>();
-  #copier: Promise<Executable<GraphInputs, GraphOutputs>> | undefined;
+  readonly #programs = new Programs();
 
   /** @throws ConfigError where memory is not that of all slots */
   constructor(options: CachesOptions) {
@@ -83,8 +80,7 @@ export class LaneCaches implements Caches {
   }
 
   async #copy({ slot, count }: Beginning, to: number): Promise<void> {
-    this.#copier ??= this.#compileCopier();
-    const copier = await this.#copier;
+    const copier = await this.#programs.get("copy", () => this.#compileCopier());
     const rows = this.#backend.tensor(i32(this.#backend.limits.symbolicDims ? count : this.#capacity));
     const start = this.#backend.tensor(i32(1));
     const [source, target] = [this.#caches[slot] ?? {}, this.#caches[to] ?? {}];
@@ -117,22 +113,19 @@ export class LaneCaches implements Caches {
   }
 
   /** One serves all lengths where sizes may stay open. */
-  step(width: number, length: number, places: number): Promise<Executable<GraphInputs, GraphOutputs>> {
-    const { model, parameters } = this.#options;
+  step(width: number, length: number, places: number): Promise<Program> {
     const { symbolicDims } = this.#backend.limits;
-    const key = symbolicDims ? String(width) : `${width} ${length} ${places}`;
-    const known = this.#steps.get(key);
-    if (known) return known;
-    const names = Object.keys(model.cacheSpecs());
-    const open = laneGraph(this.#graph, names, { lanes: width, capacity: this.#capacity }, symbolicDims);
-    const graph: Graph = symbolicDims ? open : open.bind({ T: length, R: places });
-    const states = Array.from({ length: width }, (_, lane) => names.map((name) => laneCache(lane, name))).flat();
-    const compiled = this.#backend.compile(graph, {
-      state: Object.fromEntries(states.map((name) => [name, name])),
-      constants: parameters,
+    return this.#programs.get(symbolicDims ? String(width) : `${width} ${length} ${places}`, () => {
+      const { model, parameters } = this.#options;
+      const names = Object.keys(model.cacheSpecs());
+      const open = laneGraph(this.#graph, names, { lanes: width, capacity: this.#capacity }, symbolicDims);
+      const graph: Graph = symbolicDims ? open : open.bind({ T: length, R: places });
+      const states = Array.from({ length: width }, (_, lane) => names.map((name) => laneCache(lane, name))).flat();
+      return this.#backend.compile(graph, {
+        state: Object.fromEntries(states.map((name) => [name, name])),
+        constants: parameters,
+      });
     });
-    this.#steps.set(key, compiled);
-    return compiled;
   }
 
   memoryOf(lanes: readonly Lane[]): Tensors {
@@ -155,7 +148,7 @@ export class LaneCaches implements Caches {
     return slots;
   }
 
-  #compileCopier(): Promise<Executable<GraphInputs, GraphOutputs>> {
+  #compileCopier(): Promise<Program> {
     const specs = this.#cacheSpecs();
     const inputs: { readonly [name: string]: TensorSpec } = {
       // Only its length counts.
@@ -184,7 +177,7 @@ export class LaneCaches implements Caches {
   }
 
   async close(): Promise<void> {
-    for (const step of [...this.#steps.values(), ...(this.#copier ? [this.#copier] : [])]) (await step).close();
+    await this.#programs.close();
     for (const caches of this.#caches) for (const tensor of Object.values(caches)) tensor.dispose();
   }
 }

@@ -101,6 +101,31 @@ describe("slots", () => {
     await caches.close();
     expect(backend.memory().deviceBytes).toBe(0);
   });
+
+  test("lose no page where one cannot be copied, and copy it the next time", async () => {
+    await using device = paged();
+    let failing = true;
+    const broken = new Proxy(device, {
+      get(target, name) {
+        if (name === "compile" && failing) return () => Promise.reject(new DeviceError("no memory for a program"));
+        const value: unknown = Reflect.get(target, name, target);
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+    });
+    const caches = new PagedCaches({ ...own, backend: broken, slots: 2, contextLength: 256, cacheTokens: 256 });
+    expect(await caches.begin(0, { slot: 0, count: 0 }, 128, [])).toEqual({ count: 0, emptied: [] });
+    await expect(caches.begin(1, { slot: 0, count: 70 }, 128, [])).rejects.toThrow("no memory for a program");
+    for (const slot of [0, 1]) caches.release(slot, 0);
+    expect(await caches.begin(0, { slot: 0, count: 0 }, 256, [])).toEqual({ count: 0, emptied: [] });
+    // Those before them are for what nobody reads.
+    const { data } = caches.placesOf([{ slot: 0, tokens: [], count: 1 }]).pages ?? {};
+    expect(new Set(data?.subarray(0, 4))).toEqual(new Set([2, 3, 4, 5]));
+    caches.release(0, 128);
+    failing = false;
+    expect(await caches.begin(1, { slot: 0, count: 70 }, 128, [])).toEqual({ count: 70, emptied: [] });
+    await caches.close();
+    expect(device.memory().deviceBytes).toBe(0);
+  });
 });
 
 async function answer(engine: Engine, request: GenerationRequest) {

@@ -6,10 +6,7 @@ import {
   ConfigError,
   cacheWrite,
   type DeviceTensor,
-  type Executable,
   type Graph,
-  type GraphInputs,
-  type GraphOutputs,
   gather,
   i32,
   inPrecision,
@@ -19,6 +16,7 @@ import {
   trace,
 } from "@sisa/core";
 import type { Beginning, Begun, Caches, CachesOptions, Lane, Numbers } from "./caches.ts";
+import { type Program, Programs } from "./programs.ts";
 
 /** Rows of a page: as many keys as kernels read at once. */
 export const pageSize = 64;
@@ -35,8 +33,6 @@ interface PageCopy {
   readonly start: Tensor<"int">;
 }
 
-type Program = Executable<GraphInputs, GraphOutputs>;
-
 export class PagedCaches implements Caches {
   readonly #options: CachesOptions;
   readonly #graph: StepGraph;
@@ -48,8 +44,7 @@ export class PagedCaches implements Caches {
   readonly #holders: Int32Array;
   /** Pages that a row of the table names. */
   readonly #tableWidth: number;
-  readonly #steps = new Map<string, Promise<Program>>();
-  #copier: Promise<Program> | undefined;
+  readonly #programs = new Programs();
 
   /** @throws ConfigError where not even one sequence fits */
   constructor(options: CachesOptions) {
@@ -130,8 +125,11 @@ export class PagedCaches implements Caches {
     this.#hold(fresh);
     this.#pages[slot] = [...kept, ...fresh];
     const [source, target] = [copied[0], fresh[0]];
-    if (source !== undefined && target !== undefined) await this.#copyPage(source, target);
-    this.#drop(copied);
+    try {
+      if (source !== undefined && target !== undefined) await this.#copyPage(source, target);
+    } finally {
+      this.#drop(copied);
+    }
     return { count, emptied };
   }
 
@@ -149,8 +147,7 @@ export class PagedCaches implements Caches {
 
   async #copyPage(source: number, target: number): Promise<void> {
     const { backend } = this.#options;
-    this.#copier ??= this.#compileCopier();
-    const copier = await this.#copier;
+    const copier = await this.#programs.get("copy", () => this.#compileCopier());
     const inputs = {
       source: backend.tensor(i32(1), Int32Array.of(source)),
       target: backend.tensor(i32(1, 1), Int32Array.of(target)),
@@ -196,17 +193,14 @@ export class PagedCaches implements Caches {
   }
 
   step(width: number, length: number, places: number): Promise<Program> {
-    const key = `${width} ${length} ${places}`;
-    const known = this.#steps.get(key);
-    if (known) return known;
-    const { backend, parameters } = this.#options;
-    const sizes = { B: width, T: length, R: places, N: this.#holders.length, M: this.#tableWidth };
-    const compiled = backend.compile(this.#graph.bind(sizes) as unknown as Graph, {
-      state: Object.fromEntries(Object.keys(this.#specs).map((name) => [name, name])),
-      constants: parameters,
+    return this.#programs.get(`${width} ${length} ${places}`, () => {
+      const { backend, parameters } = this.#options;
+      const sizes = { B: width, T: length, R: places, N: this.#holders.length, M: this.#tableWidth };
+      return backend.compile(this.#graph.bind(sizes) as unknown as Graph, {
+        state: Object.fromEntries(Object.keys(this.#specs).map((name) => [name, name])),
+        constants: parameters,
+      });
     });
-    this.#steps.set(key, compiled);
-    return compiled;
   }
 
   memoryOf() {
@@ -230,7 +224,7 @@ export class PagedCaches implements Caches {
   }
 
   async close(): Promise<void> {
-    for (const step of [...this.#steps.values(), ...(this.#copier ? [this.#copier] : [])]) (await step).close();
+    await this.#programs.close();
     for (const tensor of Object.values(this.#pools)) tensor.dispose();
   }
 }
