@@ -1,21 +1,12 @@
 // Training on an NVIDIA GPU: ten steps of the official PyTorch code, taken again, and what settings may not change.
 // Reported as not run where there is no GPU.
 
-import { BackendUnavailableError, languageModel, reference, roundTo } from "@sisa/core";
+import { languageModel, reference, roundTo } from "@sisa/core";
 import { cuda } from "@sisa/kernels-cuda";
 import { expect, it } from "vitest";
+import { missingDevice } from "../../kernels-cuda/src/testing.ts";
 import { goldenRun } from "../test/golden.ts";
 import { stateOf, tinyTrainer } from "../test/tiny.ts";
-
-async function missingDevice(): Promise<string | undefined> {
-  try {
-    await (await cuda()).close();
-    return undefined;
-  } catch (error) {
-    if (BackendUnavailableError.isInstance(error)) return error.message;
-    throw error;
-  }
-}
 
 const missing = await missingDevice();
 const onDevice = (name: string, body: () => Promise<void>) =>

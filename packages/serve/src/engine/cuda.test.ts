@@ -1,21 +1,12 @@
 // The engine on an NVIDIA GPU: caches in pages give the answers that a cache of its own for each slot gives. Reported as not
 // run where there is no GPU.
-import { type Backend, BackendUnavailableError } from "@sisa/core";
+import type { Backend } from "@sisa/core";
 import { cuda } from "@sisa/kernels-cuda";
 import { expect, test } from "vitest";
+import { missingDevice } from "../../../kernels-cuda/src/testing.ts";
 import { tinyModel } from "../../test/tiny.ts";
 import { Engine, type EngineOptions } from "./engine.ts";
 import type { GenerationRequest } from "./request.ts";
-
-async function missingDevice(): Promise<string | undefined> {
-  try {
-    await (await cuda()).close();
-    return undefined;
-  } catch (error) {
-    if (BackendUnavailableError.isInstance(error)) return error.message;
-    throw error;
-  }
-}
 
 const missing = await missingDevice();
 
@@ -31,7 +22,7 @@ function withoutPages(backend: Backend): Backend {
 }
 
 const text =
-  "It was a bright cold day in April, and the clocks were striking thirteen. Winston Smith, his chin nuzzled";
+  "The ferry left before the fog had lifted, and nobody on the pier could say which of its lamps had been lit";
 
 for (const mixers of [
   ["sisa", "attention"],

@@ -42,14 +42,14 @@ async function answer(engine: Engine, request: GenerationRequest): Promise<Answe
 }
 
 const prompt = (text: string) => tokenizer.encode(text);
-const long = "It was a bright cold day in April, and the clocks were striking thirteen. ";
+const long = "The ferry left before the fog had lifted, and some of its lamps were lit. ";
 
 /** Requests that have little in common, and some that share their beginnings. */
 const requests: GenerationRequest[] = [
   { tokens: prompt("Once"), maxTokens: 30, seed: 1 },
   { tokens: prompt(long), maxTokens: 40, seed: 2 },
   { tokens: prompt(long), maxTokens: 25, seed: 3, temperature: 0.7 },
-  { tokens: prompt(`${long}Winston`), maxTokens: 17, temperature: 0 },
+  { tokens: prompt(`${long}Nobody`), maxTokens: 17, temperature: 0 },
   { tokens: prompt("x"), maxTokens: 50, seed: 5, topK: 20 },
   { tokens: prompt(`${long.slice(0, 30)}other`), maxTokens: 33, seed: 6, topP: 0.9 },
   { tokens: prompt("One"), maxTokens: 3, seed: 7, frequencyPenalty: 1, presencePenalty: 0.5 },

@@ -14,7 +14,7 @@ const own = tinyModel({ mixers: ["sisa"] });
 const V = own.model.config.vocabularySize;
 const { tokenizer } = own;
 const text =
-  "It was a bright cold day in April, and the clocks were striking thirteen. Winston Smith, his chin nuzzled";
+  "The ferry left before the fog had lifted, and nobody on the pier could say which of its lamps had been lit";
 const tokens = tokenizer.encode(text.repeat(2));
 
 const paged = () => asDevice({ pagedCaches: true });

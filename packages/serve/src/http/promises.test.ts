@@ -4,7 +4,7 @@ import { describe, expect, test, vi } from "vitest";
 import { frames, post, startServer } from "../../test/server.ts";
 
 const server = await startServer();
-const texts = ["Once", "It was a bright cold day in April", "It was a bright", "x", "Call me Ishmael. ".repeat(6)];
+const texts = ["Once", "The ferry left before the fog had", "The ferry left", "x", "Lamps were lit.  ".repeat(6)];
 const body = (prompt: string | string[], seed = 7) => ({ prompt, seed, max_tokens: 20, temperature: 1 });
 const textsOf = (json: { choices: { text: string }[] }) => json.choices.map(({ text }) => text);
 
