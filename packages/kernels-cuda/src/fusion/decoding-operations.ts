@@ -73,11 +73,11 @@ export const normGatesOp = /* @__PURE__ */ defineComposite<
 });
 
 export interface DecodeStepInputs extends Named {
-  /** [B,1,H,D] before rotation */
+  /** [B,T,H,D] before rotation */
   readonly q: Tensor;
   readonly k: Tensor;
   readonly v: Tensor;
-  /** int32 [B] */
+  /** int32 [B], position of the first token */
   readonly start: Tensor<"int">;
   /** int32 [B,M]; caches are pools of pages [N,P,...] where it is given */
   readonly pages?: Tensor<"int">;
@@ -91,13 +91,13 @@ export interface DecodeStepInputs extends Named {
 
 /** What SISA has besides; all or none. */
 export interface DecodeStepStates extends Named {
-  /** [B,1,H,S] before rotation */
+  /** [B,T,H,S] before rotation */
   readonly c: Tensor;
   readonly b: Tensor;
-  /** [B,1,H] and [H]; the decay is -softplus(strength + bias) */
+  /** [B,T,H] and [H]; the decay is -softplus(strength + bias) */
   readonly strength: Tensor;
   readonly bias: Tensor;
-  /** [B,1,H,S/2] */
+  /** [B,T,H,S/2] */
   readonly phase: Tensor;
   /** [H] */
   readonly lambda: Tensor;
@@ -107,7 +107,7 @@ export interface DecodeStepStates extends Named {
   readonly phases: Tensor;
 }
 
-/** The mixer of one token, between its projections: attention, or SISA, to a cache, with the caches as it leaves them. */
+/** The mixer of one token or several, between its projections: attention, or SISA, to a cache, with the caches as it leaves them. */
 export const decodeStepOp = /* @__PURE__ */ defineComposite<
   "cuda/decodeStep",
   DecodeStepInputs & Partial<DecodeStepStates>,
@@ -121,12 +121,12 @@ export const decodeStepOp = /* @__PURE__ */ defineComposite<
   ],
   compose(inputs, { scale }) {
     const { q: q0, k: k0, v, start, pages, keys, values, cosine, sine } = inputs;
-    const [B = 1] = q0.shape;
+    const [B = 1, T = 1] = q0.shape;
     const rotated = (x: Tensor) => {
       if (!cosine || !sine) return x;
       const [rows = 0, half = 0] = sizesOf(cosine.shape);
-      const positions = minimum<"int">(add<"int">(iota(1), reshape(start, [B, 1])), rows - 1);
-      const at = (table: Tensor) => reshape(gather(table, positions), [B, 1, 1, half]);
+      const positions = minimum<"int">(add<"int">(iota(T), reshape(start, [B, 1])), rows - 1);
+      const at = (table: Tensor) => reshape(gather(table, positions), [B, T, 1, half]);
       return rope(x, at(cosine), at(sine));
     };
     const write = (cache: Tensor, row: Tensor) => cacheWrite(cache, row, start, pages);

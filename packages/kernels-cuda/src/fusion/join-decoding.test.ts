@@ -7,6 +7,7 @@ import {
   inPrecision,
   languageModel,
   type NdArray,
+  type Node,
   preset,
   RandomStream,
   simplify,
@@ -61,6 +62,41 @@ function valuesFor(graph: Graph, start: readonly number[]): Record<string, NdArr
 const parameterNames = (family: Family) =>
   Object.fromEntries(Object.keys(model(family).parameters).map((name) => [name, 1]));
 
+/** That all layers are joined, and compute what they did. */
+function expectSame(family: Family, graph: Graph, starts: readonly (readonly number[])[]): void {
+  const joined = lower(graph, parameterNames(family));
+  expect(joined.nodes.filter(({ op }) => op.name === "cuda/decodeStep")).toHaveLength(layers);
+  for (const start of starts) {
+    const values = valuesFor(graph, start);
+    const [wanted, found] = [graph, joined].map((each) => evaluate(each, values));
+    for (const [name, { data }] of Object.entries(wanted ?? {})) {
+      const other = found?.[name]?.data ?? [];
+      const worst = Math.max(...Array.from(data, (x, i) => Math.abs(x - (other[i] ?? Number.NaN))));
+      expect(worst, name).toBeLessThan(1e-9);
+    }
+  }
+}
+
+/** Kernels in order, by the first word of their names, and other steps by their kind. */
+function launchesOf(family: Family, graph: Graph, capability: number): readonly string[] {
+  const names = Object.keys(parameterNames(family));
+  const isAlias = (node: Node) => aliasOf(node) !== undefined;
+  const { main } = hoistConstants(lower(graph, parameterNames(family)), names, isAlias);
+  let number = 0;
+  const target = {
+    capability,
+    multiprocessors: 132,
+    fault: new Storage(8, "constant"),
+    deterministic: false,
+    nextFaultNumber: () => ++number,
+    prepare: () => ({ run() {} }),
+  };
+  const state = Object.keys(model(family).cacheSpecs()).map((name) => [name, name] as const);
+  const rules = { ruleOf: (node: Node) => loweringOf(node)?.lower, aliasOf, gatheringOf };
+  const { steps } = makePlan(main, state, rules, target);
+  return steps.map((step) => (step.kind === "kernel" ? step.kernel.replace(/_.*/, "") : step.kind));
+}
+
 describe.each([
   ["sisa", "caches of its own", stepOf],
   ["transformer", "caches of its own", stepOf],
@@ -70,42 +106,11 @@ describe.each([
   const isPaged = graphOf === pagedStepOf;
 
   test.each(["float32", "bfloat16"] as const)("is the same in %s once it is joined", (precision) => {
-    const graph = graphOf(family, precision);
-    const joined = lower(graph, parameterNames(family));
-    expect(joined.nodes.filter(({ op }) => op.name === "cuda/decodeStep")).toHaveLength(layers);
-    const later = isPaged ? [65, 180] : [5, 11];
-    for (const start of [[0, 1], later]) {
-      const values = valuesFor(graph, start);
-      const [wanted, found] = [graph, joined].map((each) => evaluate(each, values));
-      for (const [name, { data }] of Object.entries(wanted ?? {})) {
-        const other = found?.[name]?.data ?? [];
-        const worst = Math.max(...Array.from(data, (x, i) => Math.abs(x - (other[i] ?? Number.NaN))));
-        expect(worst, name).toBeLessThan(1e-9);
-      }
-    }
+    expectSame(family, graphOf(family, precision), [[0, 1], isPaged ? [65, 180] : [5, 11]]);
   });
 
-  const launches = (precision: "float32" | "bfloat16", capability: number) => {
-    const names = Object.keys(parameterNames(family));
-    const { main } = hoistConstants(
-      lower(graphOf(family, precision), parameterNames(family)),
-      names,
-      (node) => aliasOf(node) !== undefined,
-    );
-    let number = 0;
-    const target = {
-      capability,
-      multiprocessors: 132,
-      fault: new Storage(8, "constant"),
-      deterministic: false,
-      nextFaultNumber: () => ++number,
-      prepare: () => ({ run() {} }),
-    };
-    const state = Object.keys(model(family).cacheSpecs()).map((name) => [name, name] as const);
-    const rules = { ruleOf: (node: Parameters<typeof loweringOf>[0]) => loweringOf(node)?.lower, aliasOf, gatheringOf };
-    const { steps } = makePlan(main, state, rules, target);
-    return steps.map((step) => (step.kind === "kernel" ? step.kernel.replace(/_.*/, "") : step.kind));
-  };
+  const launches = (precision: "float32" | "bfloat16", capability: number) =>
+    launchesOf(family, graphOf(family, precision), capability);
 
   test.each([
     ["float32", 90],
@@ -123,8 +128,31 @@ describe.each([
   });
 });
 
-test("a chunk of several tokens keeps its attention", () => {
-  const names = lower(stepOf("sisa", "bfloat16", 3), parameterNames("sisa")).nodes.map(({ op }) => op.name);
-  expect(names.filter((name) => name === "decayAttention")).toHaveLength(layers);
-  expect(names).not.toContain("cuda/decodeStep");
+describe.each(["sisa", "transformer"] as const)("several tokens of %s", (family) => {
+  const tokens = 8;
+
+  test.each(["float32", "bfloat16"] as const)("are the same in %s once they are joined", (precision) => {
+    expectSame(family, stepOf(family, precision, tokens), [
+      [0, 1],
+      [4, 3],
+    ]);
+  });
+
+  test("take eleven launches a layer in bfloat16, and no copies", () => {
+    const mixer = [
+      "product",
+      ...(family === "sisa" ? ["product"] : []),
+      "prepareTokens",
+      "attentionTiles",
+      "joinSpans",
+    ];
+    const layer = ["rmsNorm", ...mixer, "product", "rmsNorm", "product", "swiglu", "product"];
+    const all = Array.from({ length: layers }, () => layer).flat();
+    expect(launchesOf(family, stepOf(family, "bfloat16", tokens), 90)).toEqual([
+      "gather",
+      ...all,
+      "maximum",
+      "fewRows",
+    ]);
+  });
 });

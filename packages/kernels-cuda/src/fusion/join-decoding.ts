@@ -21,7 +21,7 @@ import { readersOf } from "./replace.ts";
 /** Rows of x up to which a product is bound by reading W; mostRows in kernels/few-rows.cuh. */
 export const mostRows = 8;
 
-/** Attention of one token to caches, and gates of few rows: in the graph as it is given, of composites. */
+/** Attention of tokens to caches, and gates of few rows: in the graph as it is given, of composites. */
 export function joinDecoding(graph: Graph): Graph {
   return joinComposites(graph, (node) => stepAt(node) ?? gatesAt(node));
 }
@@ -87,7 +87,7 @@ function stepAt({ op, inputs, attributes }: Node): Candidate | undefined {
   const { q, k, v, gKey, bRotated, cRotated, lambda, queryStart: start, pages } = inputs;
   if ((op !== attentionOp && op !== decayAttentionOp) || !q || !k || !v || !start) return undefined;
   const [B, T, H] = q.shape;
-  if (!B || !H || T?.value !== 1) return undefined;
+  if (!B || !H || T?.value === undefined) return undefined;
   const table = (name: string): TensorSpec | undefined => {
     const rows = q.node.inputs[name]?.node.inputs.x?.node;
     return rows?.inputs.table;

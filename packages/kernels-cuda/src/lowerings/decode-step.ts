@@ -17,7 +17,8 @@ const keysAtOnce = 64;
 
 const cacheNames = ["keys", "values", "importances", "decays", "phases"];
 
-function stepDeclines({ inputs }: Node): boolean {
+/** Whether a node is other than what the kernels for one token or several are for. */
+export function declinesStep({ inputs }: Node): boolean {
   const { q, keys, values, c, start, ...others } = inputs;
   if (!q || !keys || !values || !start || declinesPages(inputs.pages, keys)) return true;
   const vectors = [inputs.k, inputs.v, keys, values, c, inputs.b, inputs.importances];
@@ -34,14 +35,11 @@ function stepDeclines({ inputs }: Node): boolean {
   return !known || !isKnownType || !isNarrow || !isWide || batches * heads * capacity === 0;
 }
 
-/** Inputs with a row for each token: vectors that are read up to 16 bytes at a time, and numbers that are read one by one. */
-const [vectorNames, numberNames] = [
-  ["q", "k", "v", "c", "b"],
-  ["strength", "phase"],
-];
+/** Inputs with a row for each token of which numbers are read one by one; others are read up to 16 bytes at a time. */
+const numberNames = ["strength", "logDecay", "phase"];
 
-/** [B,1,...] as rows, where they lie, or as a dense copy. */
-function tokenRows(context: Context, name: string): { readonly value: Value | null; readonly pitch: number } {
+/** [B,T,...] as rows, where they lie, or as a dense copy. */
+export function tokenRows(context: Context, name: string): { readonly value: Value | null; readonly pitch: number } {
   if (context.node.inputs[name] === undefined) return { value: null, pitch: 0 };
   const value = context.strided(name);
   const width = value.sizes.slice(2).reduce((a, b) => a * b, 1);
@@ -52,22 +50,27 @@ function tokenRows(context: Context, name: string): { readonly value: Value | nu
   return { value: context.input(name), pitch: width };
 }
 
+/** The caches as the step leaves them; null for those that there are not. */
+export function writtenCaches(context: Context): readonly (Value | null)[] {
+  return cacheNames.map((name) => {
+    if (context.node.inputs[name] === undefined) return null;
+    const cache = context.input(name);
+    const written = context.output(name, [name]);
+    context.copy(cache, written, written.bytes);
+    return written;
+  });
+}
+
 export const decodeStep: Lowering = {
-  declines: stepDeclines,
+  declines: (node) => declinesStep(node) || (node.inputs.q && sizesOf(node.inputs.q.shape)[1]) !== 1,
   lower(context) {
     const { scale } = context.attributes<{ readonly scale: number }>();
-    const rows = [...vectorNames, ...numberNames].map((name) => tokenRows(context, name));
+    const rows = ["q", "k", "v", "c", "b", "strength", "phase"].map((name) => tokenRows(context, name));
     const [q, k, v, c, b, strength, phase] = rows.map(({ value }) => value);
     const [cosine, sine, bias, lambda] = ["cosine", "sine", "bias", "lambda"].map(
       (name) => context.optional(name) ?? null,
     );
-    const caches = cacheNames.map((name) => {
-      if (context.node.inputs[name] === undefined) return null;
-      const cache = context.input(name);
-      const written = context.output(name, [name]);
-      context.copy(cache, written, written.bytes);
-      return written;
-    });
+    const caches = writtenCaches(context);
     const value = context.output();
     const [batches = 0, , heads = 0, width = 0] = q?.sizes ?? [];
     const { pages, capacity } = rowsOfCache(context, context.input("keys"));

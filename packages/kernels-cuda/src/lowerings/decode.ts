@@ -1,9 +1,10 @@
-// What decoding takes where several tokens are read: attention of some queries to a cache, and SISA's states from any position.
+// What decoding takes where several tokens are read: attention of some queries to a cache, and SISA's states from any position,
+// each by itself or both with all that stands around them.
 
 import { type Node, sizesOf } from "@sisa/core";
-import { packStruct } from "../device/arguments.ts";
-import type { Value } from "../plan.ts";
-import { blocksFor } from "./elementwise.ts";
+import { packStruct, type StructArgument } from "../device/arguments.ts";
+import type { Context, Value, View } from "../plan.ts";
+import { declinesStep, tokenRows, writtenCaches } from "./decode-step.ts";
 import type { Lowering } from "./index.ts";
 import { declinesPages, rowsOfCache } from "./pages.ts";
 
@@ -13,6 +14,13 @@ const types: readonly string[] = ["float32", "bfloat16"];
 const widest = 256;
 /** Keys that a block of threads takes: multiples of the first, up to the second; BLOCK and mostBlocks there. */
 const [leastSpan, mostSpan] = [64, 512];
+
+/** Queries and keys of a tile, and the widths for which there are kernels by tiles; TILE and TILES there. */
+const tileSize = 64;
+const [tileWidths, tileStateWidths] = [
+  [64, 128],
+  [0, 16, 32, 64, 128],
+];
 
 function cacheDeclines({ inputs, attributes }: Node): boolean {
   const { q, k, v, bias, queryStart, keyLength, cRotated, bRotated, gQuery, gKey, lambda } = inputs;
@@ -25,35 +33,125 @@ function cacheDeclines({ inputs, attributes }: Node): boolean {
   return !types.includes(q.dtype) || !narrow || empty || scalars.some(({ dtype }) => dtype !== "float32");
 }
 
-/** Attention from positions on, over all keys up to each query: the cache in spans, which are joined afterwards. */
+/** What stands at [B,T,H,...] and in caches, and where. */
+interface Attended {
+  readonly sizes: readonly [batches: number, length: number, heads: number, width: number];
+  readonly valueWidth: number;
+  readonly stateWidth: number;
+  readonly scale: number;
+  readonly type: string;
+  readonly q: View;
+  readonly k: View;
+  readonly v: View;
+  /** c, b, g of queries and of keys, and lambda. */
+  readonly states: readonly (View | null)[];
+  readonly start: View;
+  readonly pages: StructArgument;
+  readonly capacity: number;
+}
+
+/** Attention from positions on, over all keys up to each query: the cache in parts, which are joined afterwards. */
+function attend(context: Context, attended: Attended, value: View, logSumExp: View | null): void {
+  const { sizes, valueWidth, stateWidth, scale, type, q, k, v, states, start, pages, capacity } = attended;
+  const [batches, length, heads, width] = sizes;
+  const known = tileWidths.includes(width) && valueWidth === width && tileStateWidths.includes(stateWidth);
+  const byTiles = type === "bfloat16" && length > 1 && known && scale > 0;
+  const queries = batches * length * heads;
+  const tiles = batches * Math.ceil(length / tileSize);
+  const share = (capacity * queries) / (4 * context.multiprocessors);
+  const span = Math.min(mostSpan, Math.max(leastSpan, Math.ceil(share / leastSpan) * leastSpan));
+  // Two blocks for each multiprocessor, where there are so many tiles of keys.
+  const parts = Math.ceil((2 * context.multiprocessors) / (tiles * heads));
+  const splits = byTiles ? Math.min(parts, Math.ceil(capacity / tileSize)) : Math.ceil(capacity / span);
+  const structure = packStruct([
+    pages,
+    ...[batches, length, heads, width, valueWidth, stateWidth, span, splits],
+    { float: scale },
+  ]);
+  const partial = context.scratch(4 * queries * splits * (2 + valueWidth));
+  const args = [q, k, v, ...states, start, partial, structure];
+  if (byTiles) {
+    const tileBytes = (count: number, elements: number) => count * 2 * tileSize * (elements + 8);
+    const sharedBytes = tileBytes(3, width) + (stateWidth > 0 ? tileBytes(2, stateWidth) : 0);
+    context.kernel(`attentionTiles_${width}_${stateWidth}`, [splits, heads, tiles], 128, args, sharedBytes);
+  } else {
+    context.kernel(`cachedAttention_${type}`, [splits, heads, batches * length], 128, args);
+  }
+  context.kernel(`joinSpans_${type}`, [heads, batches * length, 1], 64, [partial, value, logSumExp, structure]);
+}
+
 export const cachedAttention: Lowering = {
   declines: cacheDeclines,
   lower(context) {
     const [q, k, v] = ["q", "k", "v"].map((name) => context.input(name)) as [Value, Value, Value];
-    const others = ["cRotated", "bRotated", "gQuery", "gKey", "lambda"].map((name) => context.optional(name) ?? null);
+    const states = ["cRotated", "bRotated", "gQuery", "gKey", "lambda"].map((name) => context.optional(name) ?? null);
     const start = context.input("queryStart");
     const [value, logSumExp] = [context.output("value"), context.output("logSumExp")];
     const [batches = 0, length = 0, heads = 0, width = 0] = q.sizes;
-    const valueWidth = v.sizes[3] ?? 0;
-    const stateWidth = others[0]?.sizes[3] ?? 0;
-    const { pages, capacity } = rowsOfCache(context, k);
-    const queries = batches * length * heads;
-    const share = (capacity * queries) / (4 * context.multiprocessors);
-    const span = Math.min(mostSpan, Math.max(leastSpan, Math.ceil(share / leastSpan) * leastSpan));
-    const splits = Math.ceil(capacity / span);
-    const { scale } = context.attributes<{ readonly scale: number }>();
-    const sizes = packStruct([
-      pages,
-      ...[batches, length, heads, width, valueWidth, stateWidth, span, splits],
-      { float: scale },
-    ]);
-    const partial = context.scratch(4 * queries * splits * (2 + valueWidth));
-    const type = q.spec.dtype;
-    const grid = [splits, heads, batches * length] as const;
-    context.kernel(`cachedAttention_${type}`, grid, 128, [q, k, v, ...others, start, partial, sizes]);
-    context.kernel(`joinSpans_${type}`, [heads, batches * length, 1], 64, [partial, value, logSumExp, sizes]);
+    const attended = {
+      ...{ q, k, v, states, start, ...rowsOfCache(context, k), ...context.attributes<{ readonly scale: number }>() },
+      ...{ valueWidth: v.sizes[3] ?? 0, stateWidth: states[0]?.sizes[3] ?? 0, type: q.spec.dtype },
+    };
+    attend(context, { ...attended, sizes: [batches, length, heads, width] }, value, logSumExp);
   },
 };
+
+/** Threads of a block that prepares; 32 WARPS in kernels/decode.cu. */
+const preparing = 512;
+
+type Row = ReturnType<typeof tokenRows>;
+
+/** What the structure Tokens of kernels/decode.cu holds; null or nothing for what there is not. */
+interface Tokens {
+  /** q, k, v, c, b, decay and phase of each token. */
+  readonly rows: readonly Row[];
+  readonly bias?: View | null;
+  readonly tables?: readonly (Value | null)[];
+  readonly before?: readonly View[];
+  readonly start: View;
+  readonly pages: StructArgument;
+  /** Keys, values, importances, decays and phases. */
+  readonly written: readonly (View | null)[];
+  readonly queries?: View;
+  readonly reads: View | null;
+  readonly g?: View | null;
+  readonly fault?: readonly [View | null, number];
+  readonly type: string;
+  readonly sizes: readonly [batches: number, length: number, heads: number];
+  readonly width: number;
+  /** Pairs of states of all heads. */
+  readonly lines: number;
+}
+
+function prepareTokens(context: Context, tokens: Tokens): void {
+  const { rows, bias = null, tables = [null, null], before = [null, null], queries = null, g = null } = tokens;
+  const { start, pages, written, reads, fault = [null, 0], type, sizes, width, lines } = tokens;
+  const [batches, length, heads] = sizes;
+  const [decay, phase] = rows.slice(5).map(({ value }) => value);
+  const structure = packStruct([
+    ...rows.slice(0, 5).map(({ value }) => value),
+    ...[
+      decay ?? null,
+      bias,
+      phase ?? null,
+      ...tables,
+      ...before,
+      start,
+      pages,
+      ...written,
+      queries,
+      reads,
+      g,
+      ...fault,
+    ],
+    ...rows.map(({ pitch }) => pitch),
+    ...[batches, length, tables[0]?.sizes[0] ?? 0, heads, width, lines],
+  ]);
+  const stateBlocks = lines > 0 ? Math.ceil(lines / 32) + Math.ceil(heads / 32) : 0;
+  const eights = (3 * length * heads * width) / 8;
+  const blocks = stateBlocks + (queries ? Math.ceil(eights / preparing) : 0);
+  context.kernel(`prepareTokens_${type}`, [blocks, batches, 1], preparing, [structure]);
+}
 
 export const continueStates: Lowering = {
   declines({ inputs: { c, b, logDecay, phase, start, gBefore, phaseBefore } }) {
@@ -62,15 +160,72 @@ export const continueStates: Lowering = {
     return !plain || sums.some((tensor) => tensor?.dtype !== "float32");
   },
   lower(context) {
-    const names = ["c", "b", "logDecay", "phase", "gBefore", "phaseBefore", "start"];
-    const inputs = names.map((name) => context.input(name));
-    const outputs = ["cRotated", "bRotated", "g", "phi"].map((name) => context.output(name));
-    const [c, , , phase] = inputs;
-    const [batches = 0, length = 0, heads = 0, half = 0] = phase?.sizes ?? [];
-    if (!c || c.count === 0) return;
-    const lines = heads * half;
-    const blocks = blocksFor(context, batches * (lines + heads), 64);
-    const args = [...inputs, ...outputs, batches, length, heads, lines];
-    context.kernel(`continueStates_${c.spec.dtype}`, blocks, 64, args);
+    const rows = ["q", "k", "v", "c", "b", "logDecay", "phase"].map((name) => tokenRows(context, name));
+    const before = ["gBefore", "phaseBefore"].map((name) => context.input(name));
+    const [reads, importances, decays, phases] = ["cRotated", "bRotated", "g", "phi"].map((name) =>
+      context.output(name),
+    ) as [Value, Value, Value, Value];
+    const [batches = 0, length = 0, heads = 0, half = 0] = phases.sizes;
+    if (reads.count === 0) return;
+    prepareTokens(context, {
+      ...{ rows, before, start: context.input("start"), reads, written: [null, null, importances, decays, phases] },
+      ...{ pages: packStruct([null, 0, 0, 0, 0, null]), type: reads.spec.dtype, width: 0, lines: heads * half },
+      sizes: [batches, length, heads],
+    });
+  },
+};
+
+/** The mixer of several tokens between its projections, see decodeStepOp: what they bring, then attention. */
+export const decodeChunk: Lowering = {
+  declines: (node) => declinesStep(node) || (node.inputs.q && sizesOf(node.inputs.q.shape)[1]) === 0,
+  lower(context) {
+    const rows = ["q", "k", "v", "c", "b", "strength", "phase"].map((name) => tokenRows(context, name));
+    const [bias, lambda, ...tables] = ["bias", "lambda", "cosine", "sine"].map(
+      (name) => context.optional(name) ?? null,
+    );
+    const { pages, capacity } = rowsOfCache(context, context.input("keys"));
+    const written = writtenCaches(context);
+    const [keys, values, importances = null, decays = null, phases] = written;
+    const value = context.output();
+    const [batches = 0, length = 0, heads = 0, width = 0] = value.sizes;
+    if (!keys || !values) return;
+    const [start, sizes] = [context.input("start"), [batches, length, heads] as const];
+    const tokens = batches * length * heads;
+    const stateWidth = importances?.sizes[3] ?? 0;
+    const type = value.spec.dtype;
+    const queries = context.scratch(value.bytes);
+    const reads = importances && context.scratch((value.bytes / width) * stateWidth);
+    const g = importances && context.scratch(4 * tokens);
+    const fault = context.fault(
+      (from) => `cacheWrite: expected rows within 0 to ${capacity - 1}, got ${from} to ${from + length - 1}`,
+    );
+    const lines = phases ? heads * (phases.sizes[3] ?? 0) : 0;
+    prepareTokens(context, {
+      ...{
+        rows,
+        bias: bias ?? null,
+        tables,
+        start,
+        pages,
+        written,
+        queries,
+        reads,
+        g,
+        fault,
+        type,
+        sizes,
+        width,
+        lines,
+      },
+    });
+    const states = [reads, importances, g, decays, lambda ?? null];
+    const { scale } = context.attributes<{ readonly scale: number }>();
+    const attended = { q: queries, k: keys, v: values, states, start, pages, capacity, scale, type };
+    attend(
+      context,
+      { ...attended, valueWidth: width, stateWidth, sizes: [batches, length, heads, width] },
+      value,
+      null,
+    );
   },
 };

@@ -71,6 +71,8 @@ async function compare(
   bound: number,
   state: readonly string[] = [],
   constants: { readonly [name: string]: Float32Array } = {},
+  // What the device has where it must not look, unlike the interpreter, which multiplies it by zero.
+  givenValues = values,
 ) {
   const program = await backend.compile(graph, {
     state: Object.fromEntries(state.map((name) => [name, name])),
@@ -81,7 +83,7 @@ async function compare(
   for (let run = 0; run < 2; run++) {
     const given = Object.entries(graph.inputs).filter(([name]) => constants[name] === undefined);
     const inputs = given.map(([name, spec]) => {
-      const data = values[name]?.data ?? [];
+      const data = givenValues[name]?.data ?? [];
       const held =
         spec.dtype === "bfloat16"
           ? Uint16Array.from(data, toBfloat16Bits)
@@ -228,53 +230,143 @@ for (const dtype of ["float32", "bfloat16"] as const) {
   }
 }
 
-for (const dtype of ["float32", "bfloat16"] as const) {
-  for (const [D, S] of [
-    [64, 0],
-    [64, 32],
-    [128, 128],
-  ] as const)
-    test(`a chunk of a prompt over pages in ${dtype}, D ${D} and S ${S}, equals its composition`, async ({ skip }) => {
-      if (missing !== undefined) return skip(`not run: no device (${missing})`);
-      const [B, T, H, N] = [2, 37, 3, 5];
-      const content: Specs = {
-        q: narrow(dtype, B, T, H, D),
-        k: narrow(dtype, N, 64, H, D),
-        v: narrow(dtype, N, 64, H, D),
-        queryStart: i32(B),
-        pages: i32(B, 3),
-      };
-      const states: Specs = {
-        cRotated: narrow(dtype, B, T, H, S),
-        bRotated: narrow(dtype, N, 64, H, S),
-        gQuery: f32(B, T, H),
-        gKey: f32(N, 64, H),
-        lambda: f32(H),
-      };
-      const inputs = { ...content, ...(S > 0 ? states : {}) };
-      const op: Op = S > 0 ? decayAttentionOp : attentionOp;
-      const graph = graphOf(op, inputs, { scale: D ** -0.5, ...(S > 0 ? {} : { causal: true }) });
-      await using backend = await cuda();
-      for (const start of [
-        [0, 64],
-        [60, 150],
-      ]) {
-        const values = Object.fromEntries(
-          Object.entries(inputs).map(([name, spec]) => [name, randomValue(spec, name, 0.5)]),
-        );
-        values.queryStart = { shape: [B], data: Int32Array.from(start) };
-        values.pages = { shape: [B, 3], data: Int32Array.of(3, 0, 4, 3, 2, 1) };
-        for (const name of ["gKey", "gQuery"]) {
-          const data = values[name]?.data;
-          const from = name === "gKey" ? 0 : (start[0] ?? 0);
-          data?.forEach((_, i) => {
-            data[i] = Math.fround(-0.01 * ((Math.floor(i / H) + from) % 64));
-          });
+const chunkWidths = [
+  [64, 0],
+  [64, 16],
+  [64, 32],
+  [64, 64],
+  [64, 128],
+  [128, 0],
+  [128, 16],
+  [128, 32],
+  [128, 64],
+  [128, 128],
+] as const;
+
+/** What two sequences hold, and how many tokens come. */
+const chunks = [
+  { T: 2, starts: [0, 1] },
+  { T: 3, starts: [63, 64] },
+  { T: 63, starts: [64, 0] },
+  { T: 65, starts: [0, 63] },
+  { T: 65, starts: [100, 64] },
+  { T: 3, starts: [1000, 1] },
+] as const;
+
+/** Log decay of each token of each head: from hardly any to all that can be, and uneven. */
+const fallOf = (token: number, head: number) =>
+  -([0.0067, 0.3, 5][head % 3] ?? 0) * (0.25 + (1.5 * ((7 * token) % 11)) / 10);
+
+for (const dtype of ["float32", "bfloat16"] as const)
+  for (const [D, S] of chunkWidths)
+    for (const isPaged of [false, true])
+      test(`attention of a chunk in ${dtype}, D ${D} and S ${S}, ${isPaged ? "to pages" : "to a cache of its own"}, equals its composition`, async ({
+        skip,
+      }) => {
+        if (missing !== undefined) return skip(`not run: no device (${missing})`);
+        const [B, H] = [2, 3];
+        await using backend = await cuda();
+        for (const { T, starts } of chunks) {
+          const M = Math.ceil((Math.max(...starts) + T) / 64);
+          // In any order, with two that nobody has.
+          const table = Array.from({ length: B * M }, (_, i) => (5 * i + 3) % (B * M + 2));
+          // Not a whole number of blocks, but for pages.
+          const [N, C] = isPaged ? [B * M + 2, 64] : [B, 64 * M - (Math.max(...starts) + T < 64 * M ? 1 : 0)];
+          const keyAxes = isPaged ? [N, 64] : [B, C];
+          const specs: Specs = {
+            q: narrow(dtype, B, T, H, D),
+            k: narrow(dtype, N, C, H, D),
+            v: narrow(dtype, N, C, H, D),
+            queryStart: i32(B),
+            ...(isPaged ? { pages: i32(B, M) } : {}),
+            ...(S > 0
+              ? {
+                  cRotated: narrow(dtype, B, T, H, S),
+                  bRotated: narrow(dtype, N, C, H, S),
+                  gQuery: f32(B, T, H),
+                  gKey: f32(N, C, H),
+                  lambda: f32(H),
+                }
+              : {}),
+          };
+          const values = Object.fromEntries(
+            Object.entries(specs).map(([name, spec]) => [name, randomValue(spec, name, 0.7)]),
+          );
+          values.queryStart = { shape: [B], data: Int32Array.from(starts) };
+          if (isPaged) values.pages = { shape: [B, M], data: Int32Array.from(table) };
+          const rowOf = (batch: number, position: number) =>
+            isPaged ? 64 * (table[batch * M + Math.floor(position / 64)] ?? 0) + (position % 64) : batch * C + position;
+          const used = new Set<number>();
+          for (const [batch, start] of starts.entries()) {
+            const sums = new Array<number>(H).fill(0);
+            for (let position = 0; position < start + T; position++) {
+              const row = rowOf(batch, position);
+              used.add(row);
+              for (let head = 0; head < H; head++) {
+                sums[head] = (position % 64 === 0 ? 0 : (sums[head] ?? 0)) + fallOf(position + batch, head);
+                const g = Math.fround(sums[head] ?? 0);
+                if (values.gKey) values.gKey.data[row * H + head] = g;
+                if (values.gQuery && position >= start)
+                  values.gQuery.data[(batch * T + position - start) * H + head] = g;
+              }
+            }
+          }
+          const given = { ...values };
+          for (const name of ["k", "v", "bRotated", "gKey"]) {
+            const value = values[name];
+            if (!value) continue;
+            const width = value.data.length / ((keyAxes[0] ?? 0) * (keyAxes[1] ?? 0));
+            const isUsed = (i: number) => used.has(Math.floor(i / width));
+            given[name] = { ...value, data: Float64Array.from(value.data, (x, i) => (isUsed(i) ? x : Number.NaN)) };
+          }
+          const op: Op = S > 0 ? decayAttentionOp : attentionOp;
+          const graph = graphOf(op, specs, { scale: D ** -0.5, ...(S > 0 ? {} : { causal: true }) });
+          await compare(backend, graph, values, bounds[dtype], [], {}, given);
         }
-        await compare(backend, graph, values, bounds[dtype]);
-      }
-    });
-}
+      });
+
+for (const dtype of ["float32", "bfloat16"] as const)
+  for (const [D, S] of chunkWidths)
+    for (const isPaged of [false, true])
+      test(`a chunk in ${dtype}, D ${D} and S ${S}, ${isPaged ? "in pages" : "in a cache of its own"}, with all that stands around its attention, equals its composition`, async ({
+        skip,
+      }) => {
+        if (missing !== undefined) return skip(`not run: no device (${missing})`);
+        const [B, H, M, P] = [2, 3, 5, 300];
+        const [N, C] = isPaged ? [B * M, 64] : [B, 301];
+        await using backend = await cuda();
+        for (const { T, starts } of [
+          { T: 2, starts: [62, 0] },
+          { T: 63, starts: [1, 65] },
+          // More than a block takes at once, and beyond the last angle that there is.
+          { T: 150, starts: [0, 151] },
+        ]) {
+          const token = (...shape: number[]) => narrow(dtype, B, T, H, ...shape);
+          const states: Specs = {
+            ...{ c: token(S), b: token(S), strength: f32(B, T, H), bias: f32(H) },
+            ...{ phase: f32(B, T, H, S / 2), lambda: f32(H) },
+            ...{ importances: narrow(dtype, N, C, H, S), decays: f32(N, C, H), phases: f32(N, C, H, S / 2) },
+          };
+          const inputs: Specs = {
+            ...{ q: token(D), k: token(D), v: token(D), start: i32(B) },
+            ...(isPaged ? { pages: i32(B, M) } : {}),
+            ...{ keys: narrow(dtype, N, C, H, D), values: narrow(dtype, N, C, H, D) },
+            ...{ cosine: f32(P, D / 2), sine: f32(P, D / 2) },
+            ...(S > 0 ? states : {}),
+          };
+          const values = Object.fromEntries(
+            Object.entries(inputs).map(([name, spec]) => [name, randomValue(spec, name, 0.5)]),
+          );
+          values.start = { shape: [B], data: Int32Array.from(starts) };
+          if (isPaged) values.pages = { shape: [B, M], data: Int32Array.of(3, 0, 4, 9, 1, 6, 2, 8, 5, 7) };
+          if (S > 0) {
+            fallWithinBlocks(values.decays, H, C);
+            keepFromZero(values.phases);
+          }
+          const caches = ["keys", "values", ...(S > 0 ? ["importances", "decays", "phases"] : [])];
+          await compare(backend, graphOf(decodeStepOp, inputs, { scale: D ** -0.5 }), values, bounds[dtype], caches);
+        }
+      });
 
 /** Heads as wide as the kernels take them, and sizes that no number of blocks divides. */
 function smallModel(family: "sisa" | "transformer", stateWidth: number, width: number, heads: number) {
@@ -358,4 +450,18 @@ test("a row that is not there, and a position beyond the cache, are named", asyn
   if (tensors.start) backend.write(tensors.start, Int32Array.of(70));
   if (tensors.pages) backend.write(tensors.pages, Int32Array.of(1, 2));
   await expect(paged.run(tensors).value?.read()).rejects.toThrow("expected pages from 0 to 1, got 2");
+  for (const [specs, start, message] of [
+    [step, 7, "expected rows within 0 to 8, got 7 to 9"],
+    [inPages, 62, "expected pages from 0 to 1, got 2"],
+  ] as const) {
+    const chunk = { ...specs, q: f32(1, 3, 2, 64), k: f32(1, 3, 2, 64), v: f32(1, 3, 2, 64) };
+    const several = await backend.compile(graphOf(decodeStepOp, chunk, { scale: 1 }), {
+      state: { keys: "keys", values: "values" },
+    });
+    const entries = Object.entries(chunk).map(([name, spec]) => [name, backend.tensor(spec)] as const);
+    const of = Object.fromEntries(entries);
+    if (of.start) backend.write(of.start, Int32Array.of(start));
+    if (of.pages) backend.write(of.pages, Int32Array.of(1, 2));
+    await expect(several.run(of).value?.read()).rejects.toThrow(message);
+  }
 });

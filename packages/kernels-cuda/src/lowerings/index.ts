@@ -130,7 +130,7 @@ export const lowerings = {
 /** Lowerings of the operations that only this backend has. */
 const ownLowerings: { readonly [name: string]: Lowering } = {
   [adamwManyOp.name]: optimizer.adamwMany,
-  [decodeStepOp.name]: decodeStep,
+  [decodeStepOp.name]: either(decodeStep, decode.decodeChunk),
   [normGatesOp.name]: normGates,
   [normProductOp.name]: normProduct,
   [productAddOp.name]: always((context) => multiply(context, context.input("addend"))),
