@@ -1,7 +1,9 @@
 // A token of several sequences at once on one GPU: caches in pages of one pool beside a cache [B,C,...] and beside caches of
-// their own for each sequence, as the server has them on other backends. Logits are compared first. Needs an NVIDIA GPU.
+// their own for each sequence, as the server has them on other backends. Logits are compared first. Then chunks of a prompt of
+// one sequence in pages. Needs an NVIDIA GPU.
 //   node bench/run.mjs cuda-paged [--batches 1,8,32] [--context 1024] [--precision bfloat16] [--size 152m]
 //     [--lanes 8], sequences with a cache for each
+//     [--chunks 64,256,512] [--before 0,256,1024], tokens of a chunk, and tokens held before it
 import { parseArgs } from "node:util";
 import {
   type DeviceTensor,
@@ -10,6 +12,7 @@ import {
   type Graph,
   type GraphInputs,
   type GraphOutputs,
+  i32,
   initialize,
   inPrecision,
   languageModel,
@@ -31,11 +34,16 @@ const { values: options } = parseArgs({
     precision: { type: "string", default: "bfloat16" },
     size: { type: "string", default: "152m" },
     lanes: { type: "string", default: "8" },
+    chunks: { type: "string", default: "64,256,512" },
+    before: { type: "string", default: "0,256,1024" },
   },
 });
 const pageSize = 64;
+const numbers = (list: string) => list.split(",").filter(Boolean).map(Number);
 const context = Number(options.context);
-const capacity = context + pageSize;
+const chunks = numbers(options.chunks).flatMap((T) => numbers(options.before).map((start) => ({ T, start })));
+const longest = Math.max(context + pageSize, ...chunks.map(({ T, start }) => T + start));
+const capacity = Math.ceil(longest / pageSize) * pageSize;
 const M = capacity / pageSize;
 const precision = options.precision as Precision;
 const model = languageModel(
@@ -87,10 +95,14 @@ async function measure(name: string, program: Program, inputs: Readonly<Record<s
   const values = logits?.spec.dtype === "bfloat16" ? read.map(fromBfloat16Bits) : read;
   for (let run = 0; run < 3; run++) program.run(inputs);
   const { milliseconds, steps } = await (program as unknown as CudaExecutable<never, never>).profile();
-  const attention = steps.filter(({ step }) => step.kind === "kernel" && step.kernel.startsWith("decodeStep"));
-  const inAttention = attention.reduce((sum, step) => sum + step.milliseconds, 0);
+  /** Microseconds in kernels of these names, by events. */
+  const timeIn = (kernels: RegExp) =>
+    1000 *
+    steps
+      .filter(({ step }) => step.kind === "kernel" && kernels.test(step.kernel))
+      .reduce((sum, step) => sum + step.milliseconds, 0);
   program.close();
-  return { name, microseconds: 1000 * milliseconds, launches: steps.length, inAttention: 1000 * inAttention, values };
+  return { name, microseconds: 1000 * milliseconds, launches: steps.length, timeIn, values };
 }
 
 function difference(a: readonly number[], b: readonly number[]): number {
@@ -104,7 +116,7 @@ function difference(a: readonly number[], b: readonly number[]): number {
 
 line("| sequences | caches | microseconds a step | launches | in attention, by events | logits off by norm |");
 line("|---|---|---|---|---|---|");
-for (const B of options.batches.split(",").map(Number)) {
+for (const B of numbers(options.batches)) {
   const tokens = { ids: Array.from({ length: B }, (_, b) => 5 + b), start: new Array<number>(B).fill(context) };
   const ints = (graph: Graph, name: string, data: readonly number[]) => {
     const spec = graph.inputs[name];
@@ -166,17 +178,48 @@ for (const B of options.batches.split(",").map(Number)) {
   });
   await run("pages", paged, pools, Object.fromEntries(ints(paged, "pages", order)));
 
-  if (B > 1 && options.lanes.split(",").map(Number).includes(B)) {
+  if (B > 1 && numbers(options.lanes).includes(B)) {
     const graph = laneGraph(inPrecision(model.stepGraph(), precision), names, { lanes: B, capacity }, false);
     const each = names.flatMap((name) =>
       (kinds.get(kindOf(name)) ?? []).map((rows, lane) => [laneCache(lane, name), rows] as const),
     );
     await run("one for each", graph.bind({ T: 1, R: B }), each);
   }
-  for (const { name, microseconds, launches, inAttention, values } of results) {
+  for (const { name, microseconds, launches, timeIn, values } of results) {
     const off = difference(values, results[0]?.values ?? []);
     line(
-      `| ${B} | ${name} | ${microseconds.toFixed(1)} | ${launches} | ${inAttention.toFixed(1)} | ${off.toExponential(2)} |`,
+      `| ${B} | ${name} | ${microseconds.toFixed(1)} | ${launches} | ${timeIn(/^decodeStep/).toFixed(1)} | ${off.toExponential(2)} |`,
     );
   }
+}
+
+line("| tokens of a chunk | tokens before it | microseconds | in attention, by events | before it | launches |");
+line("|---|---|---|---|---|---|");
+const N = capacity / pageSize;
+const pools = Object.fromEntries(
+  names.map((name) => {
+    const spec = inPrecision(model.stepGraph({ pageSize }), precision).bind({ B: 1, T: 1, R: 1, N, M: N }).inputs[name];
+    const [rows = new Float32Array()] = rowsOf(name, 1);
+    if (spec === undefined) throw new Error(`no input ${name}`);
+    return [name, backend.tensor(spec, spec.dtype === "bfloat16" ? Uint16Array.from(rows, toBfloat16Bits) : rows)];
+  }),
+);
+for (const { T, start } of chunks) {
+  const graph = inPrecision(model.stepGraph({ pageSize }), precision).bind({ B: 1, T, R: 1, N, M: N });
+  const ints = (data: readonly number[], ...shape: number[]) => backend.tensor(i32(...shape), Int32Array.from(data));
+  const inputs = {
+    ids: ints(
+      Array.from({ length: T }, (_, t) => 5 + t),
+      1,
+      T,
+    ),
+    start: ints([start], 1),
+    places: ints([T - 1], 1),
+    pages: ints([...Array(N).keys()].reverse(), 1, N),
+    ...pools,
+  };
+  const program = await compile(simplify(graph as unknown as Graph), names);
+  const { microseconds, launches, timeIn } = await measure("chunk", program, inputs);
+  const times = [/^(cachedAttention|attentionTiles|joinSpans)/, /^(continueStates|prepareTokens)/].map(timeIn);
+  line(`| ${T} | ${start} | ${[microseconds, ...times].map((time) => time.toFixed(1)).join(" | ")} | ${launches} |`);
 }

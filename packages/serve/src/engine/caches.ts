@@ -43,6 +43,8 @@ export interface Numbers {
 
 /** Memory of a number of slots. Which tokens they hold is known to its owner. */
 export interface Caches {
+  /** Tokens of a prompt that are computed in one run, at most. */
+  readonly chunkLength: number;
   /**
    * Gives a slot a beginning, which may be its own, and room for `most` tokens.
    * @param idle slots that may be emptied for that, those first that are missed least

@@ -76,9 +76,6 @@ export interface EngineCounts {
   readonly runningTokens: number;
 }
 
-/** Tokens of a prompt that are computed between two steps of the others. */
-const promptChunk = 64;
-
 interface Running {
   readonly generation: Generation;
   readonly slot: number;
@@ -299,7 +296,7 @@ export class Engine implements AsyncDisposable {
     const { generation, slot } = running;
     const { tokens, promptLogprobs, logprobs } = generation.request;
     const { cachedTokens, computed } = running;
-    const end = Math.min(tokens.length, computed + promptChunk);
+    const end = Math.min(tokens.length, computed + this.#slots.chunkLength);
     const count = end - computed;
     const lane = { slot, tokens: tokens.slice(0, end), count };
     let next: number | Float32Array | undefined;

@@ -19,7 +19,7 @@ import type { Beginning, Begun, Caches, CachesOptions, Lane, Numbers } from "./c
 import { laneCache, laneGraph } from "./lane-graph.ts";
 import { type Program, Programs } from "./programs.ts";
 
-/** Tokens in one run on backends that need a fixed count; and the unit of a cache's size. */
+/** Tokens of a prompt in one run, as many as there are on backends that need a fixed count; and the unit of a cache's size. */
 const fixedLength = 64;
 
 /**
@@ -31,6 +31,7 @@ const unit = 16;
 type Tensors = { readonly [name: string]: DeviceTensor };
 
 export class LaneCaches implements Caches {
+  readonly chunkLength = fixedLength;
   readonly #options: CachesOptions;
   readonly #backend: Backend;
   readonly #capacity: number;

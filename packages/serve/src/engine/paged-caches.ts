@@ -21,8 +21,8 @@ import { type Program, Programs } from "./programs.ts";
 /** Rows of a page: as many keys as kernels read at once. */
 export const pageSize = 64;
 
-/** Tokens of a prompt in one run. */
-const chunkLength = 64;
+/** Tokens of a prompt in one run, where a sequence can have so many. */
+const longestChunk = 256;
 
 /** No slot: what such a lane writes goes to a page that nobody reads. */
 const noSlot = -1;
@@ -34,6 +34,7 @@ interface PageCopy {
 }
 
 export class PagedCaches implements Caches {
+  readonly chunkLength: number;
   readonly #options: CachesOptions;
   readonly #graph: StepGraph;
   readonly #specs: { readonly [name: string]: TensorSpec };
@@ -63,8 +64,9 @@ export class PagedCaches implements Caches {
     this.#pools = this.#emptyPools();
     this.#pages = Array.from({ length: slots }, () => []);
     this.#holders = new Int32Array(count).fill(1, 0, slots);
+    this.chunkLength = Math.min(longestChunk, pagesFor(contextLength) * pageSize);
     // A chunk may reach beyond the last token.
-    this.#tableWidth = pagesFor(contextLength + chunkLength);
+    this.#tableWidth = pagesFor(contextLength + this.chunkLength);
   }
 
   #emptyPools() {
@@ -180,7 +182,7 @@ export class PagedCaches implements Caches {
   }
 
   runLength(count: number): number {
-    return count === 1 ? 1 : chunkLength;
+    return count === 1 ? 1 : this.chunkLength;
   }
 
   /** What comes before is there, perhaps for others too; what comes after the last token is overwritten later. */

@@ -72,6 +72,11 @@ export class Slots implements AsyncDisposable {
     return new Slots(options, caches);
   }
 
+  /** Tokens of a prompt that are computed in one run, at most. */
+  get chunkLength(): number {
+    return this.#caches.chunkLength;
+  }
+
   /** How many tokens from the first on are in a slot already. */
   commonPrefix(slot: number, tokens: readonly number[]): number {
     const content = this.#contents[slot] ?? [];
