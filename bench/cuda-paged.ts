@@ -129,7 +129,8 @@ for (const B of numbers(options.batches)) {
       ...ints(graph, "last", new Array<number>(B).fill(0)),
       ...ints(graph, "places", [...tokens.ids.keys()]),
     ]);
-  const kinds = new Map(names.map((name) => [kindOf(name), rowsOf(name, B)] as const));
+  const kinds = new Map<string, readonly Float32Array[]>();
+  for (const name of names) if (!kinds.has(kindOf(name))) kinds.set(kindOf(name), rowsOf(name, B));
   const results: Awaited<ReturnType<typeof measure>>[] = [];
   const run = async (
     name: string,

@@ -1,6 +1,6 @@
 // What decoding takes where several tokens are read, such as a chunk of a prompt: what they bring, written to the caches, and
 // attention to those.
-#include "eight.cuh"
+#include "overlap.cuh"
 #include "pages.cuh"
 #include "tiles.cuh"
 
@@ -51,6 +51,7 @@ __device__ inline void storePair(bf16* p, float x, float y) { *(uint32*)p = pack
 // What tokens bring before attention: SISA's states continued, queries and keys rotated, and the caches written. Blocks take
 // 32 pairs of states, or the decays of 32 heads, through time; those after them take elements of q, k and v, eight each.
 template <class T> __device__ void prepareTokens(const Tokens& p) {
+  letNextBegin();
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, batch = blockIdx.y, start = p.start[batch];
   int pairBlocks = (p.lines + 31) / 32, decayBlocks = p.lines > 0 ? (p.heads + 31) / 32 : 0;
   int64 firstRow = (int64)batch * p.length;
@@ -60,6 +61,20 @@ template <class T> __device__ void prepareTokens(const Tokens& p) {
     if (start >= 0 && start + t < p.pages.capacity) return rowAt(p.pages, batch, start + t, PAGE);
     report(p.fault, p.node, start);
     return -1;
+  };
+  // The same for the positions of a thread, which lie in two pages at most: both are looked up before they are needed.
+  struct Kept {
+    int64 first, last;
+    int inFirst, count;
+    __device__ int64 operator[](int j) const {
+      int64 row = j < inFirst ? first : last;
+      return row < 0 ? -1 : j < inFirst ? first + j : last - (count - 1 - j);
+    }
+  };
+  auto keptFrom = [&](int first) {
+    int count = min(STEPS, p.length - first);
+    if (count <= 0) return Kept{-1, -1, 0, 0};
+    return Kept{kept(first), kept(first + count - 1), PAGE - (start + first) % PAGE, count};
   };
   int64 before = !p.gBefore && start > 0 && start <= p.pages.capacity ? keyRowAt(p.pages, batch, start - 1) : 0;
 
@@ -83,6 +98,7 @@ template <class T> __device__ void prepareTokens(const Tokens& p) {
       }
 #pragma unroll
       for (int j = 0; j < STEPS; j++) own += steps[j];
+      Kept rows = keptFrom(first);
       double angle = sumBefore(own, sum, [](int) { return false; });
 #pragma unroll
       for (int j = 0; j < STEPS; j++) {
@@ -94,7 +110,7 @@ template <class T> __device__ void prepareTokens(const Tokens& p) {
         sincospif((float)(2 * turns), &sine, &cosine);
         storePair((T*)p.reads + (firstRow + first + j) * 2 * p.lines + 2 * line, c[j].x * cosine - c[j].y * sine,
                   c[j].x * sine + c[j].y * cosine);
-        int64 row = kept(first + j);
+        int64 row = rows[j];
         if (row < 0) continue;
         p.phases[row * p.lines + line] = (float)(turn * turns);
         storePair((T*)p.importances + row * 2 * p.lines + 2 * line, b[j].x * cosine - b[j].y * sine,
@@ -123,6 +139,7 @@ template <class T> __device__ void prepareTokens(const Tokens& p) {
         if (p.bias) steps[j] = -(fmaxf(strength, 0.f) + log1pf(expf(-fabsf(strength))));
         own = (restartsAt(first + j) ? 0 : own) + steps[j];
       }
+      Kept rows = keptFrom(first);
       double g = sumBefore(own, sum, [&](int w) {
         int at = start + base + w * STEPS;
         return (at + STEPS - 1) / BLOCK * BLOCK >= at;
@@ -132,7 +149,7 @@ template <class T> __device__ void prepareTokens(const Tokens& p) {
         if (!works || first + j >= p.length) break;
         g = (restartsAt(first + j) ? 0 : g) + steps[j];
         if (p.g) p.g[(firstRow + first + j) * p.heads + head] = (float)g;
-        int64 row = kept(first + j);
+        int64 row = rows[j];
         if (row >= 0) p.decays[row * p.heads + head] = (float)g;
       }
     }
@@ -184,6 +201,8 @@ __device__ void cachedAttention(const T* q, const T* k, const T* v, const T* c, 
                                 const CacheSizes& n) {
   __shared__ float rest[mostBlocks];
   __shared__ float maxima[4], totals[4], values[4][perLane * 32];
+  waitForOthers();
+  letNextBegin();
   const int type = sizeof(T) == 4 ? Float32 : Bfloat16;
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, head = blockIdx.y;
   int batch = blockIdx.z / n.length, t = blockIdx.z % n.length;
@@ -281,6 +300,8 @@ __device__ void attentionTiles(const bf16* q, const bf16* k, const bf16* v, cons
                                float* partial, const CacheSizes& sizes) {
   extern __shared__ __align__(16) unsigned char shared[];
   __shared__ float decays[TILE], fades[TILE], sums[32];
+  waitForOthers();
+  letNextBegin();
   const int SW = S ? S : 16, NARROW = S ? Tile<SW>::ELEMENTS : 0;
   const Tile<D> queries{(bf16*)shared}, keys{queries.data + Tile<D>::ELEMENTS}, values{keys.data + Tile<D>::ELEMENTS};
   const Tile<SW> reads{values.data + Tile<D>::ELEMENTS}, writes{reads.data + NARROW};
@@ -444,6 +465,7 @@ template <class T> __device__ void joinSpans(const float* partial, T* value, flo
   int head = blockIdx.x, lane = threadIdx.x % 32, pitch = 2 + n.valueWidth;
   int64 row = (int64)blockIdx.y * n.heads + head;
   const float* own = partial + row * n.splits * pitch;
+  waitForOthers();
   float most = -INFINITY, total = 0;
   for (int s = lane; s < n.splits; s += 32) most = fmaxf(most, own[s * pitch]);
   most = warpMax(most);

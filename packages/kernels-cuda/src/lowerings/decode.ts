@@ -33,13 +33,10 @@ function cacheDeclines({ inputs, attributes }: Node): boolean {
   return !types.includes(q.dtype) || !narrow || empty || scalars.some(({ dtype }) => dtype !== "float32");
 }
 
-/** What stands at [B,T,H,...] and in caches, and where. */
+type Sizes = readonly [batches: number, length: number, heads: number];
+
+/** What attention reads, and how wide it is. */
 interface Attended {
-  readonly sizes: readonly [batches: number, length: number, heads: number, width: number];
-  readonly valueWidth: number;
-  readonly stateWidth: number;
-  readonly scale: number;
-  readonly type: string;
   readonly q: View;
   readonly k: View;
   readonly v: View;
@@ -48,12 +45,18 @@ interface Attended {
   readonly start: View;
   readonly pages: StructArgument;
   readonly capacity: number;
+  readonly type: string;
+  readonly sizes: Sizes;
+  readonly width: number;
+  readonly valueWidth: number;
+  readonly stateWidth: number;
+  readonly scale: number;
 }
 
 /** Attention from positions on, over all keys up to each query: the cache in parts, which are joined afterwards. */
 function attend(context: Context, attended: Attended, value: View, logSumExp: View | null): void {
-  const { sizes, valueWidth, stateWidth, scale, type, q, k, v, states, start, pages, capacity } = attended;
-  const [batches, length, heads, width] = sizes;
+  const { q, k, v, states, start, pages, capacity, type, sizes, width, valueWidth, stateWidth, scale } = attended;
+  const [batches, length, heads] = sizes;
   const known = tileWidths.includes(width) && valueWidth === width && tileStateWidths.includes(stateWidth);
   const byTiles = type === "bfloat16" && length > 1 && known && scale > 0;
   const queries = batches * length * heads;
@@ -63,21 +66,20 @@ function attend(context: Context, attended: Attended, value: View, logSumExp: Vi
   // Two blocks for each multiprocessor, where there are so many tiles of keys.
   const parts = Math.ceil((2 * context.multiprocessors) / (tiles * heads));
   const splits = byTiles ? Math.min(parts, Math.ceil(capacity / tileSize)) : Math.ceil(capacity / span);
-  const structure = packStruct([
-    pages,
-    ...[batches, length, heads, width, valueWidth, stateWidth, span, splits],
-    { float: scale },
-  ]);
+  const numbers = [...sizes, width, valueWidth, stateWidth, span, splits];
+  const structure = packStruct([pages, ...numbers, { float: scale }]);
   const partial = context.scratch(4 * queries * splits * (2 + valueWidth));
   const args = [q, k, v, ...states, start, partial, structure];
+  const options = { overlaps: true };
   if (byTiles) {
     const tileBytes = (count: number, elements: number) => count * 2 * tileSize * (elements + 8);
     const sharedBytes = tileBytes(3, width) + (stateWidth > 0 ? tileBytes(2, stateWidth) : 0);
-    context.kernel(`attentionTiles_${width}_${stateWidth}`, [splits, heads, tiles], 128, args, sharedBytes);
+    context.kernel(`attentionTiles_${width}_${stateWidth}`, [splits, heads, tiles], 128, args, sharedBytes, options);
   } else {
-    context.kernel(`cachedAttention_${type}`, [splits, heads, batches * length], 128, args);
+    context.kernel(`cachedAttention_${type}`, [splits, heads, batches * length], 128, args, 0, options);
   }
-  context.kernel(`joinSpans_${type}`, [heads, batches * length, 1], 64, [partial, value, logSumExp, structure]);
+  const joined = [partial, value, logSumExp, structure];
+  context.kernel(`joinSpans_${type}`, [heads, batches * length, 1], 64, joined, 0, options);
 }
 
 export const cachedAttention: Lowering = {
@@ -88,65 +90,50 @@ export const cachedAttention: Lowering = {
     const start = context.input("queryStart");
     const [value, logSumExp] = [context.output("value"), context.output("logSumExp")];
     const [batches = 0, length = 0, heads = 0, width = 0] = q.sizes;
-    const attended = {
-      ...{ q, k, v, states, start, ...rowsOfCache(context, k), ...context.attributes<{ readonly scale: number }>() },
-      ...{ valueWidth: v.sizes[3] ?? 0, stateWidth: states[0]?.sizes[3] ?? 0, type: q.spec.dtype },
-    };
-    attend(context, { ...attended, sizes: [batches, length, heads, width] }, value, logSumExp);
+    const widths = { width, valueWidth: v.sizes[3] ?? 0, stateWidth: states[0]?.sizes[3] ?? 0 };
+    const { scale } = context.attributes<{ readonly scale: number }>();
+    const attended = { q, k, v, states, start, ...rowsOfCache(context, k), type: q.spec.dtype };
+    attend(context, { ...attended, sizes: [batches, length, heads], ...widths, scale }, value, logSumExp);
   },
 };
 
 /** Threads of a block that prepares; 32 WARPS in kernels/decode.cu. */
 const preparing = 512;
 
-type Row = ReturnType<typeof tokenRows>;
-
-/** What the structure Tokens of kernels/decode.cu holds; null or nothing for what there is not. */
+/** What the structure Tokens of kernels/decode.cu holds; what is left out there is not. */
 interface Tokens {
+  readonly type: string;
+  readonly sizes: Sizes;
+  readonly width: number;
+  /** Pairs of states of all heads. */
+  readonly lines: number;
   /** q, k, v, c, b, decay and phase of each token. */
-  readonly rows: readonly Row[];
-  readonly bias?: View | null;
-  readonly tables?: readonly (Value | null)[];
-  readonly before?: readonly View[];
+  readonly rows: readonly ReturnType<typeof tokenRows>[];
   readonly start: View;
   readonly pages: StructArgument;
   /** Keys, values, importances, decays and phases. */
   readonly written: readonly (View | null)[];
-  readonly queries?: View;
   readonly reads: View | null;
+  readonly bias?: View | null;
+  readonly tables?: readonly (Value | null)[];
+  readonly before?: readonly View[];
+  readonly queries?: View;
   readonly g?: View | null;
   readonly fault?: readonly [View | null, number];
-  readonly type: string;
-  readonly sizes: readonly [batches: number, length: number, heads: number];
-  readonly width: number;
-  /** Pairs of states of all heads. */
-  readonly lines: number;
 }
 
 function prepareTokens(context: Context, tokens: Tokens): void {
-  const { rows, bias = null, tables = [null, null], before = [null, null], queries = null, g = null } = tokens;
-  const { start, pages, written, reads, fault = [null, 0], type, sizes, width, lines } = tokens;
+  const { type, sizes, width, lines, rows, start, pages, written, reads } = tokens;
+  const { bias = null, tables = [null, null], before = [null, null], queries = null, g = null } = tokens;
+  const { fault = [null, 0] } = tokens;
   const [batches, length, heads] = sizes;
-  const [decay, phase] = rows.slice(5).map(({ value }) => value);
-  const structure = packStruct([
-    ...rows.slice(0, 5).map(({ value }) => value),
-    ...[
-      decay ?? null,
-      bias,
-      phase ?? null,
-      ...tables,
-      ...before,
-      start,
-      pages,
-      ...written,
-      queries,
-      reads,
-      g,
-      ...fault,
-    ],
-    ...rows.map(({ pitch }) => pitch),
-    ...[batches, length, tables[0]?.sizes[0] ?? 0, heads, width, lines],
-  ]);
+  const [decay = null, phase = null] = rows.slice(5).map(({ value }) => value);
+  const vectors = rows.slice(0, 5).map(({ value }) => value);
+  const given = [...vectors, decay, bias, phase, ...tables, ...before, start, pages];
+  const pitches = rows.map(({ pitch }) => pitch);
+  const positions = tables[0]?.sizes[0] ?? 0;
+  const numbers = [...pitches, batches, length, positions, heads, width, lines];
+  const structure = packStruct([...given, ...written, queries, reads, g, ...fault, ...numbers]);
   const stateBlocks = lines > 0 ? Math.ceil(lines / 32) + Math.ceil(heads / 32) : 0;
   const eights = (3 * length * heads * width) / 8;
   const blocks = stateBlocks + (queries ? Math.ceil(eights / preparing) : 0);
@@ -167,11 +154,11 @@ export const continueStates: Lowering = {
     ) as [Value, Value, Value, Value];
     const [batches = 0, length = 0, heads = 0, half = 0] = phases.sizes;
     if (reads.count === 0) return;
-    prepareTokens(context, {
-      ...{ rows, before, start: context.input("start"), reads, written: [null, null, importances, decays, phases] },
-      ...{ pages: packStruct([null, 0, 0, 0, 0, null]), type: reads.spec.dtype, width: 0, lines: heads * half },
-      sizes: [batches, length, heads],
-    });
+    const written = [null, null, importances, decays, phases];
+    const pages = packStruct([null, 0, 0, 0, 0, null]);
+    const sizes: Sizes = [batches, length, heads];
+    const [type, lines, start] = [reads.spec.dtype, heads * half, context.input("start")];
+    prepareTokens(context, { type, sizes, width: 0, lines, rows, start, pages, written, reads, before });
   },
 };
 
@@ -189,43 +176,24 @@ export const decodeChunk: Lowering = {
     const value = context.output();
     const [batches = 0, length = 0, heads = 0, width = 0] = value.sizes;
     if (!keys || !values) return;
-    const [start, sizes] = [context.input("start"), [batches, length, heads] as const];
-    const tokens = batches * length * heads;
+    const start = context.input("start");
+    const sizes: Sizes = [batches, length, heads];
     const stateWidth = importances?.sizes[3] ?? 0;
     const type = value.spec.dtype;
     const queries = context.scratch(value.bytes);
     const reads = importances && context.scratch((value.bytes / width) * stateWidth);
-    const g = importances && context.scratch(4 * tokens);
+    const g = importances && context.scratch(4 * batches * length * heads);
     const fault = context.fault(
       (from) => `cacheWrite: expected rows within 0 to ${capacity - 1}, got ${from} to ${from + length - 1}`,
     );
     const lines = phases ? heads * (phases.sizes[3] ?? 0) : 0;
     prepareTokens(context, {
-      ...{
-        rows,
-        bias: bias ?? null,
-        tables,
-        start,
-        pages,
-        written,
-        queries,
-        reads,
-        g,
-        fault,
-        type,
-        sizes,
-        width,
-        lines,
-      },
+      ...{ type, sizes, width, lines, rows, start, pages, written, reads },
+      ...{ bias: bias ?? null, tables, queries, g, fault },
     });
     const states = [reads, importances, g, decays, lambda ?? null];
     const { scale } = context.attributes<{ readonly scale: number }>();
-    const attended = { q: queries, k: keys, v: values, states, start, pages, capacity, scale, type };
-    attend(
-      context,
-      { ...attended, valueWidth: width, stateWidth, sizes: [batches, length, heads, width] },
-      value,
-      null,
-    );
+    const attended = { q: queries, k: keys, v: values, states, start, pages, capacity };
+    attend(context, { ...attended, type, sizes, width, valueWidth: width, stateWidth, scale }, value, null);
   },
 };
