@@ -4,7 +4,7 @@
 import { type BlockHost, type BlockTensor, DeviceBlock, type SisaError } from "@sisa/core";
 
 export class Block extends DeviceBlock {
-  readonly address: number;
+  #address: number;
   readonly bytes: number;
   /** Why the contents are not what they should be. */
   error: SisaError | undefined;
@@ -12,13 +12,22 @@ export class Block extends DeviceBlock {
 
   constructor(address: number, bytes: number, freed: (address: number) => void) {
     super();
-    this.address = address;
+    this.#address = address;
     this.bytes = bytes;
     this.#freed = freed;
   }
 
+  get address(): number {
+    return this.#address;
+  }
+
+  /** Swaps memory with a block of equal size. */
+  exchange(other: Block): void {
+    [this.#address, other.#address] = [other.#address, this.#address];
+  }
+
   protected override free(): void {
-    this.#freed(this.address);
+    this.#freed(this.#address);
   }
 }
 

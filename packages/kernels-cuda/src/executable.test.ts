@@ -141,3 +141,21 @@ test("an output cannot be used once its program ran again, nor as state", () => 
   program.run({ ...inputs, x: other as CudaTensor });
   expect(() => program.run({ ...inputs, x: other as CudaTensor })).toThrow("used after");
 });
+
+test("an output that is kept moves before the next run, which is launched as it was captured and may read it", () => {
+  const { calls, tensor, program, plan } = executable();
+  const inputs = { total: tensor(f32(4)), x: tensor(f32(4)) };
+  const run = (x = inputs.x) => {
+    const kept = program.run({ ...inputs, x }).other?.keep() as CudaTensor;
+    return { kept, wrote: plan.outputs.other?.address, read: plan.inputs.x?.address, enqueued: calls.splice(0) };
+  };
+  const [first, second, third] = [run(), run(), run()];
+  expect(second.enqueued[0]).toBe("copy");
+  expect(third.enqueued).toEqual(["copy", second.enqueued.at(-1)]);
+  expect([second.wrote, third.wrote]).toEqual([first.wrote, first.wrote]);
+  const addresses = [first, second].map(({ kept }) => kept.block.address);
+  expect(new Set([...addresses, third.wrote]).size).toBe(3);
+  const fourth = run(third.kept);
+  expect(fourth.read).toBe(third.kept.block.address);
+  expect(fourth.read).not.toBe(fourth.wrote);
+});

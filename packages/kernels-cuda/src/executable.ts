@@ -35,6 +35,9 @@ export interface ExecutableParts {
   readonly closed: () => void;
 }
 
+/** A kept output of at most so many bytes is moved before the next run, so that this one is launched as it was captured. */
+const movedBytes = 2 ** 16;
+
 /** Milliseconds of a run, and of each of its steps. */
 export interface Profile {
   readonly milliseconds: number;
@@ -98,7 +101,7 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
       results[output] = tensor;
     });
     const copies: Block[] = [];
-    const addresses: number[] = [];
+    const read: { readonly storage: Storage | undefined; readonly block: Block }[] = [];
     let failure = undefined as Block["error"];
     this.#places.forEach(({ storage, output }, index) => {
       const tensor = tensors[index];
@@ -112,9 +115,9 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
         copies.push(copy);
         block = copy;
       }
-      if (storage) storage.address = block.address;
-      addresses.push(block.address);
+      read.push({ storage, block });
     });
+    const addresses: number[] = [];
     const written: Block[] = [...stateBlocks];
     for (const [name, storage] of Object.entries(plan.outputs)) {
       const spec = graph.outputs[name];
@@ -125,6 +128,11 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
       written.push(output.block);
       output.view = new BlockTensor(host, spec, output.block, false);
       results[name] = output.view;
+    }
+    // Outputs that somebody keeps may have moved, and be read again.
+    for (const { storage, block } of read) {
+      if (storage) storage.address = block.address;
+      addresses.push(block.address);
     }
     this.#launcher.run(addresses);
     for (const block of written) block.error = failure;
@@ -180,13 +188,17 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     return { milliseconds, steps: all };
   }
 
-  /** The block of an output for the coming run: the last one, unless somebody keeps its value. */
+  /** The block of an output for the coming run: the last one, unless somebody keeps its value. A small one keeps its address. */
   #nextOutput(name: string, spec: DeviceTensor["spec"]): Output {
     const output = this.#outputs.get(name);
     output?.view?.expire();
     if (output && !output.block.shared) return output;
-    output?.block.release();
     const next: Output = { block: this.#host.allocate(spec), view: undefined };
+    if (output && output.block.bytes <= movedBytes) {
+      this.#host.copy(output.block, next.block);
+      output.block.exchange(next.block);
+    }
+    output?.block.release();
     this.#outputs.set(name, next);
     return next;
   }

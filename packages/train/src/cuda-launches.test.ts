@@ -1,5 +1,5 @@
-// What a training step asks of an NVIDIA GPU, on a driver that only takes notes: nothing is read back inside it, and what
-// runs again and again is one launch. Needs no GPU.
+// What a training step asks of an NVIDIA GPU, on a driver that only takes notes: nothing is read back inside it, and each
+// micro-batch and the update are one launch. Needs no GPU.
 import { cuda } from "@sisa/kernels-cuda";
 import { afterEach, expect, test, vi } from "vitest";
 import { Device } from "../../kernels-cuda/src/device/device.ts";
@@ -59,7 +59,7 @@ const enqueuing = [
   ...["cuStreamBeginCapture", "cuGraphInstantiate", "cuGraphDestroy", "cuGraphExecDestroy"],
 ];
 
-test.each(["float32", "bfloat16"])("steps in %s read nothing back, and accumulate by one launch", async (precision) => {
+test.each(["float32", "bfloat16"])("steps in %s read nothing back, and launch one graph for each program", async (precision) => {
   const { calls, device } = recordingDevice();
   vi.spyOn(Device, "open").mockResolvedValue(device);
   await using backend = await cuda();
@@ -80,11 +80,9 @@ test.each(["float32", "bfloat16"])("steps in %s read nothing back, and accumulat
   expect(enqueued.filter((call) => call !== "step" && !enqueuing.includes(call))).toEqual([]);
   expect(enqueued.filter((call) => call === "step")).toHaveLength(steps);
 
-  // Two micro-batches and the rates of the update, once all is captured.
+  // Two micro-batches and the update, once all is captured. The report of the step before moves out of its way.
   const last = enqueued.slice(enqueued.lastIndexOf("step") + 1).filter((call) => call !== "cuMemAlloc");
   const write = "cuMemcpyHtoDAsync";
   const micro = [write, write, write, "cuGraphLaunch"];
-  expect(last.splice(0, 9)).toEqual([...micro, ...micro, write]);
-  expect(new Set(last)).toEqual(new Set(["cuLaunchKernel"]));
-  expect(last.length).toBeLessThan(32);
+  expect(last).toEqual([...micro, ...micro, write, "cuMemcpyDtoDAsync", "cuGraphLaunch"]);
 });

@@ -1,7 +1,7 @@
 // Matrix products through cuBLASLt. A product is prepared once and run often: with the algorithm its heuristics rank first,
 // and for large ones with the fastest of those that they rank. cuBLASLt is column major, so C = A B is asked for as C^T = B^T A^T.
 
-import { DeviceError } from "@sisa/core";
+import { allocate, DeviceError, RandomStream, toBfloat16Bits, toFloat16Bits } from "@sisa/core";
 import type { Driver } from "./driver.ts";
 import type { HostMemory, Library, NativeFunction } from "./native.ts";
 
@@ -21,6 +21,8 @@ const heuristicBytes = 96;
 /** Products of fewer operations take what the heuristics rank first. */
 const tunedFlops = 1e10;
 const mostCandidates = 8;
+/** Random numbers in operands of a trial, after which they repeat. */
+const drawnNumbers = 2 ** 16;
 /** Share of the preferred candidate's time below which another one is taken: differences within it may be chance. */
 const clearlyFaster = 0.97;
 
@@ -199,9 +201,9 @@ export class CublasLt {
     const buffers = bytes.map((size) => driver.handle("cuMemAlloc", size));
     const events = [0, 0].map(() => driver.handle("cuEventCreate", 0)) as [number, number];
     try {
-      // Numbers that are not all zero, which products are faster with.
+      const types = [product.type, product.type, product.resultType];
       buffers.forEach((buffer, index) => {
-        driver.call("cuMemsetD8Async", buffer, 0x3b, bytes[index], this.#stream);
+        this.#fill(buffer, bytes[index] ?? 0, types[index] ?? product.type);
       });
       const [a = 0, b = 0, c = 0] = buffers;
       const times = candidates.map((candidate) => {
@@ -222,6 +224,22 @@ export class CublasLt {
     } finally {
       for (const event of events) driver.call("cuEventDestroy", event);
       for (const buffer of buffers) driver.call("cuMemFree", buffer);
+    }
+  }
+
+  /** Random numbers: with zeros, or one number again and again, a GPU draws less power and runs faster than it will. */
+  #fill(buffer: number, bytes: number, type: ProductType): void {
+    const numbers = new RandomStream(0, "products").normal(drawnNumbers);
+    const encode = { float32: Number, float64: Number, float16: toFloat16Bits, bfloat16: toBfloat16Bits }[type];
+    const drawn = allocate(type, drawnNumbers);
+    drawn.set(Array.from(numbers, encode));
+    const driver = this.#driver;
+    let filled = Math.min(drawn.byteLength, bytes);
+    driver.call("cuMemcpyHtoDAsync", buffer, drawn, filled, this.#stream);
+    while (filled < bytes) {
+      const more = Math.min(filled, bytes - filled);
+      driver.call("cuMemcpyDtoDAsync", buffer + filled, buffer, more, this.#stream);
+      filled += more;
     }
   }
 
