@@ -4,8 +4,8 @@
 // of whole blocks come from a kernel before it (forward: angles modulo a turn) or are added by one after it (backward).
 #include "common.cuh"
 
-const int BLOCK = 64;  // decayBlock in @sisa/core
-const int STEPS = 8;   // positions whose loads are in flight at once
+const int BLOCK = 64;    // decayBlock in @sisa/core
+const int THREADS = 64;  // of a block of threads; `threads` in src/lowerings/ssm-prepare.ts
 const double turn = 6.283185307179586476925;
 
 struct PrepareSizes {
@@ -14,73 +14,112 @@ struct PrepareSizes {
   int cPitch, bPitch, phasePitch;
 };
 
+// A block of positions, and which of its lines a thread takes.
+struct Place {
+  int batch, block, line, count;
+  int64 row;
+  // `index` counts parts of lines of one block of positions after another.
+  __device__ Place(const PrepareSizes& n, int index) {
+    int blocks = (n.length + BLOCK - 1) / BLOCK, parts = (n.lines + THREADS - 1) / THREADS, own = index / parts;
+    batch = own / blocks, block = own % blocks, line = index % parts * THREADS + threadIdx.x;
+    count = min(BLOCK, n.length - block * BLOCK), row = (int64)batch * n.length + block * BLOCK;
+  }
+  // Where the sum of a block is, [batches, blocks, lines].
+  __device__ int64 total(const PrepareSizes& n, int of) const {
+    return ((int64)batch * ((n.length + BLOCK - 1) / BLOCK) + of) * n.lines + line;
+  }
+};
+
 __device__ inline double wrapped(double angle) { return angle - turn * floor(angle * (1.0 / turn)); }
 
-__device__ inline float2 loadPair(const float* p) { return *(const float2*)p; }
-__device__ inline float2 loadPair(const __nv_bfloat16* p) { return __bfloat1622float2(*(const __nv_bfloat162*)p); }
+// Two neighbouring elements as they lie in memory.
+template <class T> struct PairOf;
+template <> struct PairOf<float> {
+  typedef float2 Type;
+};
+template <> struct PairOf<__nv_bfloat16> {
+  typedef __nv_bfloat162 Type;
+};
+template <class T> using Pair = typename PairOf<T>::Type;
+__device__ inline float2 wide(float2 pair) { return pair; }
+__device__ inline float2 wide(__nv_bfloat162 pair) { return __bfloat1622float2(pair); }
 __device__ inline void storePair(float* p, float x, float y) { *(float2*)p = make_float2(x, y); }
 __device__ inline void storePair(__nv_bfloat16* p, float x, float y) { *(__nv_bfloat162*)p = __floats2bfloat162_rn(x, y); }
 
-// Sums of the angles of each block, modulo a turn: [batches, blocks, lines].
-extern "C" __global__ void phaseTotals(const float* phase, double* totals, const __grid_constant__ PrepareSizes n) {
-  int blocks = (n.length + BLOCK - 1) / BLOCK;
-  int line = blockIdx.y * blockDim.x + threadIdx.x;
-  if (line >= n.lines) return;
-  int batch = blockIdx.x / blocks, block = blockIdx.x % blocks;
-  int first = block * BLOCK, end = min(first + BLOCK, n.length);
-  const float* from = phase + ((int64)batch * n.length + first) * n.phasePitch + line;
-  double sum = 0;
-#pragma unroll 8
-  for (int t = first; t < end; t++, from += n.phasePitch) sum += *from;
-  totals[(int64)blockIdx.x * n.lines + line] = wrapped(sum);
+// Of an angle from 0 to a turn. For bfloat16 the instructions of the device are near enough: 1e-6.
+template <class T> __device__ inline void sineCosine(float angle, float& sine, float& cosine) {
+  if constexpr (sizeof(T) == 4) sincosf(angle, &sine, &cosine);
+  else __sincosf(angle > (float)(turn / 2) ? angle - (float)turn : angle, &sine, &cosine);
 }
 
-// blockIdx.y beyond the lines: sums of log decay within the block, one head a thread.
+// Sums of the angles of each block, modulo a turn.
+extern "C" __global__ void __launch_bounds__(THREADS) phaseTotals(const float* phase, double* totals, const __grid_constant__ PrepareSizes n) {
+  Place place(n, blockIdx.x);
+  if (place.line >= n.lines) return;
+  const float* from = phase + place.row * n.phasePitch + place.line;
+  double sum = 0;
+#pragma unroll 16
+  for (int t = 0; t < place.count; t++, from += n.phasePitch) sum += *from;
+  totals[place.total(n, place.block)] = wrapped(sum);
+}
+
+// Sums within blocks of values of each head, from the first position on or from the last back: what blocks of threads beyond
+// those for lines do.
+__device__ inline void sumHeads(const float* x, float* sums, const PrepareSizes& n, int index, bool fromLast) {
+  int blocks = (n.length + BLOCK - 1) / BLOCK, line = index * THREADS + threadIdx.x, own = line / n.heads;
+  if (own >= n.batches * blocks) return;
+  int first = own % blocks * BLOCK, count = min(BLOCK, n.length - first);
+  int64 start = ((int64)(own / blocks) * n.length + first) * n.heads + line % n.heads;
+  double sum = 0;
+#pragma unroll 8
+  for (int i = 0; i < count; i++) {
+    int64 at = start + (fromLast ? count - 1 - i : i) * n.heads;
+    sum += x[at];
+    sums[at] = (float)sum;
+  }
+}
+
+__device__ inline int lineBlocks(const PrepareSizes& n) {
+  return (n.length + BLOCK - 1) / BLOCK * n.batches * ((n.lines + THREADS - 1) / THREADS);
+}
+
 template <class T>
 __device__ void prepare(const T* c, const T* b, const float* logDecay, const float* phase, const double* totals,
                         T* cRotated, T* bRotated, float* g, float* phi, const PrepareSizes& n) {
-  int blocks = (n.length + BLOCK - 1) / BLOCK;
-  int batch = blockIdx.x / blocks, block = blockIdx.x % blocks;
-  int first = block * BLOCK, count = min(BLOCK, n.length - first);
-  int64 row = (int64)batch * n.length + first;
-  int lineBlocks = (n.lines + blockDim.x - 1) / blockDim.x;
-  if (blockIdx.y >= lineBlocks) {
-    int head = (blockIdx.y - lineBlocks) * blockDim.x + threadIdx.x;
-    if (head >= n.heads) return;
-    double sum = 0;
-    for (int t = 0; t < count; t++) {
-      sum += logDecay[(row + t) * n.heads + head];
-      g[(row + t) * n.heads + head] = (float)sum;
+  const int STEPS = 8;  // positions whose loads are in flight at once
+  int beyond = blockIdx.x - lineBlocks(n);
+  if (beyond >= 0) return sumHeads(logDecay, g, n, beyond, false);
+  Place place(n, blockIdx.x);
+  if (place.line >= n.lines) return;
+  float steps[STEPS];
+  Pair<T> cs[STEPS], bs[STEPS];
+  auto fetch = [&](int start) {
+#pragma unroll
+    for (int j = 0; j < STEPS; j++) {
+      int64 at = place.row + min(start + j, place.count - 1);
+      steps[j] = phase[at * n.phasePitch + place.line];
+      cs[j] = *(const Pair<T>*)(c + at * n.cPitch + 2 * place.line);
+      bs[j] = *(const Pair<T>*)(b + at * n.bPitch + 2 * place.line);
     }
-    return;
-  }
-  int line = blockIdx.y * blockDim.x + threadIdx.x;
-  if (line >= n.lines) return;
+  };
+  fetch(0);
   double angle = 0;
-#pragma unroll 4
-  for (int i = 0; i < block; i++) angle += totals[((int64)batch * blocks + i) * n.lines + line];
+#pragma unroll 8
+  for (int i = 0; i < place.block; i++) angle += totals[place.total(n, i)];
   angle = wrapped(angle);
-  int width = 2 * n.lines;
-  for (int start = 0; start < count; start += STEPS) {
-    float steps[STEPS];
-    float2 cs[STEPS], bs[STEPS];
+  for (int start = 0; start < place.count; start += STEPS) {
+    if (start > 0) fetch(start);
 #pragma unroll
     for (int j = 0; j < STEPS; j++) {
-      int64 at = row + min(start + j, count - 1);
-      steps[j] = phase[at * n.phasePitch + line];
-      cs[j] = loadPair(c + at * n.cPitch + 2 * line);
-      bs[j] = loadPair(b + at * n.bPitch + 2 * line);
-    }
-#pragma unroll
-    for (int j = 0; j < STEPS; j++) {
-      if (start + j >= count) break;
-      int64 at = row + start + j;
+      if (start + j >= place.count) break;
+      int64 at = (place.row + start + j) * n.lines + place.line;
       angle = wrapped(angle + steps[j]);
       float narrow = (float)angle, sine, cosine;
-      sincosf(narrow, &sine, &cosine);
-      phi[at * n.lines + line] = narrow;
-      storePair(cRotated + at * width + 2 * line, cs[j].x * cosine - cs[j].y * sine, cs[j].x * sine + cs[j].y * cosine);
-      storePair(bRotated + at * width + 2 * line, bs[j].x * cosine - bs[j].y * sine, bs[j].x * sine + bs[j].y * cosine);
+      sineCosine<T>(narrow, sine, cosine);
+      phi[at] = narrow;
+      float2 x = wide(cs[j]), y = wide(bs[j]);
+      storePair(cRotated + 2 * at, x.x * cosine - x.y * sine, x.x * sine + x.y * cosine);
+      storePair(bRotated + 2 * at, y.x * cosine - y.y * sine, y.x * sine + y.y * cosine);
     }
   }
 }
@@ -91,125 +130,170 @@ template <class T, class G>
 __device__ void prepareBackward(const T* cRotated, const T* bRotated, const float* phi, const G* cGradient,
                                 const G* bGradient, const float* gGradient, const float* phiGradient, T* dc, T* db,
                                 float* dLogDecay, float* within, double* totals, const PrepareSizes& n) {
-  int blocks = (n.length + BLOCK - 1) / BLOCK;
-  int batch = blockIdx.x / blocks, block = blockIdx.x % blocks;
-  int first = block * BLOCK, count = min(BLOCK, n.length - first);
-  int64 row = (int64)batch * n.length + first;
-  int lineBlocks = (n.lines + blockDim.x - 1) / blockDim.x;
-  if (blockIdx.y >= lineBlocks) {
-    int head = (blockIdx.y - lineBlocks) * blockDim.x + threadIdx.x;
-    if (head >= n.heads) return;
-    double sum = 0;
-    for (int t = count - 1; t >= 0; t--) {
-      sum += gGradient[(row + t) * n.heads + head];
-      dLogDecay[(row + t) * n.heads + head] = (float)sum;
-    }
-    return;
-  }
-  int line = blockIdx.y * blockDim.x + threadIdx.x;
-  if (line >= n.lines) return;
-  int width = 2 * n.lines;
+  const int STEPS = 4;  // positions whose loads are in flight at once
+  int beyond = blockIdx.x - lineBlocks(n);
+  if (beyond >= 0) return sumHeads(gGradient, dLogDecay, n, beyond, true);
+  Place place(n, blockIdx.x);
+  if (place.line >= n.lines) return;
   double sum = 0;
-  for (int start = 0; start < count; start += STEPS) {
+  for (int start = 0; start < place.count; start += STEPS) {
     float angles[STEPS];
-    float2 cs[STEPS], bs[STEPS], dcs[STEPS], dbs[STEPS];
+    Pair<T> cs[STEPS], bs[STEPS];
+    Pair<G> dcs[STEPS], dbs[STEPS];
 #pragma unroll
     for (int j = 0; j < STEPS; j++) {
-      int64 at = row + max(count - 1 - start - j, 0);
-      angles[j] = phi[at * n.lines + line];
-      cs[j] = loadPair(cRotated + at * width + 2 * line);
-      bs[j] = loadPair(bRotated + at * width + 2 * line);
-      dcs[j] = loadPair(cGradient + at * width + 2 * line);
-      dbs[j] = loadPair(bGradient + at * width + 2 * line);
+      int64 at = (place.row + max(place.count - 1 - start - j, 0)) * n.lines + place.line;
+      angles[j] = phi[at];
+      cs[j] = ((const Pair<T>*)cRotated)[at];
+      bs[j] = ((const Pair<T>*)bRotated)[at];
+      dcs[j] = ((const Pair<G>*)cGradient)[at];
+      dbs[j] = ((const Pair<G>*)bGradient)[at];
     }
 #pragma unroll
     for (int j = 0; j < STEPS; j++) {
-      if (start + j >= count) break;
-      int64 at = row + count - 1 - start - j;
-      sum += (cs[j].x * dcs[j].y - cs[j].y * dcs[j].x) + (bs[j].x * dbs[j].y - bs[j].y * dbs[j].x);
-      if (phiGradient) sum += phiGradient[at * n.lines + line];
-      within[at * n.lines + line] = (float)sum;
+      if (start + j >= place.count) break;
+      int64 row = place.row + place.count - 1 - start - j, at = row * n.lines + place.line;
+      float2 x = wide(cs[j]), y = wide(bs[j]), dx = wide(dcs[j]), dy = wide(dbs[j]);
+      sum += (x.x * dx.y - x.y * dx.x) + (y.x * dy.y - y.y * dy.x);
+      if (phiGradient) sum += phiGradient[at];
+      within[at] = (float)sum;
       float sine, cosine;
-      sincosf(angles[j], &sine, &cosine);
-      storePair(dc + at * n.cPitch + 2 * line, dcs[j].x * cosine + dcs[j].y * sine, dcs[j].y * cosine - dcs[j].x * sine);
-      storePair(db + at * n.bPitch + 2 * line, dbs[j].x * cosine + dbs[j].y * sine, dbs[j].y * cosine - dbs[j].x * sine);
+      sineCosine<T>(angles[j], sine, cosine);
+      storePair(dc + row * n.cPitch + 2 * place.line, dx.x * cosine + dx.y * sine, dx.y * cosine - dx.x * sine);
+      storePair(db + row * n.bPitch + 2 * place.line, dy.x * cosine + dy.y * sine, dy.y * cosine - dy.x * sine);
     }
   }
-  totals[(int64)blockIdx.x * n.lines + line] = sum;
+  totals[place.total(n, place.block)] = sum;
 }
 
 // dPhase gets, of each position, the sum inside its block and what comes after the block.
 template <class T> __device__ void addLater(const float* within, const double* totals, T* dPhase, const PrepareSizes& n) {
-  int blocks = (n.length + BLOCK - 1) / BLOCK;
-  int line = blockIdx.y * blockDim.x + threadIdx.x;
-  if (line >= n.lines) return;
-  int batch = blockIdx.x / blocks, block = blockIdx.x % blocks;
-  int first = block * BLOCK, count = min(BLOCK, n.length - first);
-  int64 row = (int64)batch * n.length + first;
-  double later = 0;
-#pragma unroll 4
-  for (int i = block + 1; i < blocks; i++) later += totals[((int64)batch * blocks + i) * n.lines + line];
-  for (int start = 0; start < count; start += STEPS) {
-    float sums[STEPS];
+  const int STEPS = 16;  // positions whose loads are in flight at once
+  Place place(n, blockIdx.x);
+  if (place.line >= n.lines) return;
+  float sums[STEPS];
+  auto fetch = [&](int start) {
 #pragma unroll
-    for (int j = 0; j < STEPS; j++) sums[j] = within[(row + min(start + j, count - 1)) * n.lines + line];
+    for (int j = 0; j < STEPS; j++) sums[j] = within[(place.row + min(start + j, place.count - 1)) * n.lines + place.line];
+  };
+  fetch(0);
+  int blocks = (n.length + BLOCK - 1) / BLOCK;
+  double later = 0;
+#pragma unroll 8
+  for (int i = place.block + 1; i < blocks; i++) later += totals[place.total(n, i)];
+  for (int start = 0; start < place.count; start += STEPS) {
+    if (start > 0) fetch(start);
 #pragma unroll
     for (int j = 0; j < STEPS; j++)
-      if (start + j < count) dPhase[(row + start + j) * n.phasePitch + line] = (T)(float)(sums[j] + later);
+      if (start + j < place.count) dPhase[(place.row + start + j) * n.phasePitch + place.line] = (T)(float)(sums[j] + later);
   }
 }
-extern "C" __global__ void phaseLater_float32(const float* within, const double* totals, float* dPhase,
+extern "C" __global__ void __launch_bounds__(THREADS) phaseLater_float32(const float* within, const double* totals, float* dPhase,
                                               const __grid_constant__ PrepareSizes n) {
   addLater<float>(within, totals, dPhase, n);
 }
-extern "C" __global__ void phaseLater_bfloat16(const float* within, const double* totals, __nv_bfloat16* dPhase,
+extern "C" __global__ void __launch_bounds__(THREADS) phaseLater_bfloat16(const float* within, const double* totals, __nv_bfloat16* dPhase,
                                                const __grid_constant__ PrepareSizes n) {
   addLater<__nv_bfloat16>(within, totals, dPhase, n);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // log alpha = -softplus(x + bias) of each position and head; rows of x are `pitch` apart.
-extern "C" __global__ void logDecay(const float* x, const float* bias, float* out, int64 rows, int heads, int64 pitch) {
-  GRID_STRIDE(index, rows * heads) {
-    int64 row = index / heads;
-    int head = index - row * heads;
+extern "C" __global__ void logDecay(const float* x, const float* bias, float* out, uint32 count, int heads, int64 pitch) {
+  GRID_STRIDE(index, count) {
+    // Division of 64 bits would take longer than the memory.
+    uint32 row = (uint32)index / heads, head = (uint32)index - row * heads;
     float strength = x[row * pitch + head] + bias[head];
     out[index] = -(fmaxf(strength, 0.f) + log1pf(expf(-fabsf(strength))));
   }
 }
 
-// Its gradients by x, in bfloat16, and, for what one block sees, by the bias: parts [gridDim.x, heads]. Threads are a
-// multiple of the heads, so that each stays with one head.
-extern "C" __global__ void logDecayBackward(const float* x, const float* bias, const float* gradient, __nv_bfloat16* dx,
-                                            float* parts, int64 rows, int heads, int64 pitch, int64 dxPitch) {
-  __shared__ float sums[256];
-  int head = threadIdx.x % heads;
-  float own = bias[head], sum = 0;
-  for (int64 index = (int64)blockIdx.x * blockDim.x + threadIdx.x; index < rows * heads; index += (int64)gridDim.x * blockDim.x) {
-    int64 row = index / heads;
-    float strength = x[row * pitch + head] + own, e = expf(-fabsf(strength));
-    float result = -gradient[index] * (strength < 0.f ? e : 1.f) / (1.f + e);
-    dx[row * dxPitch + head] = __float2bfloat16_rn(result);
-    sum += result;
+struct DecaySizes {
+  int batches, length, heads;
+  int pitch, gradientPitch;  // elements from one position to the next, of x and its gradient
+};
+
+// From read = c . dc and write = b . db of each position and head: gradients by x and bias, as above, and by lambda, or by raw
+// where lambda = softplus(raw). That of log decay is the sum of read - write from a position on. One block for each head of each
+// sequence; the last to end adds up what each of them has: `sums` are of read and of the gradient by x.
+extern "C" __global__ void __launch_bounds__(256)
+    decayGradients(const float* read, const float* write, const float* x, const float* bias, const float* lambda, const float* raw,
+                   __nv_bfloat16* dx, float* dBias, float* dLambda, double2* sums, uint32* ended, const __grid_constant__ DecaySizes n) {
+  const int EACH = 8;  // positions in a row that a thread takes
+  __shared__ double totals[8], shared[32];
+  __shared__ bool isLast;
+  int head = blockIdx.x % n.heads, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  int64 start = (int64)(blockIdx.x / n.heads) * n.length;
+  double later = 0, reads = 0, gradients = 0;
+  for (int first = (n.length - 1) / (256 * EACH) * (256 * EACH); first >= 0; first -= 256 * EACH) {
+    int own = first + threadIdx.x * EACH;
+    float change[EACH], strength[EACH];
+    double total = 0;
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+      int64 at = start + own + i;
+      bool inside = own + i < n.length;
+      float reading = inside ? read[at * n.heads + head] : 0.f, writing = inside ? write[at * n.heads + head] : 0.f;
+      strength[i] = inside ? x[at * n.pitch + head] : 0.f;
+      change[i] = reading - writing;
+      reads += reading, total += change[i];
+    }
+    double sum = total;
+    for (int step = 1; step < 32; step *= 2) {
+      double next = __shfl_down_sync(0xffffffffu, sum, step);
+      if (lane + step < 32) sum += next;
+    }
+    if (lane == 0) totals[warp] = sum;
+    __syncthreads();
+    sum += later - total;
+    for (int i = 0; i < 8; i++) {
+      if (i > warp) sum += totals[i];
+      later += totals[i];
+    }
+#pragma unroll
+    for (int i = EACH - 1; i >= 0; i--) {
+      sum += change[i];
+      float e = expf(-fabsf(strength[i] + bias[head]));
+      float result = -(float)sum * (strength[i] + bias[head] < 0.f ? e : 1.f) / (1.f + e);
+      if (own + i >= n.length) continue;
+      dx[(start + own + i) * n.gradientPitch + head] = __float2bfloat16_rn(result);
+      gradients += result;
+    }
+    __syncthreads();
   }
-  sums[threadIdx.x] = sum;
+  reads = blockSum(reads, shared), gradients = blockSum(gradients, shared);
+  if (threadIdx.x == 0) {
+    sums[blockIdx.x] = make_double2(reads, gradients);
+    __threadfence();
+    isLast = atomicInc(ended, gridDim.x - 1) == gridDim.x - 1;
+  }
   __syncthreads();
-  if (threadIdx.x >= heads) return;
-  for (int other = threadIdx.x + heads; other < blockDim.x; other += heads) sum += sums[other];
-  parts[(int64)blockIdx.x * heads + threadIdx.x] = sum;
+  if (!isLast) return;
+  __threadfence();
+  for (head = threadIdx.x; head < n.heads; head += blockDim.x) {
+    reads = 0, gradients = 0;
+#pragma unroll 4
+    for (int batch = 0; batch < n.batches; batch++) {
+      double2 own = __ldcg(&sums[batch * n.heads + head]);
+      reads += own.x, gradients += own.y;
+    }
+    dBias[head] = (float)gradients;
+    dLambda[head] = (float)(reads / lambda[head]) * (raw ? 1.f / (1.f + expf(-raw[head])) : 1.f);
+  }
 }
 
 #define PREPARE(suffix, T)                                                                                              \
-  extern "C" __global__ void ssmPrepare_##suffix(const T* c, const T* b, const float* logDecay, const float* phase,     \
-                                                 const double* totals, T* cRotated, T* bRotated, float* g, float* phi,  \
-                                                 const __grid_constant__ PrepareSizes n) {                              \
+  extern "C" __global__ void __launch_bounds__(THREADS, 13)                                                             \
+      ssmPrepare_##suffix(const T* c, const T* b, const float* logDecay, const float* phase,                            \
+                          const double* totals, T* cRotated, T* bRotated, float* g, float* phi,                         \
+                          const __grid_constant__ PrepareSizes n) {                                                     \
     prepare<T>(c, b, logDecay, phase, totals, cRotated, bRotated, g, phi, n);                                           \
   }
 PREPARE(float32, float)
 PREPARE(bfloat16, __nv_bfloat16)
 
 #define PREPARE_BACKWARD(suffix, T, G)                                                                                  \
-  extern "C" __global__ void ssmPrepareBackward_##suffix(                                                               \
+  extern "C" __global__ void __launch_bounds__(THREADS, 13) ssmPrepareBackward_##suffix(                                \
       const T* cRotated, const T* bRotated, const float* phi, const G* cGradient, const G* bGradient,                   \
       const float* gGradient, const float* phiGradient, T* dc, T* db, float* dLogDecay, float* within, double* totals,  \
       const __grid_constant__ PrepareSizes n) {                                                                         \

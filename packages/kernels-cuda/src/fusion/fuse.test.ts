@@ -88,14 +88,14 @@ describe.each(["sisa", "transformer"] as const)("a training step of %s", (family
 
 test("states and attention take along what follows them", () => {
   const sisa = fuse(gradients("sisa", "bfloat16"), { leastRows: 1 });
-  const joined = ["decayAttentionBackwardJoined", "ssmPrepareBackwardNarrow", "logDecay", "logDecayBackward"];
+  const joined = ["decayAttentionBackwardStrength", "ssmPrepareBackwardNarrow", "logDecay"];
   for (const name of joined) expect(count(sisa, `cuda/${name}`), name).toBe(2);
   const transformer = fuse(gradients("transformer", "bfloat16"), { leastRows: 1 });
   expect(count(transformer, "cuda/attentionBackwardRotated")).toBe(2);
   // Forward, of queries and keys; no gradient is rotated by itself.
   for (const graph of [sisa, transformer]) expect(count(graph, "rope")).toBe(4);
-  // What is left is lambda's.
-  expect(["neg", "sigmoid", "softplus"].map((name) => count(sisa, name))).toEqual([0, 2, 2]);
+  // What is left is lambda, forward.
+  expect(["neg", "sigmoid", "softplus"].map((name) => count(sisa, name))).toEqual([0, 0, 2]);
 });
 
 test("few rows keep their products", () => {

@@ -1,5 +1,5 @@
 // The backward pass of attention and of SISA's states with what would follow each of them: rotations of gradients, sums of
-// both gradients of decays, and casts. Decays from their projection in one operation, forward and backward.
+// both gradients of decays, on to the projection of decays, and casts. Decays from their projection in one operation.
 
 import {
   type AnyTensor,
@@ -26,14 +26,11 @@ import {
 import {
   attentionBackwardRotatedOp,
   decayAttentionBackwardJoinedOp,
-  logDecayBackwardOp,
+  decayAttentionBackwardStrengthOp,
   logDecayOp,
   ssmPrepareBackwardNarrowOp,
 } from "./operations.ts";
 import { type Lookup, mapped, once, readersOf, replaceTensors } from "./replace.ts";
-
-/** Threads of a block, among which the kernel divides the heads. */
-const mostHeads = 256;
 
 export function joinStates(graph: Graph): Graph {
   return new Joiner(graph).join();
@@ -43,6 +40,8 @@ class Joiner {
   readonly #graph: Graph;
   readonly #readers: ReturnType<typeof readersOf>;
   readonly #replacements = new Map<AnyTensor, (lookup: Lookup) => AnyTensor>();
+  /** Backward passes of states whose gradients of decays are made with those of attention. */
+  readonly #withoutDecays = new Set<Node>();
 
   constructor(graph: Graph) {
     this.#graph = graph;
@@ -55,7 +54,6 @@ class Joiner {
       if (node.op === decayAttentionBackwardOp) this.#joinDecayAttention(node);
       if (node.op === ssmPrepareBackwardOp) this.#joinPhase(node);
       if (node.op === negOp) this.#joinLogDecay(node);
-      if (node.op === mulOp) this.#joinLogDecayBackward(node);
     }
     return replaceTensors(this.#graph, this.#replacements);
   }
@@ -92,12 +90,33 @@ class Joiner {
     if (cRotated?.dtype !== "bfloat16") return;
     const rotations = this.#rotationsOf(node);
     const { cos, sin } = rotations?.[0].inputs ?? {};
-    const joined = once((lookup) => {
-      const inputs = { ...node.inputs, ...(cos && sin ? { cos, sin } : {}) };
-      return applyOp(decayAttentionBackwardJoinedOp, mapped(inputs, lookup), node.attributes, node.tag);
-    });
     const [q, k] = rotations ? rotations.map(({ outputs }) => outputs.value) : [node.outputs.q, node.outputs.k];
-    this.#replaceAll(joined, { q, k, v, cRotated, bRotated, g: sum.outputs.value, lambda });
+    const g = sum.outputs.value;
+    const goesOn = this.#readerOf(g) === prepare && prepare.inputs.gGradient === g && this.#narrowPhaseOf(prepare);
+    const decays = goesOn ? this.#strengthGradientOf(prepare.outputs.logDecay) : undefined;
+    const softened = decays && this.#softenedOf(lambda, node.inputs.lambda);
+    const tables = cos && sin ? { cos, sin } : {};
+    const op = decays ? decayAttentionBackwardStrengthOp : decayAttentionBackwardJoinedOp;
+    const ofDecays = decays && { strength: decays.x, strengthBias: decays.bias, raw: softened?.raw };
+    const inputs = { ...node.inputs, ...tables, ...ofDecays };
+    const joined = once((lookup) => applyOp(op, mapped(inputs, lookup), node.attributes, node.tag));
+    this.#replaceAll(joined, { q, k, v, cRotated, bRotated, lambda: softened?.gradient ?? lambda });
+    if (!decays) {
+      this.#replaceAll(joined, { g });
+      return;
+    }
+    this.#withoutDecays.add(prepare);
+    this.#replaceAll(joined, { strength: decays.rounded });
+    this.#replacements.set(decays.total, (lookup) => reshape(joined(lookup).strengthBias as Tensor, decays.total.shape));
+  }
+
+  /** Where the gradient by lambda goes on to raw, with lambda = softplus(raw). */
+  #softenedOf(gradient: AnyTensor | undefined, lambda: AnyTensor | undefined) {
+    const { op, inputs, outputs } = this.#readerOf(gradient) ?? {};
+    const raw = inputs?.b?.node.op === sigmoidOp ? inputs.b.node.inputs.x : undefined;
+    const isSoftened = lambda?.node.op === softplusOp && lambda.node.inputs.x === raw && raw?.dtype === "float32";
+    if (op !== mulOp || inputs?.a !== gradient || !raw || !isSoftened || !outputs?.value) return undefined;
+    return { raw, gradient: outputs.value };
   }
 
   /** The rotations of both gradients, by the same tables with a row for each position. */
@@ -112,17 +131,25 @@ class Joiner {
     return isTable(cos) && isTable(sin) ? [q, k] : undefined;
   }
 
-  /** Where the gradient by the phase is only read to be rounded, perhaps in another shape. */
-  #joinPhase(node: Node): void {
-    const reader = this.#readerOf(node.outputs.phase);
+  /** The rounded gradient by the phase, where that is only read to be rounded, perhaps in another shape. */
+  #narrowPhaseOf({ outputs: { phase } }: Node): AnyTensor | undefined {
+    const reader = this.#readerOf(phase);
     const last = reader?.op === reshapeOp ? this.#readerOf(reader.outputs.value) : reader;
     const value = last?.outputs.value;
-    if (last?.op !== castOp || value?.dtype !== "bfloat16" || node.outputs.phase?.dtype !== "float32") return;
-    const joined = once((lookup) =>
-      applyOp(ssmPrepareBackwardNarrowOp, mapped(node.inputs, lookup), node.attributes, node.tag),
-    );
+    return last?.op === castOp && value?.dtype === "bfloat16" && phase?.dtype === "float32" ? value : undefined;
+  }
+
+  #joinPhase(node: Node): void {
+    const value = this.#narrowPhaseOf(node);
+    if (!value) return;
+    const { gGradient, ...others } = node.inputs;
     const { c, b, logDecay } = node.outputs;
-    this.#replaceAll(joined, { c, b, logDecay });
+    const withDecays = !this.#withoutDecays.has(node);
+    const inputs = withDecays ? node.inputs : others;
+    const joined = once((lookup) =>
+      applyOp(ssmPrepareBackwardNarrowOp, mapped(inputs, lookup), node.attributes, node.tag),
+    );
+    this.#replaceAll(joined, { c, b, ...(withDecays ? { logDecay } : {}) });
     this.#replacements.set(value, (lookup) => reshape(joined(lookup).phase as Tensor, value.shape));
   }
 
@@ -132,8 +159,7 @@ class Joiner {
     const { a: x, b: bias } = inputs ?? {};
     const wide = [x, bias].every((term) => term?.dtype === "float32");
     if (op !== addOp || !x || !bias || !wide || x.shape.length !== 3 || bias.shape.length !== 1) return undefined;
-    const heads = sizesOf(x.shape)[2] ?? 0;
-    return heads === sizesOf(bias.shape)[0] && heads <= mostHeads ? { x, bias } : undefined;
+    return sizesOf(x.shape)[2] === sizesOf(bias.shape)[0] ? { x, bias } : undefined;
   }
 
   #joinLogDecay({ inputs, outputs: { value } }: Node): void {
@@ -143,19 +169,20 @@ class Joiner {
     this.#replacements.set(value, (lookup) => applyOp(logDecayOp, mapped(strength, lookup), {}).value as AnyTensor);
   }
 
-  /** The product of the gradient and a sigmoid, where it is rounded, and summed for the bias. */
-  #joinLogDecayBackward({ inputs: { a, b }, outputs: { value }, tag }: Node): void {
-    const gradient = a?.node.op === negOp ? a.node.inputs.x : undefined;
+  /** What a gradient by log decay becomes, where that is -softplus(x + bias): rounded by x, and summed by the bias. */
+  #strengthGradientOf(gradient: AnyTensor | undefined) {
+    const negative = this.#readerOf(gradient);
+    const product = negative?.op === negOp ? this.#readerOf(negative.outputs.value) : undefined;
+    const { a, b } = product?.inputs ?? {};
+    const value = product?.outputs.value;
     const strength = b?.node.op === sigmoidOp ? this.#strengthOf(b.node.inputs.x) : undefined;
     const readers = value ? (this.#readers.get(value) ?? []) : [];
     const rounded = readers.find((reader) => reader?.op === castOp)?.outputs.value;
     const summed = readers.find((reader) => reader?.op === sumOp);
     const total = summed?.outputs.value;
-    if (!gradient || !strength || readers.length !== 2 || rounded?.dtype !== "bfloat16" || !total) return;
-    if (String(summed.attributes.axes) !== "0,1") return;
-    const joined = once((lookup) => applyOp(logDecayBackwardOp, mapped({ ...strength, gradient }, lookup), {}, tag));
-    this.#replacements.set(rounded, (lookup) => joined(lookup).x as AnyTensor);
-    this.#replacements.set(total, (lookup) => reshape(joined(lookup).bias as Tensor, total.shape));
+    const isProduct = product?.op === mulOp && a === negative?.outputs.value;
+    if (!isProduct || !strength || readers.length !== 2 || rounded?.dtype !== "bfloat16" || !total) return undefined;
+    return String(summed.attributes.axes) === "0,1" ? { ...strength, rounded, total } : undefined;
   }
 
   #replaceAll(

@@ -8,9 +8,13 @@ import {
   add,
   apply,
   attentionBackwardOp,
+  blockCumulativeSum,
+  broadcastTo,
   cast,
+  constant,
   type DefinedOp,
   decayAttentionBackwardOp,
+  decayBlock,
   defineComposite,
   matmulOp,
   mul,
@@ -81,6 +85,11 @@ export const attentionBackwardRotatedOp = /* @__PURE__ */ defineComposite<
   },
 });
 
+const joinedInputs = [
+  ...["q", "k", "v", "cRotated", "bRotated", "gQuery", "gKey", "lambda", "value", "logSumExp", "gradient"],
+  ...["cos?", "sin?"],
+];
+
 /**
  * decayAttentionBackward of one g for queries and keys, whose gradient is the sum of both. Gradients by c and b are float32:
  * that by the phase is a small difference of them. Those by q and k are rotated where there are tables.
@@ -92,10 +101,7 @@ export const decayAttentionBackwardJoinedOp = /* @__PURE__ */ defineComposite<
   { q: Tensor; k: Tensor; v: Tensor; cRotated: Tensor; bRotated: Tensor; g: Tensor; lambda: Tensor }
 >({
   name: "cuda/decayAttentionBackwardJoined",
-  inputs: [
-    ...["q", "k", "v", "cRotated", "bRotated", "gQuery", "gKey", "lambda", "value", "logSumExp", "gradient"],
-    ...["cos?", "sin?"],
-  ],
+  inputs: joinedInputs,
   compose({ cos, sin, ...inputs }, attributes) {
     const given = inputs as InputsOf<typeof decayAttentionBackwardOp>;
     const { q, k, gQuery, gKey, ...others } = apply(decayAttentionBackwardOp, given, { ...attributes });
@@ -115,18 +121,57 @@ export const decayAttentionBackwardJoinedOp = /* @__PURE__ */ defineComposite<
   },
 });
 
-/** ssmPrepareBackward, whose gradient by the phase is rounded to bfloat16. */
+/**
+ * decayAttentionBackwardJoined, whose gradient by g goes on to where decays come from: log alpha = -softplus(strength +
+ * strengthBias). That by strength is bfloat16. The one by lambda goes on to raw where lambda = softplus(raw).
+ */
+export const decayAttentionBackwardStrengthOp = /* @__PURE__ */ defineComposite<
+  "cuda/decayAttentionBackwardStrength",
+  InputsOf<typeof decayAttentionBackwardOp> &
+    Tables & { readonly strength: Tensor; readonly strengthBias: Tensor; readonly raw?: Tensor | undefined },
+  { readonly scale: number },
+  {
+    q: Tensor;
+    k: Tensor;
+    v: Tensor;
+    cRotated: Tensor;
+    bRotated: Tensor;
+    strength: Tensor;
+    strengthBias: Tensor;
+    lambda: Tensor;
+  }
+>({
+  name: "cuda/decayAttentionBackwardStrength",
+  inputs: [...joinedInputs, "strength", "strengthBias", "raw?"],
+  compose({ strength, strengthBias, raw, ...inputs }, attributes) {
+    const given = inputs as InputsOf<typeof decayAttentionBackwardJoinedOp>;
+    const { g, lambda, ...others } = apply(decayAttentionBackwardJoinedOp, given, { ...attributes });
+    const dLogDecay = blockCumulativeSum({ x: g }, { size: decayBlock, reverse: true });
+    const dStrength = mul(neg(dLogDecay), sigmoid(add(strength, strengthBias)));
+    return {
+      ...others,
+      strength: cast(dStrength, "bfloat16") as Tensor,
+      strengthBias: sum(dStrength, { axes: [0, 1] }),
+      lambda: raw ? mul(lambda, sigmoid(raw)) : lambda,
+    };
+  },
+});
+
+/** ssmPrepareBackward, whose gradient by the phase is rounded to bfloat16; with one by log decay where there is one by g. */
 export const ssmPrepareBackwardNarrowOp = /* @__PURE__ */ defineComposite<
   "cuda/ssmPrepareBackwardNarrow",
-  InputsOf<typeof ssmPrepareBackwardOp>,
+  Omit<InputsOf<typeof ssmPrepareBackwardOp>, "gGradient"> & { readonly gGradient?: Tensor | undefined },
   Record<string, never>,
-  { c: Tensor; b: Tensor; logDecay: Tensor; phase: Tensor }
+  { c: Tensor; b: Tensor; logDecay?: Tensor; phase: Tensor }
 >({
   name: "cuda/ssmPrepareBackwardNarrow",
-  inputs: ["cRotated", "bRotated", "phi", "cGradient", "bGradient", "gGradient", "phiGradient?"],
+  inputs: ["cRotated", "bRotated", "phi", "cGradient", "bGradient", "gGradient?", "phiGradient?"],
   compose(inputs) {
-    const { phase, ...others } = apply(ssmPrepareBackwardOp, inputs, {});
-    return { ...others, phase: cast(phase, "bfloat16") as Tensor };
+    const phi = inputs.phi as Tensor;
+    const gGradient = inputs.gGradient ?? (broadcastTo(constant(0, phi.dtype), phi.shape.slice(0, 3)) as Tensor);
+    const given = { ...inputs, gGradient } as InputsOf<typeof ssmPrepareBackwardOp>;
+    const { c, b, logDecay, phase } = apply(ssmPrepareBackwardOp, given, {});
+    return { c, b, phase: cast(phase, "bfloat16") as Tensor, ...(inputs.gGradient ? { logDecay } : {}) };
   },
 });
 
@@ -139,21 +184,6 @@ export const logDecayOp = /* @__PURE__ */ defineComposite<
   name: "cuda/logDecay",
   inputs: ["x", "bias"],
   compose: ({ x, bias }) => ({ value: neg(softplus(add(x, bias))) }),
-});
-
-/** Gradients of logDecay by x, in bfloat16, and by the bias. */
-export const logDecayBackwardOp = /* @__PURE__ */ defineComposite<
-  "cuda/logDecayBackward",
-  { readonly x: Tensor; readonly bias: Tensor; readonly gradient: Tensor },
-  Record<string, never>,
-  { x: Tensor; bias: Tensor }
->({
-  name: "cuda/logDecayBackward",
-  inputs: ["x", "bias", "gradient"],
-  compose({ x, bias, gradient }) {
-    const result = mul(neg(gradient), sigmoid(add(x, bias)));
-    return { x: cast(result, "bfloat16") as Tensor, bias: sum(result, { axes: [0, 1] }) };
-  },
 });
 
 /** What all tensors of one optimizer step share. */

@@ -13,6 +13,7 @@ import {
 import { axesOf, blocksFor } from "./elementwise.ts";
 import { rotate } from "./fused.ts";
 import type { Lowering } from "./index.ts";
+import { decayGradients } from "./ssm-prepare.ts";
 
 /** Positions of a tile; TILE in kernels/attention.cu, and decayBlock in @sisa/core. */
 const tileSize = 64;
@@ -111,10 +112,11 @@ const backward: LoweringRule = (context) => {
   if (context.capability === hopperCapability) backwardOnHopper(context, sizes, states);
   else portableBackward(context, sizes, states);
   if (!states || batches * length * heads * width === 0) return;
+  const { c, b, read, write } = states;
+  if (context.node.outputs.strength) return decayGradients(context, read, write);
   const together = context.node.outputs.g !== undefined;
   const [g, dLambda] = [context.output(together ? "g" : "gKey"), context.output("lambda")];
   const readSums = context.scratch(8 * batches * heads);
-  const { c, b, read, write } = states;
   context.kernel("decayKeyGradient", batches * heads, 256, [read, write, g, readSums, packed, together ? 1 : 0]);
   const lambdaArgs = [readSums, context.input("lambda"), dLambda, packed];
   context.kernel("decayLambdaGradient", Math.ceil(heads / 64), 64, lambdaArgs);

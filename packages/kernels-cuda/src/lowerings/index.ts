@@ -6,7 +6,7 @@ import {
   adamwManyOp,
   attentionBackwardRotatedOp,
   decayAttentionBackwardJoinedOp,
-  logDecayBackwardOp,
+  decayAttentionBackwardStrengthOp,
   logDecayOp,
   productAddOp,
   rmsNormBackwardAddOp,
@@ -136,8 +136,8 @@ const ownLowerings: { readonly [name: string]: Lowering } = {
   [productAddOp.name]: always((context) => multiply(context, context.input("addend"))),
   [attentionBackwardRotatedOp.name]: attention.attentionBackward,
   [decayAttentionBackwardJoinedOp.name]: attention.decayAttentionBackward,
+  [decayAttentionBackwardStrengthOp.name]: attention.decayAttentionBackward,
   [logDecayOp.name]: ssm.logDecay,
-  [logDecayBackwardOp.name]: ssm.logDecayBackward,
   [rmsNormBackwardAddOp.name]: fused.rmsNormBackward,
   [ssmPrepareBackwardNarrowOp.name]: ssm.ssmPrepareBackward,
 };

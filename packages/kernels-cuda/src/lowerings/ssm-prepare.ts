@@ -2,16 +2,15 @@
 // and its decays from their projection.
 // What continues from a cache takes the composition.
 
-import { bytesOf, type Node } from "@sisa/core";
-import type { Context, Region, Value } from "../plan.ts";
+import { bytesOf, type Node, sizesOf } from "@sisa/core";
+import type { Context, Region, Value, View } from "../plan.ts";
 import { rowsOf } from "../views.ts";
 import { blocksFor } from "./elementwise.ts";
 import type { Lowering } from "./index.ts";
-import { sumColumns } from "./reduction.ts";
 
 /** Positions of a block; BLOCK in kernels/prepare.cu, and decayBlock in @sisa/core. */
 const blockSize = 64;
-/** Few, so that the last block of lines has few that are idle. */
+/** THREADS in kernels/prepare.cu: few, so that the last block of lines has few that are idle. */
 const threads = 64;
 const vectorTypes: readonly string[] = ["float32", "bfloat16"];
 
@@ -32,6 +31,17 @@ interface Pitches {
   readonly c: number;
   readonly b: number;
   readonly phase: number;
+}
+
+/** Blocks of threads for the lines of all blocks of positions, and for their heads. */
+function gridOf({ batches, length, heads, lines }: Sizes) {
+  const blocks = batches * Math.ceil(length / blockSize);
+  return { lines: blocks * Math.ceil(lines / threads), heads: Math.ceil((blocks * heads) / threads) };
+}
+
+/** Bytes of the sums of blocks of positions. */
+function totalBytes({ batches, length, lines }: Sizes): number {
+  return 8 * batches * Math.ceil(length / blockSize) * lines;
 }
 
 /** The structure PrepareSizes. */
@@ -71,15 +81,12 @@ export const ssmPrepare: Lowering = {
     const outputs = ["cRotated", "bRotated", "g", "phi"].map((name) => context.output(name));
     if (!c || !b || !phase || c.value.count === 0) return;
     const sizes = sizesOfStates(phase.value);
-    const { batches, length, heads, lines } = sizes;
-    const blocks = Math.ceil(length / blockSize);
-    const totals = context.scratch(8 * batches * blocks * lines);
+    const totals = context.scratch(totalBytes(sizes));
     const packed = packSizes(sizes, { c: c.pitch, b: b.pitch, phase: phase.pitch });
-    const lineBlocks = Math.ceil(lines / threads);
-    context.kernel("phaseTotals", [batches * blocks, lineBlocks, 1], threads, [phase.value, totals, packed]);
-    const grid = [batches * blocks, lineBlocks + Math.ceil(heads / threads), 1] as const;
+    const grid = gridOf(sizes);
+    context.kernel("phaseTotals", grid.lines, threads, [phase.value, totals, packed]);
     const args = [c.value, b.value, logDecay, phase.value, totals, ...outputs, packed];
-    context.kernel(`ssmPrepare_${c.value.spec.dtype}`, grid, threads, args);
+    context.kernel(`ssmPrepare_${c.value.spec.dtype}`, grid.lines + grid.heads, threads, args);
   },
 };
 
@@ -92,34 +99,30 @@ function backwardDeclines({ inputs }: Node): boolean {
   return !alike || !known || !wide;
 }
 
-/** With a gradient by the phase in float32 or bfloat16. */
+/** With a gradient by the phase in float32 or bfloat16, and by log decay where there is one by g. */
 export const ssmPrepareBackward: Lowering = {
   declines: backwardDeclines,
   lower(context) {
-    const names = ["cRotated", "bRotated", "phi", "cGradient", "bGradient", "gGradient"];
-    const inputs = names.map((name) => context.input(name));
-    const phiGradient = context.optional("phiGradient") ?? null;
+    const inputs = ["cRotated", "bRotated", "phi", "cGradient", "bGradient"].map((name) => context.input(name));
+    const [gGradient, phiGradient] = ["gGradient", "phiGradient"].map((name) => context.optional(name) ?? null);
     const [rotated, , phi, gradient] = inputs;
     if (!rotated || !phi || !gradient) return;
     const element = bytesOf(rotated.spec.dtype);
     const fits = (region: Region) => pitchOf(region, rotated.sizes, element) !== undefined;
     const [dc, db] = ["c", "b"].map((name) => context.stridedOutput(name, [], fits));
-    const dLogDecay = context.output("logDecay");
+    const dLogDecay = gGradient ? context.output("logDecay") : null;
     const dPhase = context.stridedOutput("phase", [], (region) => pitchOf(region, phi.sizes, 1, 1) !== undefined);
     if (!dc || !db || rotated.count === 0) return;
     const sizes = sizesOfStates(phi);
-    const { batches, length, heads, lines } = sizes;
-    const blocks = Math.ceil(length / blockSize);
-    const totals = context.scratch(8 * batches * blocks * lines);
+    const totals = context.scratch(totalBytes(sizes));
     const [c, b, phase] = [dc, db, dPhase].map((x) => pitchOf(x, x.sizes, element, 1) ?? 0) as [number, number, number];
     const packed = packSizes(sizes, { c, b, phase });
     const within = context.scratch(4 * phi.count);
-    const lineBlocks = Math.ceil(lines / threads);
-    const grid = [batches * blocks, lineBlocks + Math.ceil(heads / threads), 1] as const;
+    const grid = gridOf(sizes);
     const kernel = `ssmPrepareBackward_${rotated.spec.dtype}_${gradient.spec.dtype}`;
-    context.kernel(kernel, grid, threads, [...inputs, phiGradient, dc, db, dLogDecay, within, totals, packed]);
-    const later = `phaseLater_${dPhase.spec.dtype}`;
-    context.kernel(later, [batches * blocks, lineBlocks, 1], threads, [within, totals, dPhase, packed]);
+    const args = [...inputs, gGradient ?? null, phiGradient ?? null, dc, db, dLogDecay, within, totals, packed];
+    context.kernel(kernel, grid.lines + (gGradient ? grid.heads : 0), threads, args);
+    context.kernel(`phaseLater_${dPhase.spec.dtype}`, grid.lines, threads, [within, totals, dPhase, packed]);
   },
 };
 
@@ -131,33 +134,31 @@ function headRows(context: Context, name: string): { readonly value: Value; read
 }
 
 export const logDecay: Lowering = {
+  declines: ({ inputs: { x } }) => sizesOf(x?.shape ?? []).reduce((a, b) => a * b, 1) >= 2 ** 32,
   lower(context) {
     const { value: x, pitch } = headRows(context, "x");
     const value = context.output();
-    const heads = x.sizes.at(-1) ?? 0;
     if (value.count === 0) return;
-    const args = [x, context.input("bias"), value, value.count / heads, heads, pitch];
+    const args = [x, context.input("bias"), value, value.count, x.sizes.at(-1) ?? 0, pitch];
     context.kernel("logDecay", blocksFor(context, value.count), 256, args);
   },
 };
 
-export const logDecayBackward: Lowering = {
-  lower(context) {
-    const { value: x, pitch } = headRows(context, "x");
-    const dx = context.stridedOutput("x", [], ({ strides }) => rowsOf(x.sizes, strides) !== undefined);
-    const dBias = context.output("bias");
-    const heads = x.sizes.at(-1) ?? 0;
-    if (x.count === 0) {
-      context.zero(dBias, dBias.bytes);
-      return;
-    }
-    const blockThreads = Math.floor(256 / heads) * heads;
-    const blocks = Math.min(Math.ceil(x.count / blockThreads), context.multiprocessors * 2);
-    const parts = context.scratch(4 * blocks * heads);
-    const dxPitch = rowsOf(dx.sizes, dx.strides)?.pitch ?? heads;
-    const given = [x, context.input("bias"), context.input("gradient")];
-    const args = [...given, dx, parts, x.count / heads, heads, pitch, dxPitch];
-    context.kernel("logDecayBackward", blocks, blockThreads, args);
-    sumColumns(context, parts, blocks, dBias);
-  },
-};
+/**
+ * From read = c . dc and write = b . db of each position and head [B,T,H], all gradients by what decays are made of: `strength`,
+ * `strengthBias` and `lambda`.
+ */
+export function decayGradients(context: Context, read: View, write: View): void {
+  const { value: x, pitch } = headRows(context, "strength");
+  const dx = context.stridedOutput("strength", [], ({ strides }) => rowsOf(x.sizes, strides) !== undefined);
+  const [dBias, dLambda] = [context.output("strengthBias"), context.output("lambda")];
+  const [batches = 0, length = 0, heads = 0] = x.sizes;
+  if (x.count === 0) {
+    for (const value of [dBias, dLambda]) context.zero(value, value.bytes);
+    return;
+  }
+  const sizes = Int32Array.of(batches, length, heads, pitch, rowsOf(dx.sizes, dx.strides)?.pitch ?? heads);
+  const given = [x, context.input("strengthBias"), context.input("lambda"), context.optional("raw") ?? null];
+  const shared = [context.scratch(16 * batches * heads), context.counters(1), new Uint8Array(sizes.buffer)];
+  context.kernel("decayGradients", batches * heads, 256, [read, write, ...given, dx, dBias, dLambda, ...shared]);
+}
