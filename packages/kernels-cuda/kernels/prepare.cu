@@ -1,7 +1,8 @@
 // What SISA needs of each token, and its gradients: angles and decays summed over time, and vectors rotated by the angle so far.
 //
 // Time is cut into blocks of 64 positions. A thread takes one line, a pair of elements of one head, through one block; sums
-// of whole blocks come from a kernel before it (forward: angles modulo a turn) or are added by one after it (backward).
+// of whole blocks come from a kernel before it (forward: angles modulo a turn) or are added by one after it (backward). Every
+// other kernel goes through the positions from the last back: what was read or written last may still be in the second cache.
 #include "common.cuh"
 
 const int BLOCK = 64;    // decayBlock in @sisa/core
@@ -54,7 +55,7 @@ template <class T> __device__ inline void sineCosine(float angle, float& sine, f
 
 // Sums of the angles of each block, modulo a turn.
 extern "C" __global__ void __launch_bounds__(THREADS) phaseTotals(const float* phase, double* totals, const __grid_constant__ PrepareSizes n) {
-  Place place(n, blockIdx.x);
+  Place place(n, gridDim.x - 1 - blockIdx.x);
   if (place.line >= n.lines) return;
   const float* from = phase + place.row * n.phasePitch + place.line;
   double sum = 0;
@@ -133,7 +134,7 @@ __device__ void prepareBackward(const T* cRotated, const T* bRotated, const floa
   const int STEPS = 4;  // positions whose loads are in flight at once
   int beyond = blockIdx.x - lineBlocks(n);
   if (beyond >= 0) return sumHeads(gGradient, dLogDecay, n, beyond, true);
-  Place place(n, blockIdx.x);
+  Place place(n, -1 - beyond);
   if (place.line >= n.lines) return;
   double sum = 0;
   for (int start = 0; start < place.count; start += STEPS) {

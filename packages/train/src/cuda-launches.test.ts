@@ -59,30 +59,33 @@ const enqueuing = [
   ...["cuStreamBeginCapture", "cuGraphInstantiate", "cuGraphDestroy", "cuGraphExecDestroy"],
 ];
 
-test.each(["float32", "bfloat16"])("steps in %s read nothing back, and launch one graph for each program", async (precision) => {
-  const { calls, device } = recordingDevice();
-  vi.spyOn(Device, "open").mockResolvedValue(device);
-  await using backend = await cuda();
-  const change = { precision, steps: 20, gradientAccumulation: 2, microBatchSize: 2, sequenceLength: 16 };
-  const batch = { ids: new Int32Array(32), targets: new Int32Array(32) };
-  const batches = async (_step: number, micro: number) => {
-    if (micro === 0) calls.push("step");
-    return batch;
-  };
-  await using trainer = await tinyTrainer(backend, change, { model: tinyModel({ width: 64 }), batches });
-  calls.splice(0);
-  const steps = 8;
-  const { records } = await trainer.advance(steps);
-  expect(records).toHaveLength(steps);
+test.each(["float32", "bfloat16"])(
+  "steps in %s read nothing back, and launch one graph for each program",
+  async (precision) => {
+    const { calls, device } = recordingDevice();
+    vi.spyOn(Device, "open").mockResolvedValue(device);
+    await using backend = await cuda();
+    const change = { precision, steps: 20, gradientAccumulation: 2, microBatchSize: 2, sequenceLength: 16 };
+    const batch = { ids: new Int32Array(32), targets: new Int32Array(32) };
+    const batches = async (_step: number, micro: number) => {
+      if (micro === 0) calls.push("step");
+      return batch;
+    };
+    await using trainer = await tinyTrainer(backend, change, { model: tinyModel({ width: 64 }), batches });
+    calls.splice(0);
+    const steps = 8;
+    const { records } = await trainer.advance(steps);
+    expect(records).toHaveLength(steps);
 
-  const enqueued = calls.splice(0, calls.indexOf("read"));
-  expect(calls).toEqual(new Array(steps).fill("read"));
-  expect(enqueued.filter((call) => call !== "step" && !enqueuing.includes(call))).toEqual([]);
-  expect(enqueued.filter((call) => call === "step")).toHaveLength(steps);
+    const enqueued = calls.splice(0, calls.indexOf("read"));
+    expect(calls).toEqual(new Array(steps).fill("read"));
+    expect(enqueued.filter((call) => call !== "step" && !enqueuing.includes(call))).toEqual([]);
+    expect(enqueued.filter((call) => call === "step")).toHaveLength(steps);
 
-  // Two micro-batches and the update, once all is captured. The report of the step before moves out of its way.
-  const last = enqueued.slice(enqueued.lastIndexOf("step") + 1).filter((call) => call !== "cuMemAlloc");
-  const write = "cuMemcpyHtoDAsync";
-  const micro = [write, write, write, "cuGraphLaunch"];
-  expect(last).toEqual([...micro, ...micro, write, "cuMemcpyDtoDAsync", "cuGraphLaunch"]);
-});
+    // Two micro-batches and the update, once all is captured. The report of the step before moves out of its way.
+    const last = enqueued.slice(enqueued.lastIndexOf("step") + 1).filter((call) => call !== "cuMemAlloc");
+    const write = "cuMemcpyHtoDAsync";
+    const micro = [write, write, write, "cuGraphLaunch"];
+    expect(last).toEqual([...micro, ...micro, write, "cuMemcpyDtoDAsync", "cuGraphLaunch"]);
+  },
+);

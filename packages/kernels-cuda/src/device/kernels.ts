@@ -12,6 +12,7 @@ import optimizer from "../images/optimizer.json" with { type: "json" };
 import prepare from "../images/prepare.json" with { type: "json" };
 import reduction from "../images/reduction.json" with { type: "json" };
 import sample from "../images/sample.json" with { type: "json" };
+import spansHopper from "../images/spans-hopper.json" with { type: "json" };
 import tokenHopper from "../images/token-hopper.json" with { type: "json" };
 
 /** A type of PTX, or a structure passed by value. */
@@ -40,6 +41,7 @@ export const kernelImages: { readonly [file: string]: KernelImage } = {
   prepare,
   reduction,
   sample,
+  "spans-hopper": spansHopper,
   "token-hopper": tokenHopper,
 };
 

@@ -107,7 +107,9 @@ class Joiner {
     }
     this.#withoutDecays.add(prepare);
     this.#replaceAll(joined, { strength: decays.rounded });
-    this.#replacements.set(decays.total, (lookup) => reshape(joined(lookup).strengthBias as Tensor, decays.total.shape));
+    this.#replacements.set(decays.total, (lookup) =>
+      reshape(joined(lookup).strengthBias as Tensor, decays.total.shape),
+    );
   }
 
   /** Where the gradient by lambda goes on to raw, with lambda = softplus(raw). */
