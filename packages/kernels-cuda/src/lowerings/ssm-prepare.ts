@@ -104,7 +104,8 @@ export const ssmPrepareBackward: Lowering = {
   declines: backwardDeclines,
   lower(context) {
     const inputs = ["cRotated", "bRotated", "phi", "cGradient", "bGradient"].map((name) => context.input(name));
-    const [gGradient, phiGradient] = ["gGradient", "phiGradient"].map((name) => context.optional(name) ?? null);
+    const gGradient = context.optional("gGradient") ?? null;
+    const phiGradient = context.optional("phiGradient") ?? null;
     const [rotated, , phi, gradient] = inputs;
     if (!rotated || !phi || !gradient) return;
     const element = bytesOf(rotated.spec.dtype);
@@ -120,7 +121,7 @@ export const ssmPrepareBackward: Lowering = {
     const within = context.scratch(4 * phi.count);
     const grid = gridOf(sizes);
     const kernel = `ssmPrepareBackward_${rotated.spec.dtype}_${gradient.spec.dtype}`;
-    const args = [...inputs, gGradient ?? null, phiGradient ?? null, dc, db, dLogDecay, within, totals, packed];
+    const args = [...inputs, gGradient, phiGradient, dc, db, dLogDecay, within, totals, packed];
     context.kernel(kernel, grid.lines + (gGradient ? grid.heads : 0), threads, args);
     context.kernel(`phaseLater_${dPhase.spec.dtype}`, grid.lines, threads, [within, totals, dPhase, packed]);
   },
@@ -153,10 +154,6 @@ export function decayGradients(context: Context, read: View, write: View): void 
   const dx = context.stridedOutput("strength", [], ({ strides }) => rowsOf(x.sizes, strides) !== undefined);
   const [dBias, dLambda] = [context.output("strengthBias"), context.output("lambda")];
   const [batches = 0, length = 0, heads = 0] = x.sizes;
-  if (x.count === 0) {
-    for (const value of [dBias, dLambda]) context.zero(value, value.bytes);
-    return;
-  }
   const sizes = Int32Array.of(batches, length, heads, pitch, rowsOf(dx.sizes, dx.strides)?.pitch ?? heads);
   const given = [x, context.input("strengthBias"), context.input("lambda"), context.optional("raw") ?? null];
   const shared = [context.scratch(16 * batches * heads), context.counters(1), new Uint8Array(sizes.buffer)];
