@@ -19,17 +19,22 @@ template <int D, int S, int PASS, int N, int STAGES> struct Backward {
   static const int NARROW = S ? OtherNarrow::BYTES : 0, LINES = KEYS ? 8 * N : 0;
   static const int FIXED = 2 * Wide::BYTES + (S ? (TOGETHER ? 2 : 1) * Narrow::BYTES : 0), STAGE = 2 * OtherWide::BYTES + NARROW;
   // Together: warps that scale queries' states by the factor between spans, and places for gradients of scores.
+  // For each of its warps, the third warpgroup has a place from which sums are added to those in memory.
   static const int SCALERS = 2, SLOTS = 2, ALL_SLOTS = TOGETHER ? SLOTS * Scores::BYTES : 0;
-  static const int ROW_STAGES = rowStages(FIXED, STAGES * (STAGE + LINES) + ALL_SLOTS), ALL_ROWS = ROW_STAGES * FIXED;
+  static const int SUMS = 16 * D * 4, ALL_SUMS = TOGETHER ? 4 * SUMS : 0;
+  static const int ROW_STAGES = rowStages(FIXED, STAGES * (STAGE + LINES) + ALL_SLOTS + ALL_SUMS), ALL_ROWS = ROW_STAGES * FIXED;
 
-  uint32 memory, lineMemory, barriers;
-  volatile int* items;  // the piece of work that each place for rows is for
+  uint32 memory, lineMemory, sumMemory, barriers;
+  // Of each place for rows, the piece of work; how far its span reaches, doubled, and 1 more where it is steep.
+  volatile int *items, *reaches;
   __device__ Backward() {
-    extern __shared__ unsigned char shared[];
-    memory = (addressOf(shared) + 1023) / 1024 * 1024;
+    extern __shared__ __align__(1024) unsigned char shared[];
+    memory = addressOf(shared);
     lineMemory = memory + ALL_ROWS + ALL_SLOTS + STAGES * STAGE;
-    barriers = lineMemory + STAGES * LINES;
+    sumMemory = lineMemory + STAGES * LINES;
+    barriers = sumMemory + ALL_SUMS;
     items = (volatile int*)(shared + barriers + 256 - addressOf(shared));
+    reaches = items + ROW_STAGES;
   }
   // Of queries: q, the gradient of out, c. Of keys: k, v, b, bHat.
   __device__ Wide first(int place) const { return {memory + place * FIXED}; }
@@ -43,6 +48,7 @@ template <int D, int S, int PASS, int N, int STAGES> struct Backward {
   __device__ OtherNarrow otherNarrow(int stage) const { return {otherFirst(stage).base + 2 * OtherWide::BYTES}; }
   // What attentionRows made, of the queries that pass by keys.
   __device__ uint32 lines(int stage) const { return lineMemory + stage * LINES; }
+  __device__ uint32 sums(int warp) const { return sumMemory + warp * SUMS; }
   __device__ uint32 rowsFull(int place) const { return barriers + 16 * place; }
   __device__ uint32 rowsEmpty(int place) const { return barriers + 8 + 16 * place; }
   __device__ uint32 full(int stage) const { return barriers + 32 + 16 * stage; }
@@ -75,9 +81,17 @@ __device__ inline void scaleParts(uint32 address, __nv_bfloat162 factor) {
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");
 }
 
-// Adds a thread's sums of a row to those in memory, where of each 16 columns the 4 that a thread has are neighbours.
-__device__ inline void addSums(float* target, float x, float y, float z, float w) {
-  asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(target), "f"(x), "f"(y), "f"(z), "f"(w) : "memory");
+// Has the copy engine add sums in shared memory to those in memory: instructions that add from registers keep the path to
+// shared memory busy, which products need.
+__device__ inline void addBytes(float* target, uint32 source, uint32 bytes) {
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(target), "r"(source), "r"(bytes) : "memory");
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+// Until it has read what this thread gave it, or has also added it.
+__device__ inline void waitRead() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+__device__ inline void waitAdded() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+__device__ inline void storeSums(uint32 address, float x, float y, float z, float w) {
+  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(x), "f"(y), "f"(z), "f"(w) : "memory");
 }
 
 __device__ inline float2 loadPair(uint32 address) {
@@ -88,7 +102,8 @@ __device__ inline float2 loadPair(uint32 address) {
 
 // Gradients of one side: of queries by `first` = q and narrow = c, or of keys by `first` = k, `second` = v and narrow = b.
 // Rows of results are of that side. `dot` is narrow . its gradient, which g gets, [B,T,H]. Where there are tables [T,D/2],
-// pairs of the gradient by `first` are turned by them. `sums` [B,H,blocks of 64,64,D+S] are what queries get together.
+// pairs of the gradient by `first` are turned by them. `sums` are what queries get together: of each 16 rows of a head those
+// of q, [16,D], and those of c, [16,S], with columns as sumPart says.
 template <int D, int S, int PASS, int N, int STAGES>
 __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& secondMap, const TensorMap& narrowMap,
                                   const TensorMap& otherFirstMap, const TensorMap& otherSecondMap, const TensorMap& otherNarrowMap,
@@ -111,6 +126,8 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
   auto stepsOf = [&](int first) { return KEYS ? tiles - first / N : min(first / N + 1, tiles); };
   auto tileOf = [&](int step) { return KEYS ? tiles - 1 - step : step; };
   auto isNear = [&](int n, int reach) { return S > 0 && (KEYS ? n * N / SPAN <= reach : n * N / SPAN >= reach); };
+  // Steps to tiles that are not near.
+  auto farSteps = [&](int reach) { return KEYS ? max(tiles - (reach + 1) * (SPAN / N), 0) : reach * (SPAN / N); };
   auto isSteep = [&](int span) {
     int place = work.line * work.tiles + span;
     return spans.firsts[place] - spans.lasts[place] > steepest<S>() * (SPAN / 64);
@@ -129,11 +146,12 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
       while (true) {
         wait(layout.rowsFull(rows.stage), rows.parity);
         bool more = work.take(layout.items[rows.stage]);
+        int reaches = layout.reaches[rows.stage];
         leave(layout.rowsEmpty(rows.stage));
         rows.next();
         if (!more) return;
-        int span = ownSpan(), first = span * SPAN, reach = spans.reach[work.line * work.tiles + span];
-        bool steep = isSteep(span);
+        int span = ownSpan(), first = span * SPAN, reach = reaches / 2;
+        bool steep = reaches % 2;
         for (int step = 0; step < stepsOf(first); step++) {
           int n = tileOf(step);
           wait(layout.full(ring.stage), ring.parity);
@@ -162,17 +180,18 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
       }
       upcoming = gridDim.x + atomicAdd(counter, 1);
       int span = ownSpan(), first = span * SPAN, head = work.line % sizes.heads, batch = work.line / sizes.heads;
-      arriveExpecting(rowsFull, Layout::FIXED);
-      layout.first(rows.stage).copy(firstMap, head, first, batch, rowsFull);
-      layout.second(rows.stage).copy(secondMap, head, first, batch, rowsFull);
       int reach = 0;
       bool steep = false;
       if (S) {
-        layout.narrow(rows.stage).copy(narrowMap, head, first, batch, rowsFull);
-        if (TOGETHER) layout.hat(rows.stage).copy(hatMap, head, first, batch, rowsFull);
         reach = spans.reach[work.line * work.tiles + span];
         steep = isSteep(span);
+        layout.reaches[rows.stage] = 2 * reach + steep;
       }
+      arriveExpecting(rowsFull, Layout::FIXED);
+      layout.first(rows.stage).copy(firstMap, head, first, batch, rowsFull);
+      layout.second(rows.stage).copy(secondMap, head, first, batch, rowsFull);
+      if (S) layout.narrow(rows.stage).copy(narrowMap, head, first, batch, rowsFull);
+      if (S && TOGETHER) layout.hat(rows.stage).copy(hatMap, head, first, batch, rowsFull);
       rows.next();
       int steps = stepsOf(KEYS ? first : min(first + SPAN, T) - 1);
       for (int step = 0; step < steps; step++) {
@@ -197,35 +216,35 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
 
   if constexpr (TOGETHER) if (warpgroup == 3) {
     giveRegisters<72>();
-    int warpRow = threadIdx.x % 128 / 32 * 16;
+    int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
+    uint32 ownSums = layout.sums(warp);
     while (true) {
       int place = rows.stage;
       wait(layout.rowsFull(place), rows.parity);
       rows.next();
-      if (!work.take(layout.items[place])) return;
+      if (!work.take(layout.items[place])) {
+        if (lane == 0) waitAdded();
+        return;
+      }
       int span = ownSpan(), first = span * SPAN, steps = stepsOf(first), far = steps, others = steps;
+      // Of the next near tile, the decays of two queries and the start of its span, loaded before they are needed.
+      float decays[2] = {}, weight = 0;
+      int start = 0, end = 0;
+      auto fetchDecays = [&](int step) {
+        int n = tileOf(step);
+        const float* decay = spans.decay + (int64)work.line * work.tiles * SPAN + n * N + warp * 16 + rowOf(0);
+        decays[0] = decay[0], decays[1] = decay[8];
+        start = spans.firsts[work.line * work.tiles + n * N / SPAN];
+      };
       if constexpr (S > 0) {
-        int reach = spans.reach[work.line * work.tiles + span];
-        for (far = 0; !isNear(tileOf(far), reach);) far++;
-        if (isSteep(span)) others = max(tiles - (first + SPAN) / N, 0);
+        int reaches = layout.reaches[place];
+        far = farSteps(reaches / 2);
+        if (reaches % 2) others = max(tiles - (first + SPAN) / N, 0);
+        end = spans.lasts[work.line * work.tiles + span];
+        weight = lambda[work.line % sizes.heads] / sizes.scale;
+        if (far < others) fetchDecays(far);
       }
       auto addTile = [&](int step, auto kind) {
-        int n = tileOf(step);
-        float* target = sums + (((int64)work.line * blocks + n) * 64 + warpRow + rowOf(0)) * (D + S) + threadIdx.x % 4 * 4;
-        auto add = [&](auto& x, int first, float low, float high) {
-#pragma unroll
-          for (int i = 0; i < sizeof(x) / 4; i += 8) {
-            addSums(target + first + 2 * i, x[i] * low, x[i + 1] * low, x[i + 4] * low, x[i + 5] * low);
-            addSums(target + first + 2 * i + 8 * (D + S), x[i + 2] * high, x[i + 3] * high, x[i + 6] * high, x[i + 7] * high);
-          }
-        };
-        float rowFactor[2] = {1, 1};
-        if constexpr (kind.value == Near) {
-          float f = between(n, span) * lambda[work.line % sizes.heads] / sizes.scale;
-          const float* decay = spans.decay + (int64)work.line * work.tiles * SPAN + n * N + warpRow;
-#pragma unroll
-          for (int half = 0; half < 2; half++) rowFactor[half] = exp2f(decay[rowOf(half * 2)]) * f;
-        }
         // Gradients of scores times what a column of them stands for.
         auto product = [&](auto& x, const auto& columns) {
           wait(layout.scoresFull(slots.stage), slots.parity);
@@ -241,14 +260,35 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
           leave(layout.scoresEmpty(slots.stage));
           slots.next();
         };
+        // By rows, as sumPart says.
+        auto add = [&](auto& x, int column, float low, float high) {
+          if (lane == 0) waitRead();
+          __syncwarp();
+          const int WIDTH = sizeof(x) / 2;
+#pragma unroll
+          for (int i = 0; i < WIDTH / 2; i += 8) {
+            uint32 part = ownSums + rowOf(0) * WIDTH * 4 + sumPart(WIDTH, rowOf(0), i / 2 + lane % 4) * 16;
+            storeSums(part, x[i] * low, x[i + 1] * low, x[i + 4] * low, x[i + 5] * low);
+            storeSums(part + 8 * WIDTH * 4, x[i + 2] * high, x[i + 3] * high, x[i + 6] * high, x[i + 7] * high);
+          }
+          fenceShared();
+          __syncwarp();
+          float* target = sums + (((int64)work.line * blocks + tileOf(step)) * 64 + warp * 16) * (D + S) + column * 16;
+          if (lane == 0) addBytes(target, ownSums, 16 * WIDTH * 4);
+        };
         float dq[D / 2];
         product(dq, layout.first(place));
         if constexpr (kind.value != Near) leaveScores();
         add(dq, 0, 1, 1);
         if constexpr (kind.value != Far) {
-          float dc[Layout::SW / 2];
+          float dc[Layout::SW / 2], rowFactor[2] = {1, 1};
           product(dc, kind.value == Near ? layout.hat(place) : layout.narrow(place));
           leaveScores();
+          if constexpr (kind.value == Near) {
+            float f = powerOf2(start - end) * weight;
+            rowFactor[0] = exp2f(decays[0]) * f, rowFactor[1] = exp2f(decays[1]) * f;
+            if (step + 1 < others) fetchDecays(step + 1);
+          }
           add(dc, D, rowFactor[0], rowFactor[1]);
         }
       };
@@ -283,20 +323,24 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
     int row = first + warpRow, reach = 0;
     bool steep = false;
     const float* decay = spans.decay + (int64)(work.line * work.tiles + span) * SPAN;
-    if (S) {
-      reach = spans.reach[work.line * work.tiles + span];
-      steep = isSteep(span);
-    }
     auto weight = [&]() { return lambda[head] / sizes.scale; };
+    // At first the exponents of rows, loaded before they are needed.
     float rowFactor[2] = {};
-    auto findRowFactors = [&]() {
+    if constexpr (S > 0) {
+      reach = layout.reaches[place] / 2;
+      steep = layout.reaches[place] % 2;
       int own = work.line * work.tiles + span;
-      float across = (float)(spans.lasts[own] - spans.firsts[own]);
+      float across = KEYS ? (float)(spans.lasts[own] - spans.firsts[own]) : 0;
 #pragma unroll
       for (int half = 0; half < 2; half++) {
         float x = decay[warpRow + rowOf(half * 2)];
-        rowFactor[half] = KEYS ? exp2f(across - x) : exp2f(x) * weight();
+        rowFactor[half] = KEYS ? across - x : x;
       }
+    }
+    auto findRowFactors = [&]() {
+      pin(rowFactor);
+#pragma unroll
+      for (int half = 0; half < 2; half++) rowFactor[half] = exp2f(rowFactor[half]) * (KEYS ? 1.f : weight());
     };
     if (S > 0 && !TOGETHER) findRowFactors();
     float lse[2] = {}, delta[2] = {};
@@ -402,17 +446,29 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
 
     // From the scores of tile n to products with them. They go on until waited for.
     auto addTile = [&](int n, int stage, auto kind) {
+      // What attentionRows made of columns in twos. With states it is on its way while products are waited for; without, that
+      // was slower.
+      const bool EARLY = S > 0;
+      float2 columns[KEYS ? N / 8 : 1];
+      auto fetchColumns = [&](int kind) {
+        uint32 lines = layout.lines(stage) + kind * (Layout::LINES / 2) + threadIdx.x % 4 * 8;
+        if constexpr (KEYS)
+#pragma unroll
+          for (int i = 0; i < N / 8; i++) columns[i] = loadPair(lines + i * 32);
+      };
+      if (EARLY) fetchColumns(0);
       waitProducts<1>();
       pin(s);
-      uint32 lines = layout.lines(stage) + threadIdx.x % 4 * 8;
+      if (!EARLY) fetchColumns(0);
 #pragma unroll
       for (int i = 0; i < N / 2; i += 4) {
-        float2 own = KEYS ? loadPair(lines + i / 4 * 32) : make_float2(0, 0);
+        float2 own = columns[KEYS ? i / 4 : 0];
         s[i] = exp2Of(s[i] * factor - (KEYS ? own.x : lse[0]));
         s[i + 1] = exp2Of(s[i + 1] * factor - (KEYS ? own.y : lse[0]));
         s[i + 2] = exp2Of(s[i + 2] * factor - (KEYS ? own.x : lse[1]));
         s[i + 3] = exp2Of(s[i + 3] * factor - (KEYS ? own.y : lse[1]));
       }
+      if (EARLY) fetchColumns(1);
       if (KEYS ? n * N < first + local + 64 : n * N + N > first + local) {
 #pragma unroll
         for (int i = 0; i < N / 2; i++) {
@@ -423,9 +479,10 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
       waitProducts<0>();
       pin(dp);
       if constexpr (S > 0) pin(d3);
+      if (!EARLY) fetchColumns(1);
 #pragma unroll
       for (int i = 0; i < N / 2; i += 4) {
-        float2 own = KEYS ? loadPair(lines + Layout::LINES / 2 + i / 4 * 32) : make_float2(0, 0);
+        float2 own = columns[KEYS ? i / 4 : 0];
         dp[i] = s[i] * (dp[i] - (KEYS ? own.x : delta[0]));
         dp[i + 1] = s[i + 1] * (dp[i + 1] - (KEYS ? own.y : delta[0]));
         dp[i + 2] = s[i + 2] * (dp[i + 2] - (KEYS ? own.x : delta[1]));
@@ -493,8 +550,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
       }
     };
     if constexpr (S > 0) {
-      int far = 0;
-      while (!isNear(tileOf(far), reach)) far++;
+      int far = farSteps(reach);
       int others = steep ? max(KEYS ? tiles - (first + SPAN) / N : first / N, 0) : steps;
       run(0, far, Kind<Far>());
       run(far, others, Kind<Near>());
@@ -527,20 +583,31 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
     leave(layout.rowsEmpty(place));
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      int position = row + rowOf(half * 2);
-      if (position >= T) continue;
-      bf16* firstRow = dFirst + ((int64)batch * T + position) * firstPitch + head * D;
-      bf16* secondRow = dSecond + ((int64)batch * T + position) * secondPitch + head * D;
+      int position = row + rowOf(half * 2), column = threadIdx.x % 4 * 8;
+      // All loads before the first store, which they would wait for.
+      float2 turns[D / 8];
+      if (cosines)
 #pragma unroll
-      for (int i = half * 2; i < D / 2; i += 4) {
-        float x = d1[i] * sizes.scale, y = d1[i + 1] * sizes.scale;
-        if (cosines) {
-          float cosine = cosines[position * (D / 2) + columnOf(i) / 2], sine = sines[position * (D / 2) + columnOf(i) / 2];
-          float turned = x * cosine - y * sine;
-          y = x * sine + y * cosine, x = turned;
+        for (int i = 0; i < D / 8; i++) {
+          int at = min(position, T - 1) * (D / 2) + columnOf(i * 4) / 2;
+          turns[i] = make_float2(cosines[at], sines[at]);
         }
-        *(uint32*)(firstRow + columnOf(i)) = packed(x, y);
-        if constexpr (KEYS) *(uint32*)(secondRow + columnOf(i)) = packed(d2[i], d2[i + 1]);
+      bf16* firstRow = dFirst + ((int64)batch * T + position) * firstPitch + head * D + column;
+      bf16* secondRow = dSecond + ((int64)batch * T + position) * secondPitch + head * D + column;
+      auto turned = [&](int i) {
+        float x = d1[i + half * 2] * sizes.scale, y = d1[i + half * 2 + 1] * sizes.scale;
+        float2 turn = cosines ? turns[i / 4] : make_float2(1, 0);
+        return packed(x * turn.x - y * turn.y, x * turn.y + y * turn.x);
+      };
+      auto second = [&](int i) { return packed(d2[KEYS ? i + half * 2 : 0], d2[KEYS ? i + half * 2 + 1 : 0]); };
+#pragma unroll
+      for (int i = 0; i < D / 2; i += 16) {
+        uint4 parts = eightColumns(turned(i), turned(i + 4), turned(i + 8), turned(i + 12));
+        if (position < T) *(uint4*)(firstRow + i * 2) = parts;
+        if constexpr (KEYS) {
+          parts = eightColumns(second(i), second(i + 4), second(i + 8), second(i + 12));
+          if (position < T) *(uint4*)(secondRow + i * 2) = parts;
+        }
       }
     }
   }

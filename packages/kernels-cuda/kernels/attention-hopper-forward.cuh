@@ -17,8 +17,8 @@ template <int D, int S, int WARPGROUPS, int N, int STAGES> struct Forward {
   uint32 memory, barriers;
   volatile int* items;  // the piece of work that each place for queries is for
   __device__ Forward() {
-    extern __shared__ unsigned char shared[];
-    memory = (addressOf(shared) + 1023) / 1024 * 1024;
+    extern __shared__ __align__(1024) unsigned char shared[];
+    memory = addressOf(shared);
     barriers = memory + ALL_ROWS + STAGES * STAGE;
     items = (volatile int*)(shared + barriers + 256 - addressOf(shared));
   }
@@ -273,10 +273,14 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
     for (int half = 0; half < 2; half++) {
       int position = row + rowOf(half * 2);
       float sum = quadSum(total[half]), inverse = 1.f / sum;
-      if (position >= T) continue;
-      bf16* target = out + (((int64)batch * T + position) * sizes.heads + head) * D;
+      bf16* target = out + (((int64)batch * T + position) * sizes.heads + head) * D + threadIdx.x % 4 * 8;
+      auto pair = [&](int i) { return packed(o[i + half * 2] * inverse, o[i + half * 2 + 1] * inverse); };
 #pragma unroll
-      for (int i = half * 2; i < D / 2; i += 4) *(uint32*)(target + columnOf(i)) = packed(o[i] * inverse, o[i + 1] * inverse);
+      for (int i = 0; i < D / 2; i += 16) {
+        uint4 parts = eightColumns(pair(i), pair(i + 4), pair(i + 8), pair(i + 12));
+        if (position < T) *(uint4*)(target + i * 2) = parts;
+      }
+      if (position >= T) continue;
       if (threadIdx.x % 4 == 0) logSumExp[(int64)work.line * T + position] = (most[half] * factor + log2f(sum)) / LOG2E;
     }
   }

@@ -62,6 +62,21 @@ __device__ inline float quadMax(float x) {
 __device__ inline int rowOf(int i) { return threadIdx.x % 32 / 4 + i % 4 / 2 * 8; }
 __device__ inline int columnOf(int i) { return i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2; }
 
+// Where part `part` of a row of sums lies, in fours of `width` columns: of each 16 columns a thread has two pairs, eight apart,
+// which are a part, and the halves of every other row are exchanged, so that two rows in shared memory have no bank in common.
+__device__ inline int sumPart(int width, int row, int part) { return width > 16 ? part ^ row % 2 * 4 : part; }
+
+// Of a row that four lanes share, each has pairs of columns in steps of eight, and gets eight columns in a row instead.
+__device__ inline uint4 eightColumns(uint32 a, uint32 b, uint32 c, uint32 d) {
+  auto exchange = [](uint32& low, uint32& high, int apart) {
+    bool upper = threadIdx.x & apart;
+    uint32 other = __shfl_xor_sync(0xffffffffu, upper ? low : high, apart);
+    (upper ? low : high) = other;
+  };
+  exchange(a, b, 1), exchange(c, d, 1), exchange(a, c, 2), exchange(b, d, 2);
+  return make_uint4(a, b, c, d);
+}
+
 // A result as left operands of the next product.
 template <int N> __device__ inline void pack(uint32 (&parts)[N / 8][4], const float (&x)[N]) {
 #pragma unroll
@@ -74,10 +89,10 @@ template <int KIND> struct Kind {
   static const int value = KIND;
 };
 
-// Shared memory that a block may have, and what barriers take of it and aligning the first tile may skip.
-const int SHARED_BYTES = 227 * 1024, EXTRA_BYTES = 1024 + 512;
+// Shared memory that a block may have, and what barriers take of it.
+const int SHARED_BYTES = 227 * 1024, BARRIER_BYTES = 512;
 // Places for rows that stay: those of the next piece of work come while the last is worked on, where there is room.
-constexpr int rowStages(int rows, int others) { return 2 * rows + others + EXTRA_BYTES <= SHARED_BYTES ? 2 : 1; }
+constexpr int rowStages(int rows, int others) { return 2 * rows + others + BARRIER_BYTES <= SHARED_BYTES ? 2 : 1; }
 
 // A ring of places in shared memory: which one is next, and how often the ring has been passed.
 template <int STAGES> struct Ring {

@@ -60,9 +60,10 @@ extern "C" __global__ void attentionQueryGradients(const float* sums, const bf16
     uint32 line = (uint32)(index >> digits), token = line / sizes.heads, head = line % sizes.heads;
     int part = (int)index & (parts - 1);
     int64 row = line, position = token % sizes.length, batch = token / sizes.length;
-    const float* own = sums + ((batch * sizes.heads + head) * padded + position) * all + (blockIdx.y == 0 ? 0 : width);
-    float4 x = *(const float4*)(own + part * 4);
-    // Of the two pairs of columns that addSums put beside each other, lanes in twos swap one for four columns in a row.
+    int own = blockIdx.y == 0 ? width : stateWidth, within = position % 16;
+    const float* rows16 = sums + ((batch * sizes.heads + head) * padded + position - within) * all + (blockIdx.y == 0 ? 0 : 16 * width);
+    float4 x = *(const float4*)(rows16 + within * own + sumPart(own, within, part) * 4);
+    // Lanes in twos swap one of their two pairs of columns for four columns in a row.
     bool odd = part % 2;
     float a = __shfl_xor_sync(0xffffffffu, odd ? x.x : x.z, 1), b = __shfl_xor_sync(0xffffffffu, odd ? x.y : x.w, 1);
     x = odd ? make_float4(a, b, x.z, x.w) : make_float4(x.x, x.y, a, b);
@@ -147,6 +148,6 @@ KEYS(128, 16, 32, 4)
 KEYS(128, 32, 32, 4)
 KEYS(128, 64, 32, 4)
 KEYS(128, 128, 16, 4)
-TOGETHER(64, 0, 64, 4)
-TOGETHER(64, 16, 64, 4)
+TOGETHER(64, 0, 64, 5)
+TOGETHER(64, 16, 64, 5)
 TOGETHER(64, 32, 64, 4)

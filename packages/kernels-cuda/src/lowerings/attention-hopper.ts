@@ -53,17 +53,19 @@ const backwardTiles: {
     "128_128": [16, 4],
   },
   Together: {
-    "64_0": [64, 4],
-    "64_16": [64, 4],
+    "64_0": [64, 5],
+    "64_16": [64, 5],
     "64_32": [64, 4],
   },
 };
 const backwardRows = 128;
 
+/** What barriers take of shared memory; BARRIER_BYTES in kernels/attention-hopper-parts.cuh. */
+const barrierBytes = 512;
+
 /** Shared memory of a block: rows that stay, twice where there is room for those of the next piece of work, and all else. */
 function sharedBytesFor(rowBytes: number, otherBytes: number): number {
-  // Barriers, and what aligning the first tile may skip.
-  const others = otherBytes + 1024 + 512;
+  const others = otherBytes + barrierBytes;
   return (2 * rowBytes + others <= 227 * 1024 ? 2 : 1) * rowBytes + others;
 }
 
@@ -213,7 +215,7 @@ export function backwardOnHopper(context: Context, sizes: AttentionSizes, states
     Value,
     Value,
   ];
-  const fits = (region: Region) => (pitchOf(region, q.sizes) ?? 1) % 4 === 0 && region.offset % 8 === 0;
+  const fits = (region: Region) => (pitchOf(region, q.sizes) ?? 1) % 8 === 0 && region.offset % 16 === 0;
   const [dq, dk, dv] = ["q", "k", "v"].map((name) => context.stridedOutput(name, [], fits)) as [Value, Value, Value];
   if (dq.count === 0) return;
   const tables = ["cos", "sin"].map((name) => context.optional(name) ?? null);
@@ -238,8 +240,9 @@ export function backwardOnHopper(context: Context, sizes: AttentionSizes, states
       : new Array<null>(5).fill(null);
     const stage = count * (2 * (2 * width + stateWidth) + (pass === "Queries" ? 0 : 8));
     const rowBytes = 2 * backwardRows * (2 * width + (together ? 2 : 1) * stateWidth);
-    const scores = together ? 2 * 2 * backwardRows * count : 0;
-    const sharedBytes = sharedBytesFor(rowBytes, stages * stage + scores);
+    // Gradients of scores, twice, and what a tile of queries gets of them.
+    const handedOver = together ? 2 * 2 * backwardRows * count + 4 * count * width : 0;
+    const sharedBytes = sharedBytesFor(rowBytes, stages * stage + handedOver);
     const name = `attentionBackward${pass}Hopper_${width}_${stateWidth}_${count}_${stages}`;
     const args = [...maps, hat, ...decays, counter(context), lines, ...out];
     context.kernel(name, blocks, together ? 512 : 384, args, sharedBytes);
