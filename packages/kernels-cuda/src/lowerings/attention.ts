@@ -23,8 +23,8 @@ const stateWidths = [16, 32, 64, 128];
 
 /**
  * An importance term is left out of a pair of tiles where no score can change by more. A weight of softmax then changes by
- * less than exp(2 * 2^-10) - 1, or 2^-9 of itself, which is what rounding it to bfloat16 may change. Between outputs and
- * gradients of two such thresholds there is less than a thousandth of what bfloat16 rounds (bench/cuda/log.md).
+ * less than exp(2 * 2^-10) - 1, or 2^-9 of itself, which is what rounding it to bfloat16 may change; what that does to
+ * outputs and gradients is in bench/cuda/log.md.
  */
 const skipBelow = 2 ** -10;
 
