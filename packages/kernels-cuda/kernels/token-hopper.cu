@@ -1,49 +1,90 @@
-// A token of decoding by one launch: what few-rows.cu and decode-step.cu do in a launch each are phases here, with a barrier of
-// all blocks between two. While some phases are at work, one warp of each block copies the weights of the coming ones to shared
-// memory, and asks for the caches. Only so much is on its way at once as the memory's rate needs: whatever else is read waits
-// behind it.
+// A token of decoding by one launch. Clusters of eight blocks share what they find through shared memory, so that all blocks
+// need what the others have found twice a layer: once the sums of attention's output are there, a part from each head, and
+// once those of the feed-forward are, a part from each cluster. One warp of each block copies the weights to a ring in shared
+// memory, in the order in which the others use them, as far ahead as there is room.
 #include "decode-step.cuh"
-#include "few-rows.cuh"
 #include "hopper.cuh"
 
-const int mostPhases = 120;
-const int mostPieces = 16;   // of weights that are in shared memory or on their way
-const int mostSums = 128;    // results of a piece
-const int padding = 16;      // bytes between rows of weights, so that eight rows lie in different banks
-const int stepWidth = 16;    // elements of k that an instruction takes
+const int clusterSize = 8;
+const int warps = 12, threads = 32 * warps, copiers = 4;  // at work, and warps that copy
+const int mostLayers = 32;
+const int mostRows = 8;
+const int mostResults = 1024;
+const int mostPieces = 32;  // of weights that are in shared memory or on their way
+const int buffers = 4;      // of sums: a block may be behind by two layers at most
+const int padding = 16;     // bytes between rows, so that eight rows lie in different banks
+const int tileRows = 16, stepWidth = 16;  // of weights, that an instruction takes
+const int headRows = 48;                  // of the last product, at a time
 
-struct alignas(16) Phase {
-  int isStep;
-  union {
-    FewRows product;
-    DecodeStep step;
-  };
+struct Layer {
+  const bf16 *narrow, *wide;         // rows of d: those of q, k, v, c and b, and those of phase and strength
+  const bf16 *output;                // [d, heads * D]
+  const bf16 *gate, *up, *down;      // [hidden, d] twice, [d, hidden]
+  const float *norm, *gateNorm;      // [d]
+  const float *bias, *lambda;        // [heads]
+  bf16 *keys, *values, *importances;  // caches [rows, heads, D], and of S
+  float *decays, *phases;            // [rows, heads], [rows, heads, S / 2]
+  int first[7];                      // where the rows begin, in this order
+  float epsilon, gateEpsilon;
 };
 
 struct Token {
-  uint32* arrived;  // blocks at barriers, zero between runs
-  int count, xBytes, ringBytes, pieceBytes, flightBytes;
-  Phase phases[mostPhases];
+  uint32* turn;   // how many exchanges of all blocks there were in all launches
+  uint4* sums;    // [buffers, parts, rows, d / 2]: two sums, each with the turn that it is of
+  const bf16* x;  // [rows, d]
+  bf16* last;     // x behind the last layer; none where the last product takes it
+  const float *cosine, *sine;  // [positions, D / 2]; none where nothing is rotated
+  const int* start;
+  Pages pages;
+  Fault* fault;
+  int faultNode;
+  int rows, d, heads, hidden, positions, layers, parts;
+  float scale;
+  // The product of the last x.
+  const float* headNorm;
+  const bf16* head;  // [n, d]; none where it is not asked for
+  void* logits;      // [rows, n]
+  const int* row;    // zeros, or none
+  Fault* headFault;
+  int headNode, n, isWide;
+  float headEpsilon;
+  int splits;                                     // parts of a sequence's keys
+  int atX, atHidden, atSquares, atOwn, atRing;    // in shared memory, behind the layers
+  int hiddenPitch, ringBytes, pieceBytes, flightBytes;
+  Layer layer[mostLayers];
 };
 
-// What a block does of a product: results, or pairs of them for a gate, and how many at a time.
-struct Share {
-  int first, size, most;
-};
-
-// What a block does of attention: a part of the cache of one head of all batches' heads.
-struct Item {
-  int line, part, span, active, position;  // `active` parts hold the tokens up to the newest, which is at `position`
-};
-
-__device__ inline Item itemOf(const DecodeStep& p, int index) {
-  int lines = p.batches * p.heads, splits = min(p.splits, max(1, (int)gridDim.x / lines));
-  Item item = {index % lines, index / lines};
-  item.position = p.start[item.line / p.heads];
-  item.span = max(BLOCK, (item.position + splits) / splits);
-  item.active = max(item.position, 0) / item.span + 1;
-  if (item.part >= splits) item.line = -1;
-  return item;
+__device__ inline uint32 addressIn(uint32 address, int rank) {
+  uint32 there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+  return there;
+}
+// To another block's shared memory, counted by its barrier.
+__device__ inline void send(uint32 to, uint32 x, uint32 barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to), "r"(x), "r"(barrier) : "memory");
+}
+__device__ inline void send(uint32 to, float2 x, uint32 barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1,%2}, [%3];" ::"r"(to), "f"(x.x), "f"(x.y), "r"(barrier)
+               : "memory");
+}
+__device__ inline void send(uint32 to, const uint32 (&x)[4], uint32 barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]),
+               "r"(x[3]), "r"(barrier)
+               : "memory");
+}
+// Until what the cluster sends is there.
+__device__ inline void waitForCluster(uint32 barrier, uint32 parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}\n" ::"r"(barrier), "r"(parity)
+      : "memory");
+}
+__device__ inline void syncCluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
 __device__ inline void multiplyAdd(float (&d)[4], const uint32 (&a)[4], const uint32 (&b)[2]) {
@@ -51,73 +92,137 @@ __device__ inline void multiplyAdd(float (&d)[4], const uint32 (&a)[4], const ui
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+__device__ inline uint32 pairOf(float a, float b) {
+  __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
+  return *(uint32*)&pair;
+}
+__device__ inline float lowOf(uint32 pair) { return __uint_as_float(pair << 16); }
+__device__ inline float highOf(uint32 pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-template <int WARPS> struct Shared {
-  union {
-    Share share;
-    Item item;
-  } own[mostPhases];
-  uint64 full[mostPieces], empty[mostPieces];
-  int place[mostPieces];  // of pieces in the ring
-  float squares[WARPS][mostRows];
-  float sums[2][WARPS][mostSums];
+// A block's part of each product.
+enum { Projections, Output, Gates, Down, Head, products };
+struct Work {
+  int tile;    // the first of 16 rows that a warp takes; beyond the last where it takes none
+  int piece;   // in which copy these are
+  int offset;  // bytes from where that begins
+  int first;   // step of k
+  int count;
+};
+struct Product {
+  int all;            // rows
+  int bytes;          // of a row
+  int perPiece;       // rows that are copied at once
+  int tiles, parts;   // of 16 rows, and of k, that are at work at once
+  Work work[warps];
 };
 
-__device__ inline int rowsOf(const FewRows& p) { return p.isGate ? 2 : 1; }
-__device__ inline int pitchOf(const FewRows& p) { return p.k * 2 + padding; }
+// What the cluster sends: where it goes, and what counts it.
+enum { Inputs, Queries, Attended, Hidden, exchanges };
 
-__device__ inline Share shareOf(const FewRows& p, int pieceBytes) {
-  int all = p.isGate ? p.n[0] : p.n[0] + p.n[1];
-  int each = all / gridDim.x, more = all % gridDim.x, block = blockIdx.x;
-  int first = block * each + min(block, more), size = each + (block < more);
-  return {first, size, max(1, min(mostSums / p.rows, pieceBytes / pitchOf(p)) / rowsOf(p))};
-}
+template <int D, int S> struct Shared {
+  uint64 full[mostPieces], empty[mostPieces], sent[exchanges];
+  int place[mostPieces];  // of pieces in the ring
+  uint32 turn;
+  Product product[products];
+  alignas(16) float sums[2][warps][tileRows * mostRows];
+  float inverse[mostRows];
+  float results[mostResults];  // of a product, that are finished together
+  int position[mostRows], isThere[mostRows], before[mostRows], newest[mostRows];  // tokens held, and rows of caches
+  int newestRank[mostRows];                                                        // of the block that attends to the newest
+  // Attention: the sequence and the part of its keys that the block takes, and what belongs to its newest token.
+  int sequence, firstKey, endOfKeys, isNewest;
+  alignas(16) float q[D];
+  alignas(16) float c[S == 0 ? 4 : S];
+  alignas(16) bf16 key[D], value[D], importance[S == 0 ? 8 : S];
+  float decay;
+  alignas(16) float most[warps], total[warps];
+  alignas(16) float found[clusterSize][D + 4];  // weighted values, largest score, sum of weights
+  alignas(16) bf16 attended[mostRows][D + padding / 2];
+};
 
-// The warp that copies weights, piece after piece, to a ring that the others read in the same order.
-template <int D, int S, int WARPS> struct Copier {
+extern __shared__ __align__(16) unsigned char memory[];
+
+template <int D, int S> struct Block {
+  static const int perD = D / clusterSize, perS = S / clusterSize, perPhase = S / 16;
+  static const int projectionRows = 3 * perD + 2 * perS + perPhase + (S > 0);
   const Token& token;
-  Shared<WARPS>& shared;
-  const Phase* phases;
-  unsigned char* ring;
-  int lane = threadIdx.x % 32;
+  Shared<D, S>& shared;
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  int rank = blockIdx.x % clusterSize, cluster = blockIdx.x / clusterSize, clusters = gridDim.x / clusterSize;
+  __device__ int columns() const { return token.d / clusterSize; }
+  // Clusters that have a part of the feed-forward, the first ones: groups of 16 hidden elements.
+  __device__ int feeding() const { return min(token.hidden / stepWidth, clusters); }
+  __device__ int firstGroup(int cluster) const { return token.hidden / stepWidth * min(cluster, feeding()) / feeding(); }
+  __device__ int groups() const { return firstGroup(cluster + 1) - firstGroup(cluster); }
+  __device__ int firstOfHead() const { return (int64)token.n * blockIdx.x / gridDim.x; }
+  __device__ const Layer& layer(int index) const { return ((const Layer*)memory)[index]; }
+};
+
+// The warps that copy weights: each some of the rows, since it takes time to ask for one.
+template <int D, int S> struct Copier : Block<D, S> {
+  using Base = Block<D, S>;
+  using Base::token, Base::shared, Base::lane, Base::warp, Base::rank, Base::cluster, Base::clusters, Base::perD, Base::perS, Base::perPhase;
   int copied = 0, landed = 0, freed = 0;  // pieces
   int end = 0, used = 0, flying = 0;      // bytes: where the ring is free from, how many are in use, and on their way
   int taken = 0, size = 0;                // of the piece of this lane: bytes with those left out before it, and its own
 
+  __device__ Copier(const Base& base) : Base(base) {}
+
   __device__ void waitForRoom(int taking, int bytes) {
+#pragma unroll 1
     while (used + taking > token.ringBytes || copied - freed == mostPieces) {
       wait(addressOf(&shared.empty[freed % mostPieces]), freed / mostPieces & 1);
       used -= __shfl_sync(0xffffffffu, taken, freed++ % mostPieces);
     }
+#pragma unroll 1
     while (landed < copied && flying + bytes > token.flightBytes) {
       wait(addressOf(&shared.full[landed % mostPieces]), landed / mostPieces & 1);
       flying -= __shfl_sync(0xffffffffu, size, landed++ % mostPieces);
     }
   }
 
-  __device__ void copy(const FewRows& p, int first, int rows, uint64 once) {
-    int pitch = pitchOf(p), all = rows * rowsOf(p), bytes = all * pitch;
-    int begin = end + bytes <= token.ringBytes ? end : 0, taking = begin == end ? bytes : token.ringBytes - end + bytes;
-    waitForRoom(taking, bytes);
-    int slot = copied % mostPieces;
-    uint32 full = addressOf(&shared.full[slot]), to = addressOf(ring + begin);
-    if (lane == slot) taken = taking, size = bytes;
-    if (lane == 0) {
-      shared.place[slot] = begin;
-      arriveExpecting(full, all * p.k * 2);
-      // The rows of the first matrix, and those of the second.
-      int own = p.isGate ? rows : min(max(p.n[0] - first, 0), rows);
-      const bf16* source = (const bf16*)p.weights[0] + (int64)first * p.k;
-#pragma unroll 1
-      for (int i = 0; i < all; i++, source += p.k) {
-        if (i == own) source = (const bf16*)p.weights[1] + (int64)(p.isGate ? first : max(first - p.n[0], 0)) * p.k;
-        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to + i * pitch),
-                     "l"(source), "r"(p.k * 2), "r"(full), "l"(once)
-                     : "memory");
+  // Where a row of the block's part lies.
+  __device__ const bf16* sourceOf(int index, const Layer& layer, int head, int row) {
+    int64 d = token.d, firstHidden = this->firstGroup(cluster) * stepWidth, ownColumn = rank * this->columns() + row;
+    switch (index) {
+      case Projections: {
+        int part = 0, each = perD;
+        for (; part < 6 && row >= each; part++) row -= each, each = part < 2 ? perD : part < 4 ? perS : part < 5 ? perPhase : 1;
+        int place = part == 6 ? head : (head * clusterSize + rank) * each + row;
+        return (part < 5 ? layer.narrow : layer.wide) + (layer.first[part] + place) * d;
       }
+      case Output: return layer.output + (ownColumn * token.heads + head) * D;
+      case Gates: {
+        int own = shared.product[Gates].all / 2, isUp = row >= own;
+        return (isUp ? layer.up : layer.gate) + (firstHidden + rank * own + row - isUp * own) * d;
+      }
+      case Down: return layer.down + ownColumn * token.hidden + firstHidden;
+      default: return token.head + (this->firstOfHead() + row) * d;
     }
-    __syncwarp();
-    end = begin + bytes, used += taking, flying += bytes, copied++;
+  }
+
+  __device__ void copy(int index, const Layer& layer, int head) {
+    const Product& p = shared.product[index];
+    // Weights are read once a token: all else may stay in the second cache.
+    uint64 once;
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(once));
+#pragma unroll 1
+    for (int from = 0; from < p.all; from += p.perPiece) {
+      int rows = min(p.perPiece, p.all - from), pitch = p.bytes + padding, bytes = rows * pitch;
+      int begin = end + bytes <= token.ringBytes ? end : 0, taking = begin == end ? bytes : token.ringBytes - end + bytes;
+      waitForRoom(taking, bytes);
+      int slot = copied % mostPieces;
+      uint32 full = addressOf(&shared.full[slot]), to = addressOf(memory + token.atRing + begin);
+      if (lane == slot) taken = taking, size = bytes;
+      if (lane == 0 && warp == warps) shared.place[slot] = begin, arriveExpecting(full, rows * p.bytes);
+#pragma unroll 1
+      for (int i = lane * copiers + warp - warps; i < rows; i += 32 * copiers)
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to + i * pitch),
+                     "l"(sourceOf(index, layer, head, from + i)), "r"(p.bytes), "r"(full), "l"(once)
+                     : "memory");
+      __syncwarp();
+      end = begin + bytes, used += taking, flying += bytes, copied++;
+    }
   }
 
   // This block's part of some bytes.
@@ -127,305 +232,591 @@ template <int D, int S, int WARPS> struct Copier {
     uint32 size = 16 * min(each, units - first);
     asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"((const uint4*)from + first), "r"(size) : "memory");
   }
-  __device__ void prefetchCaches(const DecodeStep& p) {
-    // Pages lie anywhere.
-    for (int batch = lane; batch < p.batches && !p.pages.table; batch += 32) {
-      int position = min(max(p.start[batch], 0), p.pages.capacity);
-      int64 from = (int64)batch * p.pages.capacity * p.heads, held = (int64)position * p.heads;
-      prefetch((const bf16*)p.keys + from * D, held * D * 2);
-      prefetch((const bf16*)p.values + from * D, held * D * 2);
-      if (S > 0) {
-        prefetch((const bf16*)p.importances + from * S, held * S * 2);
-        prefetch(p.decays + from, held * 4);
-        if (position > 0) prefetch(p.phases + (from + held - p.heads) * (S / 2), p.heads * S * 2);
-      }
+  // What attention and norms of a layer read, each by a lane. Pages lie anywhere.
+  __device__ void prefetch(const Layer& layer) {
+#pragma unroll 1
+    for (int i = lane; i < 4 * token.rows && !token.pages.table; i += 32) {
+      int row = i / 4, kind = i % 4, width = kind < 2 ? D * 2 : kind == 2 ? S * 2 : S > 0 ? 4 : 0;
+      const void* caches[] = {layer.keys, layer.values, layer.importances, layer.decays};
+      int64 line = (int64)token.heads * width;
+      prefetch((const unsigned char*)caches[kind] + row * token.pages.capacity * line, shared.position[row] * line);
     }
-    if (S > 0 && lane == 0) prefetch(p.bias, p.heads * 4), prefetch(p.lambda, p.heads * 4);
+    if (lane < 2) prefetch(lane == 0 ? layer.norm : layer.gateNorm, token.d * 4);
   }
 
   __device__ void run() {
-    // Weights are read once a token: all else may stay in the second cache.
-    uint64 once;
-    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(once));
-    for (int i = 0; i < token.count; i++) {
-      if (phases[i].isStep) {
-        prefetchCaches(phases[i].step);
+#pragma unroll 1
+    for (int i = 0; i <= token.layers; i++) {
+      const Layer& layer = this->layer(i);
+      if (i < token.layers && warp == warps) prefetch(layer);
+      // Two products for each head of this cluster, two for the rest of the layer; and the last.
+      int own = cluster < token.heads ? (token.heads - 1 - cluster) / clusters + 1 : 0;
+#pragma unroll 1
+      for (int j = i < token.layers ? 0 : Head; j < (i < token.layers ? 2 * own + 2 : products); j++) {
+        int isMixing = j < 2 * own, index = i == token.layers ? Head : isMixing ? j % 2 : Gates + j - 2 * own;
+        this->copy(index, layer, cluster + j / 2 * clusters);
+      }
+    }
+  }
+};
+
+template <int D, int S> struct Worker : Block<D, S> {
+  using Base = Block<D, S>;
+  using Base::token, Base::shared, Base::lane, Base::warp, Base::rank, Base::cluster, Base::clusters, Base::perD, Base::perS, Base::perPhase;
+  // Lanes that share a key, each with eight of its elements and SE of its states; keys of a lane at a time.
+  static const int lanesOfKey = D / 8, groups = 32 / lanesOfKey, SE = S / lanesOfKey > 1 ? S / lanesOfKey : 2;
+  static const int atOnce = S * 64 / D > 64 ? 2 : 3, keysAtOnce = atOnce * warps * groups;
+  int thread = threadIdx.x;
+  uint32 turn;
+  int consumed = 0;     // pieces
+  uint32 parities = 0;  // of exchanges
+  int buffer = 0;       // of sums in shared memory
+
+  __device__ Worker(const Base& base) : Base(base) { turn = shared.turn; }
+
+  __device__ bool isAttending() const { return shared.sequence < token.rows; }
+  __device__ uint32 sent(int exchange) { return addressOf(&shared.sent[exchange]); }
+  __device__ void expect(int exchange, uint32 bytes) { if (thread == 0) arriveExpecting(sent(exchange), bytes); }
+  __device__ void waitFor(int exchange) { waitForCluster(sent(exchange), parities >> exchange & 1); }
+  __device__ void haveGot(int exchange) { parities ^= 1 << exchange; }
+  __device__ uint32 inputs() { return addressOf(memory) + token.atX; }
+  __device__ uint32* own() { return (uint32*)(memory + token.atOwn); }
+
+  // Adds what all have found in the last turn to the block's columns of x, and sends them, times the weights of a norm, to the cluster.
+  __device__ void gather(int parts, const float* norm) {
+    const int chunks = token.d / 64, pair = lane % 4, line = token.d / 2, between = token.rows * line;
+    if (norm) expect(Inputs, token.rows * (token.d * 2 + token.d / 8 * 4));
+    const uint4* sums = token.sums + turn % buffers * token.parts * between;
+    int row = 0, chunk = warp;
+    while (chunk >= chunks) chunk -= chunks, row++;
+#pragma unroll 1
+    while (row < token.rows) {
+      int place = rank * chunks + chunk;
+      uint32* kept = own() + row * (this->columns() / 2) + chunk * 4 + pair;
+      float2 factor = {1, 1}, x = {0, 0};
+      if (norm) factor = __ldg((const float2*)norm + place * 4 + pair);
+#pragma unroll 1
+      for (int i = lane / 4; i < parts; i += 16) {
+        const uint4* from = sums + i * between + row * line + place * 4 + pair;
+        int next = i + 8 < parts ? 8 * between : 0;
+        uint64 a, b, c, e;
+        do {
+          asm volatile("ld.relaxed.gpu.global.v2.b64 {%0,%1}, [%2];" : "=l"(a), "=l"(b) : "l"(from) : "memory");
+          asm volatile("ld.relaxed.gpu.global.v2.b64 {%0,%1}, [%2];" : "=l"(c), "=l"(e) : "l"(from + next) : "memory");
+        } while ((uint32)(a >> 32) != turn || (uint32)(b >> 32) != turn || (uint32)(c >> 32) != turn || (uint32)(e >> 32) != turn);
+        x.x += __uint_as_float((uint32)a), x.y += __uint_as_float((uint32)b);
+        if (next > 0) x.x += __uint_as_float((uint32)c), x.y += __uint_as_float((uint32)e);
+      }
+#pragma unroll
+      for (int step = 4; step < 32; step *= 2) x.x += __shfl_xor_sync(0xffffffffu, x.x, step), x.y += __shfl_xor_sync(0xffffffffu, x.y, step);
+      uint32 word = pairOf(lowOf(*kept) + x.x, highOf(*kept) + x.y);
+      __syncwarp();
+      if (lane < 4) *kept = word;
+      if (norm) {
+        x = {lowOf(word), highOf(word)};
+        float squares = x.x * x.x + x.y * x.y;
+        word = pairOf(x.x * factor.x, x.y * factor.y);
+        uint32 words[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) words[i] = __shfl_sync(0xffffffffu, word, i);
+        squares += __shfl_xor_sync(0xffffffffu, squares, 1), squares += __shfl_xor_sync(0xffffffffu, squares, 2);
+        int to = lane % clusterSize;
+        uint32 barrier = addressIn(sent(Inputs), to);
+        if (lane < 8) send(addressIn(addressOf(memory) + token.atX + row * (token.d * 2 + padding) + place * 16, to), words, barrier);
+        else if (lane < 16) send(addressIn(addressOf(memory) + token.atSquares + row * (token.d / 2) + place * 4, to), __float_as_uint(squares), barrier);
+      }
+      chunk += warps;
+      while (chunk >= chunks) chunk -= chunks, row++;
+    }
+    __syncwarp();
+  }
+
+  // A warp's part of a product, to `sums`. Weights go to registers before what x comes by is waited for; beyond the last step of k
+  // the last is taken once more, times zero.
+  template <int index> __device__ void multiply(int all, uint32 x, int pitchOfX) {
+    const int exchange = index == Output ? exchanges : index == Down ? Hidden : Inputs;
+    const int atOnce = index == Output ? 2 : index == Down ? 6 : 12;
+    const Product& p = shared.product[index];
+    Work work = p.work[warp];
+    float* sums = shared.sums[buffer ^= 1][warp];
+    if (work.tile >= all) return;
+    int piece = consumed + work.piece, slot = piece % mostPieces, pitch = p.bytes + padding;
+    wait(addressOf(&shared.full[slot]), piece / mostPieces & 1);
+    uint32 line = addressOf(memory) + token.atRing + shared.place[slot] + work.offset + min(lane % 16, all - 1 - work.tile) * pitch + lane / 16 * 16;
+    uint32 pairs = x + min(lane / 4, token.rows - 1) * pitchOfX + work.first * stepWidth * 2 + lane % 4 * 4;
+    float d[2][4] = {};
+#pragma unroll 1
+    for (int left = work.count; left > 0; left -= atOnce, line += atOnce * stepWidth * 2, pairs += atOnce * stepWidth * 2) {
+      uint32 a[atOnce][4];
+#pragma unroll
+      for (int j = 0; j < atOnce; j++)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(a[j][0]), "=r"(a[j][1]), "=r"(a[j][2]), "=r"(a[j][3]) : "r"(line + min(j, left - 1) * stepWidth * 2));
+      if (exchange < exchanges) waitFor(exchange);
+#pragma unroll
+      for (int from = 0; from < atOnce; from += (atOnce + 1) / 2) {
+        uint32 b[(atOnce + 1) / 2][2];
+#pragma unroll
+        for (int j = 0; j < (atOnce + 1) / 2; j++)
+#pragma unroll
+          for (int i = 0; i < 2; i++)
+            asm volatile("{\n.reg .pred p;\nsetp.gt.s32 p, %2, 0;\nmov.u32 %0, 0;\n@p ld.shared.u32 %0, [%1];\n}"
+                         : "=&r"(b[j][i]) : "r"(pairs + (from + j) * stepWidth * 2 + 16 * i), "r"(left - from - j));
+#pragma unroll
+        for (int j = 0; j < (atOnce + 1) / 2; j++) multiplyAdd(d[j % 2], a[from + j], b[j]);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      int r = lane / 4 + i / 2 * 8, c = lane % 4 * 2 + i % 2;
+      if (c < token.rows) sums[r * token.rows + c] = d[0][i] + d[1][i];
+    }
+  }
+
+  // What the norm of each row of x divides by; by the last warps, which have less to do.
+  __device__ void normalize(float epsilon) {
+    int row = warps - 1 - warp;
+    if (row >= token.rows) return;
+    waitFor(Inputs);
+    float squares = 0;
+#pragma unroll 1
+    for (int i = lane; i < token.d / 8; i += 32) squares += ((const float*)(memory + token.atSquares))[row * (token.d / 8) + i];
+    squares = warpSum(squares);
+    if (lane == 0) shared.inverse[row] = rsqrtf(squares / token.d + epsilon);
+  }
+
+  // A product once each warp has its part: gives the block's columns to all, as one part of a sum, or keeps what is to be finished.
+  template <int index> __device__ void addUp(int all, int part, int firstLogit) {
+    syncWarps<warps>();
+    const Product& p = shared.product[index];
+    // The weights may go.
+#pragma unroll 1
+    for (int from = 0; from < all; from += p.perPiece, consumed++)
+      if (thread == 0) arrive(addressOf(&shared.empty[consumed % mostPieces]));
+    int parts = p.parts, between = p.tiles * tileRows * mostRows, columns = this->columns();
+    bool isGiven = index == Output || index == Down;
+    uint64* sums = (uint64*)token.sums + (((turn + 1) % buffers * token.parts + part) * token.rows * token.d + rank * columns);
+#pragma unroll 1
+    for (int i = thread; i < all * token.rows; i += threads) {
+      int r = token.rows == 1 ? i : i / token.rows, row = i - r * token.rows, tile = r / tileRows;
+      const float* from = shared.sums[buffer][tile] + i - tile * tileRows * token.rows;
+      float sum = 0;
+#pragma unroll 1
+      for (int k = 0; k < parts; k += 4, from += 4 * between)
+#pragma unroll
+        for (int j = 0; j < 4; j++) sum += k + j < parts ? from[j * between] : 0;
+      if (isGiven) {
+        uint64 x = (uint64)(turn + 1) << 32 | __float_as_uint(sum);
+        asm volatile("st.relaxed.gpu.global.b64 [%0], %1;" ::"l"(sums + row * token.d + r), "l"(x) : "memory");
         continue;
       }
-      const FewRows p = phases[i].product;
-      Share share = shared.own[i].share;
-      if (p.norm && lane == 0) prefetch(p.norm, p.k * 4);
-      for (int at = 0; at < share.size; at += share.most) copy(p, share.first + at, min(share.most, share.size - at), once);
-    }
-  }
-};
-
-template <int D, int S, int WARPS> struct Worker {
-  const Token& token;
-  Shared<WARPS>& shared;
-  const Phase* phases;
-  bf16* x;  // of a product, rows of k
-  unsigned char* ring;
-  int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  uint32 barriers = 0;
-  int isWaiting = 0;
-  int consumed = 0;
-
-  // A barrier of all blocks in two halves.
-  __device__ void arriveAtAll() {
-    if (threadIdx.x == 0) asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(token.arrived) : "memory");
-    barriers++;
-    isWaiting = 1;
-  }
-  __device__ void waitForAll() {
-    // Keeps the compiler from making copies of what follows for each of the two.
-    asm volatile("" : "+r"(isWaiting));
-    if (!isWaiting) return;
-    isWaiting = 0;
-    if (threadIdx.x == 0) {
-      uint32 seen;
-      do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(token.arrived) : "memory");
-      while (seen < barriers * gridDim.x);
-    }
-    syncWarps<WARPS>();
-  }
-
-  // Each warp takes a part of k; the threads of the first warps add what all have found, and do what comes after. The code is
-  // small, since every phase reads all of it.
-  __device__ void multiply(int phase) {
-    const FewRows p = phases[phase].product;
-    const Share share = shared.own[phase].share;
-    int steps = p.k / stepWidth, firstStep = steps * warp / WARPS, own = steps * (warp + 1) / WARPS - firstStep;
-    int quarter = lane % 4, row = lane / 4, pitch = pitchOf(p);
-    int result = p.rows == 1 ? threadIdx.x : threadIdx.x / p.rows, column = threadIdx.x - result * p.rows;
-    int xPitch = p.k + padding / 2, first = firstStep * stepWidth, chunks = own * stepWidth / 8;
-    // At most 64 chunks of eight elements are a warp's: widestPhase in src/lowerings/few-rows.ts.
-    float factors[2][8];
-#pragma unroll
-    for (int j = 0; j < 2; j++) if (p.norm && lane + 32 * j < chunks) Eight<float>::load(factors[j], p.norm + first + (lane + 32 * j) * 8);
-    waitForAll();
-
-    if (phase > 0 && isJoinedLater(phase - 1)) joinParts(phase - 1);
-    else {
-#pragma unroll 1
-      for (int i = 0; i < p.rows; i++) {
-        const bf16* from = (const bf16*)p.x + (int64)placeOf(p, i) * p.xPitch + first;
-        float squares = 0;
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-          int chunk = lane + 32 * j;
-          if (chunk >= chunks) break;
-          Raw<bf16, 8> part;
-          part.load(from + chunk * 8);
-          if (p.norm) {
-            float scaled[8];
-#pragma unroll
-            for (int e = 0; e < 8; e++) squares += part[e] * part[e], scaled[e] = part[e] * factors[j][e];
-            part.set(scaled);
-          }
-          part.store(x + i * xPitch + first + chunk * 8);
-        }
-        if (!p.norm) continue;
-        squares = warpSum(squares);
-        if (lane == 0) shared.squares[warp][i] = squares;
+      sum *= shared.inverse[row];
+      if (index != Head) {
+        shared.results[i] = sum;
+        continue;
       }
+      int64 to = (int64)row * token.n + firstLogit + r;
+      if (token.isWide) ((float*)token.logits)[to] = sum;
+      else ((bf16*)token.logits)[to] = __float2bfloat16_rn(sum);
+    }
+  }
+
+  // What two warps finish of a head's projections, a thread what belongs together of one sequence: a pair of q, k or v, or of c
+  // and b with their phase; or the decay.
+  enum { Query, Key, Value, State, Decay };
+  struct Finisher {
+    int kind, row, place;  // place: among the head's pairs
+    float first, second;   // cosine and sine, or angle before, or bias and sum of decays before
+    int64 line;            // of the newest token in caches of all heads
+  };
+
+  __device__ void startFinisher(Finisher& f) {
+    const int pairs = perD / 2;
+    f.kind = warp / 2, f.row = token.rows;
+    int index = warp % 2 * 32 + lane, each = f.kind < State ? pairs : f.kind == State ? perPhase : 1;
+    if (f.kind > Decay || each == 0) return;
+    f.row = f.kind < State ? index / pairs : f.kind == State ? index / max(perPhase, 1) : index == 0 ? shared.sequence : token.rows;
+    if (f.row >= token.rows) return;
+    f.place = rank * each + (f.kind < Decay ? index - f.row * each : 0);
+    f.first = 1, f.second = 0, f.line = (int64)shared.newest[f.row] * token.heads;
+    int place = min(shared.position[f.row], token.positions - 1) * (D / 2) + f.place;
+    if (f.kind < Value && token.cosine) f.first = __ldg(token.cosine + place), f.second = __ldg(token.sine + place);
+  }
+
+  // What there is before the projections are.
+  __device__ void prepare(Finisher& f, const Layer& layer, int head) {
+    if (S == 0 || f.row >= token.rows || f.kind < State) return;
+    int64 before = (int64)shared.before[f.row] * token.heads + head;
+    int position = shared.position[f.row];
+    if (f.kind == State) f.first = position > 0 ? __ldcg(layer.phases + before * (S / 2) + f.place) : 0, f.second = __ldg(layer.lambda + head);
+    else f.first = __ldg(layer.bias + head), f.second = position % BLOCK != 0 ? __ldcg(layer.decays + before) : 0;
+  }
+
+  // To the blocks that attend to a sequence.
+  __device__ void sendToAll(int row, const float* there, float2 x, float factor) {
+    x = {rounded<bf16>(x.x) * factor, rounded<bf16>(x.y) * factor};
+#pragma unroll
+    for (int i = 0; i < clusterSize; i++) {
+      int to = row * token.splits + i;
+      if (i < token.splits) send(addressIn(addressOf(there), to), x, addressIn(sent(Queries), to));
+    }
+  }
+  // To the cache, and to the block that attends to the newest token.
+  __device__ void keep(int row, bf16* cache, const bf16* there, float2 x) {
+    uint32 word = pairOf(x.x, x.y);
+    int newest = shared.newestRank[row];
+    if (shared.isThere[row]) *(uint32*)cache = word;
+    send(addressIn(addressOf(there), newest), word, addressIn(sent(Queries), newest));
+  }
+
+  __device__ void finish(const Layer& layer, int head, const Finisher& f) {
+    if (f.row >= token.rows) return;
+    // Results of the block in the order of its rows.
+    int own = f.place - rank * (f.kind < State ? perD / 2 : perPhase);
+    auto result = [&](int r) { return shared.results[r * token.rows + f.row]; };
+    auto turned = [&](int r, float cosine, float sine) {
+      float a = rounded<bf16>(result(r)), b = rounded<bf16>(result(r + 1));
+      return float2{a * cosine - b * sine, a * sine + b * cosine};
+    };
+    int64 line = f.line + head;
+    int place = 2 * f.place;
+    if (f.kind < State) {
+      float2 x = turned(f.kind * perD + 2 * own, f.first, f.second);
+      if (f.kind == Query) sendToAll(f.row, shared.q + place, x, token.scale);
+      else keep(f.row, (f.kind == Key ? layer.keys : layer.values) + line * D + place, (f.kind == Key ? shared.key : shared.value) + place, x);
+    } else if constexpr (S > 0) {
+      if (f.kind == State) {
+        const double turn = 6.283185307179586476925, perTurn = 0.15915494309189533577;
+        double turns = ((double)f.first + result(3 * perD + 2 * perS + own)) * perTurn;
+        turns -= floor(turns);
+        float cosine, sine;
+        sincospif((float)(2 * turns), &sine, &cosine);
+        sendToAll(f.row, shared.c + place, turned(3 * perD + 2 * own, cosine, sine), f.second);
+        keep(f.row, layer.importances + line * S + place, shared.importance + place, turned(3 * perD + perS + 2 * own, cosine, sine));
+        if (shared.isThere[f.row]) layer.phases[line * (S / 2) + f.place] = (float)(turn * turns);
+      } else {
+        float strength = result(Base::projectionRows - 1) + f.first;
+        float decay = (float)((double)f.second - (fmaxf(strength, 0.f) + log1pf(expf(-fabsf(strength)))));
+        send(addressIn(addressOf(&shared.decay), rank), __float_as_uint(decay), addressIn(sent(Queries), rank));
+        if (shared.isNewest && shared.isThere[f.row]) layer.decays[line] = decay;
+      }
+    }
+  }
+
+  // Keys of a warp at a time, each of a group of lanes.
+  struct Keys {
+    Raw<bf16, 8> k[atOnce], v[atOnce];
+    Raw<bf16, SE> b[atOnce];
+    float decay[atOnce];    // in the key's block of positions up to it
+    float between[atOnce];  // from there to the query's block
+    float total, rest;      // of one block of positions for each lane, and of every 32nd behind it
+  };
+
+  __device__ int positionOf(int base, int i) { return base + (i * warps + warp) * groups; }
+
+  __device__ void fetch(Keys& keys, const Layer& layer, int head, int base) {
+    int group = lane / lanesOfKey, own = lane % lanesOfKey, end = shared.endOfKeys, sequence = min(shared.sequence, token.rows - 1);
+    auto rowOf = [&](int position) {
+      int row = sequence * token.pages.capacity + position;
+      if (token.pages.table) row = max(__ldcg(token.pages.table + sequence * token.pages.perSequence + position / PAGE), 0) * PAGE + position % PAGE;
+      return (int64)row * token.heads + head;
+    };
+#pragma unroll
+    for (int i = 0; i < atOnce; i++) {
+      int64 row = rowOf(max(min(positionOf(base, i) + group, end - 1), 0));
+      keys.k[i].load(layer.keys + row * D + own * 8), keys.v[i].load(layer.values + row * D + own * 8);
+      if constexpr (S > 0) {
+        keys.decay[i] = __ldcg(layer.decays + row);
+        if (own * SE < S) keys.b[i].load(layer.importances + row * S + own * SE);
+        else keys.b[i].clear();
+      }
+    }
+    if constexpr (S > 0) {
+      int queryBlock = shared.position[sequence] / BLOCK, block = positionOf(base, 0) / BLOCK + lane;
+      auto totalOf = [&](int block) { return __ldcg(layer.decays + rowOf(block * BLOCK + BLOCK - 1)); };
+      keys.total = block < queryBlock ? totalOf(block) : 0, keys.rest = 0;
+#pragma unroll 1
+      while ((block += 32) < queryBlock) keys.rest += totalOf(block);
+    }
+  }
+  // Once they are there.
+  __device__ void settle(Keys& keys, int base) {
+    if constexpr (S > 0) {
+      int first = positionOf(base, 0) / BLOCK;
+#pragma unroll
+      for (int i = 0; i < atOnce; i++) keys.between[i] = warpSum((first + lane < positionOf(base, i) / BLOCK ? 0 : keys.total) + keys.rest);
+    }
+  }
+
+  // What the block finds among its keys goes to the cluster.
+  __device__ void attend(Keys& keys, const Layer& layer, int head) {
+    int group = lane / lanesOfKey, own = lane % lanesOfKey, end = shared.endOfKeys;
+    float q[8], c[SE] = {};
+    Eight<float>::load(q, shared.q + own * 8);
+    if constexpr (S > 0) {
+#pragma unroll
+      for (int i = 0; i < SE; i++) if (own * SE < S) c[i] = shared.c[own * SE + i];
+    }
+    Found<8> found;
+    int newest = shared.position[shared.sequence];
+#pragma unroll 1
+    for (int base = shared.firstKey;;) {
+      float scores[atOnce], most = -INFINITY;
+#pragma unroll
+      for (int i = 0; i < atOnce; i++) {
+        int position = positionOf(base, i) + group;
+        // The newest token's is not in the cache yet.
+        if (position == newest && position < end) {
+          *(uint4*)keys.k[i].word = *(const uint4*)(shared.key + own * 8), *(uint4*)keys.v[i].word = *(const uint4*)(shared.value + own * 8);
+          if constexpr (S > 0) {
+#pragma unroll
+            for (int e = 0; e < SE / 2; e++) keys.b[i].word[e] = own * SE < S ? ((const uint32*)(shared.importance + own * SE))[e] : 0;
+            keys.decay[i] = shared.decay;
+          }
+        }
+        float score = 0, state = 0;
+#pragma unroll
+        for (int e = 0; e < 8; e++) score += q[e] * keys.k[i][e];
+        if constexpr (S > 0) {
+#pragma unroll
+          for (int e = 0; e < SE; e++) state += c[e] * keys.b[i][e];
+          score += state * __expf(fminf(keys.between[i] + shared.decay - keys.decay[i], 0.f));
+        }
+#pragma unroll
+        for (int step = lanesOfKey / 2; step > 0; step /= 2) score += __shfl_xor_sync(0xffffffffu, score, step);
+        scores[i] = position < end ? score : -INFINITY, most = fmaxf(most, scores[i]);
+      }
+      found.raise(most);
+#pragma unroll
+      for (int i = 0; i < atOnce; i++) found.add(scores[i], keys.v[i]);
+      base += keysAtOnce;
+      if (base >= end) break;
+      fetch(keys, layer, head, base), settle(keys, base);
+    }
+#pragma unroll
+    for (int step = lanesOfKey; step < 32; step *= 2) found.join(step);
+    float(*values)[D] = (float(*)[D])shared.sums[buffer ^= 1];
+    if (group == 0) {
+      Eight<float>::store(values[warp] + own * 8, found.values);
+      if (lane == 0) shared.most[warp] = found.most, shared.total[warp] = found.total;
+    }
+    syncWarps<warps>();
+    if (thread >= D) return;
+    float largest = -INFINITY, sum = 0, result = 0;
+#pragma unroll
+    for (int i = 0; i < warps; i++) largest = fmaxf(largest, shared.most[i]);
+#pragma unroll
+    for (int i = 0; i < warps; i++) {
+      float weight = weightOf(shared.most[i], largest);
+      sum += weight * shared.total[i], result += weight * values[i][thread];
+    }
+#pragma unroll
+    for (int to = 0; to < clusterSize; to++) {
+      uint32 barrier = addressIn(sent(Attended), to);
+      send(addressIn(addressOf(&shared.found[rank][thread]), to), __float_as_uint(result), barrier);
+      if (thread == 0) send(addressIn(addressOf(&shared.found[rank][D]), to), float2{largest, sum}, barrier);
+    }
+  }
+
+  // From the parts of all blocks of the cluster.
+  __device__ void join() {
+#pragma unroll 1
+    for (int i = thread; i < token.rows * D; i += threads) {
+      int row = i / D, column = i % D;
+      const float(*found)[D + 4] = shared.found + row * token.splits;
+      float largest = -INFINITY, sum = 0, result = 0;
+#pragma unroll
+      for (int j = 0; j < clusterSize; j++) largest = j < token.splits ? fmaxf(largest, found[j][D]) : largest;
+#pragma unroll
+      for (int j = 0; j < clusterSize; j++) {
+        float weight = j < token.splits ? weightOf(found[j][D], largest) : 0;
+        if (j < token.splits) sum += weight * found[j][D + 1], result += weight * found[j][column];
+      }
+      shared.attended[row][column] = __float2bfloat16_rn(__fdividef(result, sum));
+    }
+  }
+
+  // Of gates, to the cluster.
+  __device__ void sendHidden(int own) {
+#pragma unroll 1
+    for (int i = thread; i < own / 2 * token.rows; i += threads) {
+      int row = token.rows == 1 ? 0 : i / (own / 2), j = (i - row * (own / 2)) * 2;
+      float values[2];
+#pragma unroll
+      for (int e = 0; e < 2; e++) {
+        float gate = rounded<bf16>(shared.results[(j + e) * token.rows + row]), up = rounded<bf16>(shared.results[(own + j + e) * token.rows + row]);
+        values[e] = __fdividef(gate, 1 + __expf(-gate)) * up;
+      }
+      uint32 word = pairOf(values[0], values[1]), there = addressOf(memory + token.atHidden + row * token.hiddenPitch + (rank * own + j) * 2);
+#pragma unroll
+      for (int to = 0; to < clusterSize; to++) send(addressIn(there, to), word, addressIn(sent(Hidden), to));
+    }
+  }
+
+  __device__ void mix(const Layer& layer, Finisher& finisher, int parts) {
+    bool takesPart = cluster < token.heads;
+    gather(parts, takesPart ? layer.norm : nullptr);
+    if (!takesPart) return;
+#pragma unroll 1
+    for (int head = cluster; head < token.heads; head += clusters) {
+      prepare(finisher, layer, head);
+      if (isAttending()) expect(Queries, D * 4 + S * 4 + (S > 0 ? 4 : 0) + (shared.isNewest ? D * 4 + S * 2 : 0));
+      expect(Attended, token.rows * token.splits * (D + 2) * 4);
+      multiply<Projections>(Base::projectionRows, inputs(), token.d * 2 + padding);
+      if (head == cluster) normalize(layer.epsilon);
+      Keys keys;
+      fetch(keys, layer, head, shared.firstKey);
+      addUp<Projections>(Base::projectionRows, 0, 0);
+      syncWarps<warps>();
+      finish(layer, head, finisher);
       __syncwarp();
-    }
-
-    float inverse = 1;
-    uint32 pairs = addressOf(x + min(row, p.rows - 1) * xPitch + first + 2 * quarter);
-    for (int at = 0; at < share.size; at += share.most, consumed++) {
-      int size = min(share.most, share.size - at), all = size * rowsOf(p), slot = consumed % mostPieces;
-      float(&sums)[WARPS][mostSums] = shared.sums[consumed % 2];
-      int index = share.first + at + result, part = !p.isGate && index >= p.n[0];
-      int isWide = part ? p.isWide[1] : p.isWide[0];
-      int64 to = (int64)column * (part ? p.n[1] : p.n[0]) + index - part * p.n[0];
-      float addend = 0;
-      if (result < size && p.addend && !part) {
-        addend = isWide ? __ldcg((const float*)p.addend + to) : __bfloat162float(__ushort_as_bfloat16(__ldcg((const unsigned short*)p.addend + to)));
+      settle(keys, shared.firstKey);
+      if (isAttending()) {
+        waitFor(Queries);
+        haveGot(Queries);
+        attend(keys, layer, head);
+        __syncwarp();
       }
-      wait(addressOf(&shared.full[slot]), consumed / mostPieces & 1);
-      uint32 weights = addressOf(ring + shared.place[slot]) + (first + lane / 16 * 8) * 2;
+      waitFor(Attended);
+      haveGot(Attended);
+      join();
+      syncWarps<warps>();
+      multiply<Output>(this->columns(), addressOf(shared.attended), D * 2 + padding);
+      addUp<Output>(this->columns(), head, 0);
+    }
+    haveGot(Inputs);
+  }
+
+  __device__ void feedForward(const Layer& layer) {
+    int all = shared.product[Gates].all;
+    gather(token.heads, all > 0 ? layer.gateNorm : nullptr);
+    if (all == 0) return;
+    expect(Hidden, token.rows * all * clusterSize);
+    multiply<Gates>(all, inputs(), token.d * 2 + padding);
+    normalize(layer.gateEpsilon);
+    haveGot(Inputs);
+    addUp<Gates>(all, 0, 0);
+    syncWarps<warps>();
+    sendHidden(all / 2);
+    multiply<Down>(this->columns(), addressOf(memory) + token.atHidden, token.hiddenPitch);
+    haveGot(Hidden);
+    addUp<Down>(this->columns(), cluster, 0);
+  }
+
+  __device__ void project(int parts) {
+    gather(parts, token.headNorm);
+    int all = shared.product[Head].all;
 #pragma unroll 1
-      for (int tile = 0; tile < all; tile += 32) {
-        float d[2][4] = {};
-        uint32 lines[] = {weights + min(tile + lane % 16, all - 1) * pitch, weights + min(tile + 16 + lane % 16, all - 1) * pitch};
-#pragma unroll 4
-        for (int s = 0; s < own; s++) {
-          uint32 b[2];
-#pragma unroll
-          for (int i = 0; i < 2; i++) asm volatile("ld.shared.u32 %0, [%1];" : "=r"(b[i]) : "r"(pairs + (s * stepWidth + 8 * i) * 2));
-#pragma unroll
-          for (int t = 0; t < 2; t++) {
-            uint32 a[4];
-            asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                         : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3]) : "r"(lines[t] + s * stepWidth * 2));
-            multiplyAdd(d[t], a, b);
-          }
-        }
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-          int r = tile + row + i / 2 * 8, c = 2 * quarter + i % 2;
-          if (r < all && c < p.rows) sums[warp][r * p.rows + c] = d[i / 4][i % 4];
-        }
-      }
-      syncWarps<WARPS>();
-      if (threadIdx.x == 0) arrive(addressOf(&shared.empty[slot]));
-      if (result >= size) continue;
-      if (p.norm && at == 0) {
-        float total = 0;
-#pragma unroll
-        for (int w = 0; w < WARPS; w++) total += shared.squares[w][column];
-        inverse = rsqrtf(total / p.k + p.epsilon);
-      }
-      auto sumOf = [&](int r) {
-        float total = 0;
-#pragma unroll
-        for (int w = 0; w < WARPS; w++) total += sums[w][r * p.rows + column];
-        return total * inverse;
-      };
-      float value = sumOf(result);
-      if (p.isGate) {
-        float gate = rounded<bf16>(value), up = rounded<bf16>(sumOf(size + result));
-        value = gate / (1 + expf(-gate)) * up;
-      }
-      void* results = part ? p.results[1] : p.results[0];
-      if (isWide) ((float*)results)[to] = value + addend;
-      else ((bf16*)results)[to] = __float2bfloat16_rn(value + addend);
+    for (int row = 0; row < all; row += headRows) {
+      int rows = min(headRows, all - row);
+      multiply<Head>(rows, inputs(), token.d * 2 + padding);
+      if (row == 0) normalize(token.headEpsilon);
+      addUp<Head>(rows, 0, this->firstOfHead() + row);
     }
-    syncWarps<WARPS>();
-  }
-
-  // Which row of x is row i of the product.
-  __device__ int placeOf(const FewRows& p, int i) {
-    if (!p.row) return i;
-    int taken = __ldcg(p.row + i);
-    if (taken < 0 || taken >= p.length) {
-      if (threadIdx.x == 0 && blockIdx.x == 0) report(p.fault, p.faultNode, taken);
-      taken = 0;
-    }
-    return i * p.length + taken;
-  }
-
-  // Whether the product after attention takes what that gives from its parts.
-  __device__ bool isJoinedLater(int phase) {
-    if (!phases[phase].isStep || phase + 1 == token.count || phases[phase + 1].isStep) return false;
-    const DecodeStep& step = phases[phase].step;
-    const FewRows& product = phases[phase + 1].product;
-    return product.x == step.value && product.k == step.heads * D && product.rows == step.batches && !product.row && !product.norm;
-  }
-
-  // Makes x what attention gives, [batches, heads * width], from what was found in the parts of each head's cache.
-  __device__ void joinParts(int phase) {
-    const DecodeStep& p = phases[phase].step;
-    const int atOnce = 12;
-    for (int i = 2 * threadIdx.x; i < p.batches * p.heads * D; i += 2 * 32 * WARPS) {
-      int line = i / D, batch = p.batches == 1 ? 0 : line / p.heads;
-      int active = min((p.batches == 1 ? shared.own[phase].item : itemOf(p, line)).active, p.splits);
-      const float* parts = p.partial + (int64)line * p.splits * (2 + D);
-      float most = -INFINITY, sum = 0;
-      float2 result = {0, 0};
-      for (int first = 0; first < active; first += atOnce) {
-        float2 of[atOnce], values[atOnce];
-#pragma unroll
-        for (int j = 0; j < atOnce; j++) {
-          const float* part = parts + (first + j) * (2 + D);
-          of[j] = {-INFINITY, 0}, values[j] = {0, 0};
-          if (first + j < active) of[j] = __ldcg((const float2*)part), values[j] = __ldcg((const float2*)(part + 2 + i % D));
-        }
-        float largest = most;
-#pragma unroll
-        for (int j = 0; j < atOnce; j++) largest = fmaxf(largest, of[j].x);
-        float shrink = weightOf(most, largest);
-        sum *= shrink, result.x *= shrink, result.y *= shrink, most = largest;
-#pragma unroll
-        for (int j = 0; j < atOnce; j++) {
-          float weight = weightOf(of[j].x, most);
-          sum += weight * of[j].y, result.x += weight * values[j].x, result.y += weight * values[j].y;
-        }
-      }
-      __nv_bfloat162 pair = __floats2bfloat162_rn(result.x / sum, result.y / sum);
-      *(__nv_bfloat162*)(x + i + batch * (padding / 2)) = pair;
-      if (blockIdx.x == 0) *(__nv_bfloat162*)((bf16*)p.value + i) = pair;
-    }
-    syncWarps<WARPS>();
-  }
-
-  // A head of a sequence belongs to as many blocks as there are for each.
-  __device__ void attend(int phase) {
-    const DecodeStep& p = phases[phase].step;
-    bool joins = !isJoinedLater(phase);
-    Item item = shared.own[phase].item;
-    for (int index = blockIdx.x; item.line >= 0; item = itemOf(p, index += gridDim.x)) {
-      int batch = p.batches == 1 ? 0 : item.line / p.heads, head = item.line - batch * p.heads, position = item.position;
-      if (position < 0 || position >= p.pages.capacity) {
-        if (threadIdx.x == 0 && item.part == 0 && head == 0) report(p.fault, p.faultNode, position);
-      } else if (item.part < item.active) {
-        decodeStep<bf16, D / lanes, S / lanes, WARPS>(p, position, item.span, item.part, head, batch, joins, [&]() { waitForAll(); });
-        syncWarps<WARPS>();
-      }
-    }
-    waitForAll();
-    syncWarps<WARPS>();
   }
 
   __device__ void run() {
-    for (int i = 0; i < token.count; i++) {
-      if (phases[i].isStep) attend(i);
-      else multiply(i);
-      arriveAtAll();
+    Finisher finisher;
+    startFinisher(finisher);
+#pragma unroll 1
+    for (int i = 0; i < token.layers; i++) {
+      // Keeps the compiler from finding out before what then does not fit into registers.
+      asm volatile("" : "+r"(thread), "+r"(lane), "+r"(warp), "+r"(rank), "+r"(cluster), "+r"(clusters));
+      mix(this->layer(i), finisher, i == 0 ? 0 : this->feeding());
+      turn++;
+      feedForward(this->layer(i));
+      turn++;
     }
-    // The last block to end leaves the count as it was found: nobody waits any more.
-    if (threadIdx.x == 0) {
-      uint32 before = atomicAdd(token.arrived, 1);
-      if (before == (barriers + 1) * gridDim.x - 1) *token.arrived = 0;
+    if (token.head) project(this->feeding());
+    else {
+      gather(this->feeding(), nullptr);
+      syncWarps<warps>();
+      int pairs = this->columns() / 2;
+      for (int i = thread; i < token.rows * pairs && cluster == 0; i += threads)
+        ((uint32*)token.last)[i / pairs * (token.d / 2) + rank * pairs + i % pairs] = own()[i];
     }
+    // All blocks have given sums, so each has read this.
+    if (blockIdx.x == 0 && thread == 0) *token.turn = turn;
   }
 };
 
-// The table as it lies in the parameters, which threads read at different places.
-__device__ inline void copyPhases(Phase* to, const Token& token) {
-  uint64 from = (uint64)&token.phases;
-  for (int i = threadIdx.x; i < token.count * (int)sizeof(Phase) / 16; i += blockDim.x) {
-    uint4 x;
-    asm volatile("ld.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "l"(from + 16 * i));
-    ((uint4*)to)[i] = x;
+// Which rows and which part of k each warp takes.
+__device__ inline void plan(Product& p, int all, int k, int most, int pieceBytes) {
+  int pitch = k * 2 + padding, steps = k / stepWidth;
+  int tiles = max(1, (min(all, most) + tileRows - 1) / tileRows), parts = max(1, min(warps / tiles, steps));
+  // So many rows at a time are whole pieces.
+  int tilesPerPiece = max(1, min(tiles, pieceBytes / pitch / tileRows));
+  int perPiece = (tiles % tilesPerPiece == 0 ? tilesPerPiece : 1) * tileRows;
+  p.all = all, p.bytes = k * 2, p.perPiece = perPiece, p.tiles = tiles, p.parts = parts;
+#pragma unroll 1
+  for (int i = 0; i < warps; i++) {
+    int part = i / tiles, row = (i - part * tiles) * tileRows, first = steps * part / parts, piece = row / perPiece;
+    bool isIdle = part >= parts;
+    p.work[i] = {isIdle ? 1 << 30 : row, piece, (row - piece * perPiece) * pitch + first * stepWidth * 2, first, steps * (part + 1) / parts - first};
   }
 }
 
-template <int D, int S, int WARPS> __device__ void decodeToken(const Token& token) {
-  extern __shared__ uint4 dynamicMemory[];
-  __shared__ Shared<WARPS> shared;
-  Phase* phases = (Phase*)dynamicMemory;
-  bf16* x = (bf16*)(phases + token.count);
-  unsigned char* ring = (unsigned char*)x + token.xBytes;
-  copyPhases(phases, token);
-  if (threadIdx.x < mostPieces) {
-    startBarrier(addressOf(&shared.full[threadIdx.x]), 1), startBarrier(addressOf(&shared.empty[threadIdx.x]), 1);
-    fenceBarriers();
+template <int D, int S> __device__ void decodeToken(const Token& token) {
+  __shared__ Shared<D, S> shared;
+  Block<D, S> block{token, shared};
+  int thread = threadIdx.x, pairs = block.columns() / 2;
+  // The layers as they lie in the parameters, which threads read at different places.
+#pragma unroll 1
+  for (int i = thread; i < token.layers * (int)sizeof(Layer) / 8; i += blockDim.x) {
+    uint64 x;
+    asm volatile("ld.u64 %0, [%1];" : "=l"(x) : "l"((uint64)&token.layer + 8 * i));
+    ((uint64*)memory)[i] = x;
   }
-  __syncthreads();
-  for (int i = threadIdx.x; i < token.count; i += blockDim.x) {
-    if (phases[i].isStep) shared.own[i].item = itemOf(phases[i].step, blockIdx.x);
-    else shared.own[i].share = shareOf(phases[i].product, token.pieceBytes);
+#pragma unroll 1
+  for (int i = thread; i < token.rows * pairs; i += blockDim.x)
+    ((uint32*)(memory + token.atOwn))[i] = __ldcg((const uint32*)token.x + i / pairs * (token.d / 2) + block.rank * pairs + i % pairs);
+  if (thread < mostPieces) startBarrier(addressOf(&shared.full[thread]), 1), startBarrier(addressOf(&shared.empty[thread]), 1);
+  else if (thread < mostPieces + exchanges) startBarrier(addressOf(&shared.sent[thread - mostPieces]), 1);
+  else if (thread < 2 * mostPieces) shared.turn = __ldcg(token.turn);
+  else if (thread < 2 * mostPieces + token.rows) {
+    int i = thread - 2 * mostPieces, position = token.start[i], isThere = position >= 0 && position < token.pages.capacity;
+    if (!isThere && blockIdx.x == 0) report(token.fault, token.faultNode, position);
+    if (token.row && token.row[i] != 0 && blockIdx.x == 0) report(token.headFault, token.headNode, token.row[i]);
+    if (!isThere) position = 0;
+    shared.position[i] = position, shared.isThere[i] = isThere;
+    shared.newest[i] = keyRowAt(token.pages, i, position), shared.before[i] = keyRowAt(token.pages, i, max(position - 1, 0));
+    int each = (position + token.splits * 8) / (token.splits * 8) * 8, part = block.rank - i * token.splits;
+    shared.newestRank[i] = i * token.splits + position / each;
+    if (part >= 0 && part < token.splits)
+      shared.firstKey = part * each, shared.endOfKeys = min(part * each + each, position + 1), shared.isNewest = part == position / each;
+  } else if (thread >= 3 * mostPieces && thread % 32 == 0 && thread / 32 - 3 < products) {
+    int groups = block.groups(), index = thread / 32 - 3;
+    int first = block.firstOfHead(), rows = token.head ? (int64)token.n * (blockIdx.x + 1) / gridDim.x - first : 0;
+    int all = index == Projections ? Block<D, S>::projectionRows : index == Gates ? groups * 4 : index == Head ? rows : index == Down && groups == 0 ? 0 : block.columns();
+    plan(shared.product[index], all, index == Output ? D : index == Down ? groups * stepWidth : token.d, index == Head ? headRows : all, token.pieceBytes);
   }
+  if (thread == 0) {
+    shared.sequence = block.rank / token.splits;
+    if (shared.sequence >= token.rows) shared.firstKey = shared.endOfKeys = shared.isNewest = 0;
+  }
+  fenceBarriers();
   __syncthreads();
-  if (threadIdx.x / 32 == WARPS) Copier<D, S, WARPS>{token, shared, phases, ring}.run();
-  else Worker<D, S, WARPS>{token, shared, phases, x, ring}.run();
+  syncCluster();
+  if (thread >= threads) Copier<D, S>{block}.run();
+  else Worker<D, S>{block}.run();
 }
 
-#define DECODE_TOKEN(width, states, warps)                                                                             \
-  extern "C" __global__ void __launch_bounds__(32 * (warps + 1), 1) decodeTokenHopper_##width##_##states(              \
-      const __grid_constant__ Token token) {                                                                           \
-    decodeToken<width, states, warps>(token);                                                                          \
+#define DECODE_TOKEN(width, states)                                                                                \
+  extern "C" __global__ void __cluster_dims__(clusterSize, 1, 1) __launch_bounds__(threads + 32 * copiers, 1)      \
+      decodeTokenHopper_##width##_##states(const __grid_constant__ Token token) {                                  \
+    decodeToken<width, states>(token);                                                                             \
   }
-DECODE_TOKEN(64, 0, 12)
-DECODE_TOKEN(64, 16, 12)
-DECODE_TOKEN(64, 32, 12)
-DECODE_TOKEN(64, 64, 7)
-DECODE_TOKEN(64, 128, 7)
-DECODE_TOKEN(128, 0, 7)
-DECODE_TOKEN(128, 16, 7)
-DECODE_TOKEN(128, 32, 7)
-DECODE_TOKEN(128, 64, 7)
-DECODE_TOKEN(128, 128, 7)
+#ifndef ONLY
+DECODE_TOKEN(64, 0)
+DECODE_TOKEN(64, 16)
+#endif
+DECODE_TOKEN(64, 32)
+#ifndef ONLY
+DECODE_TOKEN(64, 64)
+DECODE_TOKEN(64, 128)
+DECODE_TOKEN(128, 0)
+DECODE_TOKEN(128, 16)
+DECODE_TOKEN(128, 32)
+DECODE_TOKEN(128, 64)
+DECODE_TOKEN(128, 128)
+#endif

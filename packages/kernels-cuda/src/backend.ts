@@ -180,6 +180,7 @@ class Backed implements CudaBackend, ExecutableHost {
       {
         capability: this.#portable ? oldestCapability : this.device.info.capability,
         multiprocessors: this.device.info.multiprocessors,
+        clusters: (...launch) => this.device.clusters(...launch),
         deterministic: this.#deterministic,
         fault: this.#fault,
         nextFaultNumber: () => ++this.#faultNumber,

@@ -50,6 +50,7 @@ function executable() {
   const target = {
     capability: 90,
     multiprocessors: 132,
+    clusters: () => 16,
     fault: new Storage(8, "constant"),
     deterministic: false,
     nextFaultNumber: () => ++number,

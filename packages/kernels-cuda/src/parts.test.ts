@@ -10,6 +10,7 @@ function planOf(graph: Graph): Plan {
   let number = 0;
   const target = {
     multiprocessors: 132,
+    clusters: () => 16,
     capability: 90,
     fault: new Storage(8, "constant"),
     deterministic: false,

@@ -33,6 +33,7 @@ function planOf(
   const target = {
     capability,
     multiprocessors: 132,
+    clusters: () => 16,
     fault: new Storage(8, "constant"),
     deterministic,
     nextFaultNumber: () => ++number,

@@ -17,7 +17,7 @@ import {
 import { type Argument, type PackedArguments, packArguments } from "./device/arguments.ts";
 import type { PreparedProduct, Product } from "./device/cublas-lt.ts";
 import { kernelEntry } from "./device/kernels.ts";
-import { groupPhases, joinPhases, type Phase, viewsInGroup } from "./join-phases.ts";
+import { joinPhases, type Phase, viewsOf } from "./join-phases.ts";
 import { copyElements } from "./lowerings/copy.ts";
 import { areOrdered, type Move, moveSteps } from "./moves.ts";
 import { denseStrides, isDense, reshapeStrides, type Strides } from "./views.ts";
@@ -112,6 +112,8 @@ export interface PlanTarget {
   /** Compute capability whose kernels may be used, such as 90 for 9.0. */
   readonly capability: number;
   readonly multiprocessors: number;
+  /** How many clusters of a kernel's blocks can be at work at once. */
+  readonly clusters: (kernel: string, block: number, sharedBytes: number) => number;
   /** Whether every run gives the same bits. */
   readonly deterministic: boolean;
   /** Where kernels report bad values. */
@@ -286,15 +288,14 @@ class Planner {
     });
     this.#copyEnds();
     const single = this.#steps.flatMap((step) => (step.kind === "moves" ? moveSteps(step.op, step.moves) : [step]));
-    const groups = groupPhases(single, this.target.capability);
-    groups.flatMap(viewsInGroup).forEach((views, index) => {
-      for (const { storage } of views) {
+    const { capability, clusters } = this.target;
+    const steps = joinPhases(single, { capability, clusters, zeros: (count) => this.zeros(count) });
+    steps.forEach((step, index) => {
+      for (const { storage } of viewsOf(step)) {
         storage.first = Math.min(storage.first, index);
         storage.last = index;
       }
     });
-    const counter = () => ({ storage: this.zeros(1), offset: 0 });
-    const steps = groups.map((group) => joinPhases(group, this.target.multiprocessors, counter));
     const arenaBytes = placeTemporaries([...this.#temporaries]);
     return {
       steps,

@@ -104,6 +104,11 @@ export class Device {
     return known.handle;
   }
 
+  /** How many clusters of a kernel's blocks can be at work at once. */
+  clusters(kernel: string, block: number, sharedBytes: number): number {
+    return this.driver.activeClusters(this.kernel(kernel, sharedBytes), block, sharedBytes);
+  }
+
   #module(file: string): number {
     const known = this.#modules.get(file);
     if (known !== undefined) return known;

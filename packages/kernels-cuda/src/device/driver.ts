@@ -57,6 +57,8 @@ const prototypes = {
   cuFuncSetAttribute: "int cuFuncSetAttribute(uint64_t function, int attribute, int value)",
   cuLaunchKernel:
     "int cuLaunchKernel(uint64_t function, uint gridX, uint gridY, uint gridZ, uint blockX, uint blockY, uint blockZ, uint sharedBytes, uint64_t stream, uint64_t parameters, uint64_t extra)",
+  cuOccupancyMaxActiveClusters:
+    "int cuOccupancyMaxActiveClusters(_Out_ int *count, uint64_t function, uint64_t config)",
   cuLaunchKernelEx: "int cuLaunchKernelEx(uint64_t config, uint64_t function, uint64_t parameters, uint64_t extra)",
   cuTensorMapEncodeTiled:
     "int cuTensorMapEncodeTiled(uint64_t map, int type, uint rank, uint64_t address, const uint64_t *sizes, const uint64_t *strides, const uint32_t *box, const uint32_t *steps, int interleave, int swizzle, int promotion, int fill)",
@@ -88,6 +90,9 @@ const launch = {
   attributeBytes: 72,
   attribute: { cooperative: 2, overlapping: 6 },
 } as const;
+
+/** Blocks of a cluster that every GPU with clusters takes. */
+const mostClusterBlocks = 8;
 
 /** Enumerators of tensor maps. */
 const tensorMap = { bfloat16: 9, plain: 0, promote128Bytes: 2, fillZeros: 0 } as const;
@@ -226,6 +231,24 @@ export class Driver {
     stream: number,
     parameters: number,
   ): void {
+    const config = this.#launchConfig(grid, block, sharedBytes, stream, launch.attribute[mode]);
+    this.call("cuLaunchKernelEx", config, kernel, parameters, 0);
+  }
+
+  /** How many clusters of blocks of a kernel that declares their size can be at work at once. */
+  activeClusters(kernel: number, block: number, sharedBytes: number): number {
+    const config = this.#launchConfig([mostClusterBlocks, 1, 1], block, sharedBytes, 0);
+    return this.#number("cuOccupancyMaxActiveClusters", kernel, config);
+  }
+
+  /** A CUlaunchConfig; valid until the next call. */
+  #launchConfig(
+    grid: readonly [number, number, number],
+    block: number,
+    sharedBytes: number,
+    stream: number,
+    attribute?: number,
+  ): number {
     this.#launchMemory ??= this.native.allocate(launch.bytes + launch.attributeBytes);
     const { address, buffer } = this.#launchMemory;
     const view = new DataView(buffer);
@@ -234,10 +257,10 @@ export class Driver {
     });
     view.setBigUint64(launch.stream, BigInt(stream), true);
     view.setBigUint64(launch.attributes, BigInt(address + launch.bytes), true);
-    view.setUint32(launch.attributeCount, 1, true);
-    view.setUint32(launch.bytes, launch.attribute[mode], true);
+    view.setUint32(launch.attributeCount, attribute === undefined ? 0 : 1, true);
+    view.setUint32(launch.bytes, attribute ?? 0, true);
     view.setInt32(launch.bytes + 8, 1, true);
-    this.call("cuLaunchKernelEx", address, kernel, parameters, 0);
+    return address;
   }
 
   endCapture(stream: number): number {

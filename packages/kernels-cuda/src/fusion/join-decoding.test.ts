@@ -86,6 +86,7 @@ function launchesOf(family: Family, graph: Graph, capability: number): readonly 
   const target = {
     capability,
     multiprocessors: 132,
+    clusters: () => 16,
     fault: new Storage(8, "constant"),
     deterministic: false,
     nextFaultNumber: () => ++number,

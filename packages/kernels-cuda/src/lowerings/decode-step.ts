@@ -2,6 +2,7 @@
 
 import { bytesOf, type Node, sizesOf } from "@sisa/core";
 import { packStruct } from "../device/arguments.ts";
+import type { AttentionPhase } from "../join-phases.ts";
 import type { Context, Value } from "../plan.ts";
 import { rowsOf } from "../views.ts";
 import type { Lowering } from "./index.ts";
@@ -66,7 +67,7 @@ export const decodeStep: Lowering = {
   lower(context) {
     const { scale } = context.attributes<{ readonly scale: number }>();
     const rows = ["q", "k", "v", "c", "b", "strength", "phase"].map((name) => tokenRows(context, name));
-    const [q, k, v, c, b, strength, phase] = rows.map(({ value }) => value);
+    const [q, k, v, c, b, strength, phases] = rows.map(({ value }) => value);
     const [cosine, sine, bias, lambda] = ["cosine", "sine", "bias", "lambda"].map(
       (name) => context.optional(name) ?? null,
     );
@@ -84,7 +85,7 @@ export const decodeStep: Lowering = {
       (from) => `cacheWrite: expected rows within 0 to ${capacity - 1}, got ${from} to ${from}`,
     );
     const structure = packStruct([
-      ...[q, k, v, c, b, strength, bias, phase, cosine, sine, lambda].map((operand) => operand ?? null),
+      ...[q, k, v, c, b, strength, bias, phases, cosine, sine, lambda].map((operand) => operand ?? null),
       context.input("start"),
       pages,
       ...caches,
@@ -101,8 +102,18 @@ export const decodeStep: Lowering = {
       { float: scale },
     ]);
     const kernel = `decodeStep_${value.spec.dtype}_${width}_${states}`;
-    const step = { structure, attention: { width, stateWidth: states } };
-    const options = { overlaps: true, phase: value.spec.dtype === "bfloat16" ? step : undefined };
-    context.kernel(kernel, [splits, heads, batches], 256, [structure], 0, options);
+    const phase: AttentionPhase = {
+      kind: "attention",
+      inputs: [q, k, v, c, b, phases, strength].map((operand) => operand ?? null),
+      ...{ rotation: [cosine ?? null, sine ?? null], tables: [bias ?? null, lambda ?? null] },
+      start: context.input("start"),
+      positions: cosine?.sizes[0] ?? 0,
+      stateWidth: states,
+      ...{ caches, value, pages, fault, batches, heads, width, scale },
+    };
+    context.kernel(kernel, [splits, heads, batches], 256, [structure], 0, {
+      overlaps: true,
+      phase: value.spec.dtype === "bfloat16" ? phase : undefined,
+    });
   },
 };

@@ -79,7 +79,8 @@ async function compare(
     constants,
   });
   const wanted = evaluate(graph, values);
-  // Twice from the same inputs, since the kernels count blocks.
+  // Twice from the same inputs, since the kernels count blocks: both give the same bits.
+  const before: Record<string, readonly number[]> = {};
   for (let run = 0; run < 2; run++) {
     const given = Object.entries(graph.inputs).filter(([name]) => constants[name] === undefined);
     const inputs = given.map(([name, spec]) => {
@@ -95,6 +96,11 @@ async function compare(
     const outputs = program.run(Object.fromEntries(inputs));
     for (const [name, tensor] of Object.entries(outputs)) {
       const read = [...(await tensor.read())];
+      before[name] ??= read;
+      expect(
+        read.every((x, i) => x === before[name]?.[i]),
+        name,
+      ).toBe(true);
       const found = tensor.spec.dtype === "bfloat16" ? read.map(fromBfloat16Bits) : read;
       const other = wanted[name]?.data ?? [];
       let [worst, largest] = [0, 0];
@@ -375,21 +381,26 @@ function smallModel(family: "sisa" | "transformer", stateWidth: number, width: n
   return languageModel({ ...config, ...small, ...(stateWidth > 0 ? { stateWidth } : {}) });
 }
 
-for (const [family, S, width, heads, B] of [
-  ["transformer", 0, 256, 4, 1],
-  ["sisa", 16, 256, 4, 1],
-  ["sisa", 32, 192, 3, 2],
-  ["sisa", 64, 128, 2, 8],
-  ["sisa", 128, 128, 2, 1],
-  ["transformer", 0, 256, 2, 3],
-  ["sisa", 32, 256, 2, 1],
+for (const [family, S, width, heads, B, isPaged] of [
+  ["transformer", 0, 256, 4, 1, false],
+  ["transformer", 0, 256, 4, 2, true],
+  ["sisa", 16, 256, 4, 1, false],
+  ["sisa", 32, 192, 3, 2, false],
+  ["sisa", 32, 192, 3, 3, true],
+  ["sisa", 64, 128, 2, 8, false],
+  ["sisa", 128, 128, 2, 1, false],
+  ["transformer", 0, 256, 2, 3, false],
+  ["sisa", 32, 256, 2, 1, false],
 ] as const) {
-  test(`a token of a ${family} with S ${S}, ${heads} heads of ${width / heads} and ${B} rows equals its composition`, async ({
+  test(`a token of a ${family} with S ${S}, ${heads} heads of ${width / heads} and ${B} rows, ${isPaged ? "in pages" : "in caches of its own"}, equals its composition`, async ({
     skip,
   }) => {
     if (missing !== undefined) return skip(`not run: no device (${missing})`);
     const model = smallModel(family, S, width, heads);
-    const graph = simplify(inPrecision(model.decodeGraph(B, 280), "bfloat16")).bind({ T: 1 }) as unknown as Graph;
+    const [pages, capacity] = isPaged ? [5 * B, 64] : [B, 280];
+    const whole = isPaged ? model.stepGraph({ pageSize: 64 }) : model.decodeGraph(B, capacity);
+    const sizes = { B, T: 1, R: B, N: pages, M: 5 };
+    const graph = simplify(inPrecision(whole as unknown as Graph, "bfloat16")).bind(isPaged ? sizes : { T: 1 });
     const caches = Object.keys(model.cacheSpecs());
     // As bfloat16 has them, so that what is compared is the step and not the weights.
     const parameters = Object.fromEntries(
@@ -405,11 +416,16 @@ for (const [family, S, width, heads, B] of [
           : randomValue(spec, name, 0.5);
       }
       const rows = Array.from({ length: B }, (_, row) => row);
+      const numbers = (count: number, of: (index: number) => number) =>
+        Int32Array.from({ length: count }, (_, i) => of(i));
       values.ids = { shape: [B, 1], data: Int32Array.from(rows, (row) => 31 * row + 7) };
       values.start = { shape: [B], data: Int32Array.from(rows, (row) => first + row) };
-      values.last = { shape: [B], data: new Int32Array(B) };
+      if (isPaged) {
+        values.places = { shape: [B], data: Int32Array.from(rows) };
+        values.pages = { shape: [B, 5], data: numbers(pages, (i) => (7 * i + 3) % pages) };
+      } else values.last = { shape: [B], data: new Int32Array(B) };
       for (const [name, value] of Object.entries(values)) {
-        if (/[.]decay$/.test(name)) fallWithinBlocks(value, heads, 280);
+        if (/[.]decay$/.test(name)) fallWithinBlocks(value, heads, capacity);
         if (/[.]phase$/.test(name)) keepFromZero(value);
       }
       await compare(backend, graph, values, bounds.bfloat16, caches, parameters);

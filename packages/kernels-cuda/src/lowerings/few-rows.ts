@@ -3,6 +3,7 @@
 import { bytesOf, type DType, type Node, sizesOf, type TensorSpec } from "@sisa/core";
 import { packStruct } from "../device/arguments.ts";
 import { mostRows } from "../fusion/join-decoding.ts";
+import type { ProductPhase } from "../join-phases.ts";
 import type { Context, Value, View } from "../plan.ts";
 import { rowsOf } from "../views.ts";
 import type { Lowering } from "./index.ts";
@@ -15,9 +16,6 @@ const deepest = 8;
 const mostSharedBytes = 99 * 1024;
 /** From so many rows of W for each warp on, a warp takes two at a time. */
 const manyRows = 8;
-
-/** Rows as a phase: multiples of `stepWidth` that two chunks for each lane of 7 warps hold, with `padding`; kernels/token-hopper.cu. */
-const [phaseStep, widestPhase, phasePadding] = [16, 3584, 16];
 
 interface FewRows {
   readonly x: Value;
@@ -98,10 +96,16 @@ function launch(context: Context, given: FewRows): void {
   ]);
   const sharedBytes = sharedBytesFor(sizes, unit, depth);
   const kernel = `fewRows_${dtype}_${rows > 1 ? mostRows : 1}_${unit}`;
-  const isDense = weights.every((weight, index) => !weight || weightPitches[index] === k);
-  const isPhase = dtype === "bfloat16" && isDense && k % phaseStep === 0 && k <= widestPhase;
-  const phase = isPhase ? { structure: members, xBytes: rows * (2 * k + phasePadding) } : undefined;
-  context.kernel(kernel, blocks, 32 * warps, [members], sharedBytes, { overlaps: true, phase });
+  const isDense = [xPitch, ...weightPitches].every((pitch) => pitch === undefined || pitch === k);
+  const phase: ProductPhase = {
+    kind: "product",
+    ...{ x, rows, k, norm, weights, n, results, addend, taken, isGate },
+    isWide: results.map((result) => result?.spec.dtype === "float32"),
+  };
+  context.kernel(kernel, blocks, 32 * warps, [members], sharedBytes, {
+    overlaps: true,
+    phase: dtype === "bfloat16" && isDense ? phase : undefined,
+  });
 }
 
 /** A product of few rows, with a sum. Returns false where the kernel cannot take it. */
