@@ -1,6 +1,6 @@
 // A token of decoding by one launch. Clusters of eight blocks share what they find through shared memory, so that all blocks
 // need what the others have found twice a layer: once the sums of attention's output are there, a part from each head, and
-// once those of the feed-forward are, a part from each cluster. One warp of each block copies the weights to a ring in shared
+// once those of the feed-forward are, a part from each cluster. Some warps of each block copy the weights to a ring in shared
 // memory, in the order in which the others use them, as far ahead as there is room.
 #include "decode-step.cuh"
 #include "hopper.cuh"
@@ -9,22 +9,23 @@ const int clusterSize = 8;
 const int warps = 12, threads = 32 * warps, copiers = 4;  // at work, and warps that copy
 const int mostLayers = 32;
 const int mostRows = 8;
-const int mostResults = 1024;
-const int mostPieces = 32;  // of weights that are in shared memory or on their way
-const int buffers = 4;      // of sums: a block may be behind by two layers at most
-const int padding = 16;     // bytes between rows, so that eight rows lie in different banks
-const int tileRows = 16, stepWidth = 16;  // of weights, that an instruction takes
-const int headRows = 48;                  // of the last product, at a time
+const int mostResults = 1024;                                // of a product, that a block finishes together
+const int mostPieces = 32, pieceBytes = 36 << 10;            // of weights: in shared memory or on their way, and their size
+const int flightBytes = 96 << 10;                            // on their way at once
+const int buffers = 4;                                       // of sums: a cluster may be behind by a layer
+const int padding = 16;                                      // bytes between rows, so that eight rows lie in different banks
+const int tileRows = 16, stepWidth = 16;                     // of weights, that an instruction takes
+const int headRows = 48;                                     // of the last product, at a time
 
 struct Layer {
-  const bf16 *narrow, *wide;         // rows of d: those of q, k, v, c and b, and those of phase and strength
-  const bf16 *output;                // [d, heads * D]
-  const bf16 *gate, *up, *down;      // [hidden, d] twice, [d, hidden]
-  const float *norm, *gateNorm;      // [d]
-  const float *bias, *lambda;        // [heads]
+  const bf16 *narrow, *wide;          // rows of d: those of q, k, v, c and b, and those of phase and strength
+  const bf16* output;                 // [d, heads * D]
+  const bf16 *gate, *up, *down;       // [hidden, d] twice, [d, hidden]
+  const float *norm, *gateNorm;       // [d]
+  const float *bias, *lambda;         // [heads]
   bf16 *keys, *values, *importances;  // caches [rows, heads, D], and of S
-  float *decays, *phases;            // [rows, heads], [rows, heads, S / 2]
-  int first[7];                      // where the rows begin, in this order
+  float *decays, *phases;             // [rows, heads], [rows, heads, S / 2]
+  int first[7];                       // where the rows begin, in this order
   float epsilon, gateEpsilon;
 };
 
@@ -48,9 +49,9 @@ struct Token {
   Fault* headFault;
   int headNode, n, isWide;
   float headEpsilon;
-  int splits;                                     // parts of a sequence's keys
-  int atX, atHidden, atSquares, atOwn, atRing;    // in shared memory, behind the layers
-  int hiddenPitch, ringBytes, pieceBytes, flightBytes;
+  int splits;                                   // parts of a sequence's keys
+  int atX, atHidden, atSquares, atOwn, atRing;  // in shared memory, behind the layers
+  int hiddenPitch, ringBytes;
   Layer layer[mostLayers];
 };
 
@@ -126,7 +127,7 @@ template <int D, int S> struct Shared {
   Product product[products];
   alignas(16) float sums[2][warps][tileRows * mostRows];
   float inverse[mostRows];
-  float results[mostResults];  // of a product, that are finished together
+  float results[mostResults];
   int position[mostRows], isThere[mostRows], before[mostRows], newest[mostRows];  // tokens held, and rows of caches
   int newestRank[mostRows];                                                        // of the block that attends to the newest
   // Attention: the sequence and the part of its keys that the block takes, and what belongs to its newest token.
@@ -175,7 +176,7 @@ template <int D, int S> struct Copier : Block<D, S> {
       used -= __shfl_sync(0xffffffffu, taken, freed++ % mostPieces);
     }
 #pragma unroll 1
-    while (landed < copied && flying + bytes > token.flightBytes) {
+    while (landed < copied && flying + bytes > flightBytes) {
       wait(addressOf(&shared.full[landed % mostPieces]), landed / mostPieces & 1);
       flying -= __shfl_sync(0xffffffffu, size, landed++ % mostPieces);
     }
@@ -741,7 +742,7 @@ template <int D, int S> struct Worker : Block<D, S> {
 };
 
 // Which rows and which part of k each warp takes.
-__device__ inline void plan(Product& p, int all, int k, int most, int pieceBytes) {
+__device__ inline void plan(Product& p, int all, int k, int most) {
   int pitch = k * 2 + padding, steps = k / stepWidth;
   int tiles = max(1, (min(all, most) + tileRows - 1) / tileRows), parts = max(1, min(warps / tiles, steps));
   // So many rows at a time are whole pieces.
@@ -788,7 +789,7 @@ template <int D, int S> __device__ void decodeToken(const Token& token) {
     int groups = block.groups(), index = thread / 32 - 3;
     int first = block.firstOfHead(), rows = token.head ? (int64)token.n * (blockIdx.x + 1) / gridDim.x - first : 0;
     int all = index == Projections ? Block<D, S>::projectionRows : index == Gates ? groups * 4 : index == Head ? rows : index == Down && groups == 0 ? 0 : block.columns();
-    plan(shared.product[index], all, index == Output ? D : index == Down ? groups * stepWidth : token.d, index == Head ? headRows : all, token.pieceBytes);
+    plan(shared.product[index], all, index == Output ? D : index == Down ? groups * stepWidth : token.d, index == Head ? headRows : all);
   }
   if (thread == 0) {
     shared.sequence = block.rank / token.splits;
@@ -806,12 +807,9 @@ template <int D, int S> __device__ void decodeToken(const Token& token) {
       decodeTokenHopper_##width##_##states(const __grid_constant__ Token token) {                                  \
     decodeToken<width, states>(token);                                                                             \
   }
-#ifndef ONLY
 DECODE_TOKEN(64, 0)
 DECODE_TOKEN(64, 16)
-#endif
 DECODE_TOKEN(64, 32)
-#ifndef ONLY
 DECODE_TOKEN(64, 64)
 DECODE_TOKEN(64, 128)
 DECODE_TOKEN(128, 0)
@@ -819,4 +817,3 @@ DECODE_TOKEN(128, 16)
 DECODE_TOKEN(128, 32)
 DECODE_TOKEN(128, 64)
 DECODE_TOKEN(128, 128)
-#endif

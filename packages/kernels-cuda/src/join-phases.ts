@@ -61,8 +61,6 @@ const [clusterSize, warps, copiers, mostLayers, mostResults, buffers, padding, s
 const mostRowsOfBlock = step * warps;
 /** What a block of Hopper may have, less what the kernel has beside its ring. */
 const sharedBytes = (227 - 27) * 1024;
-/** Of weights: what is copied at once, and what is on its way at once, at most. */
-const [pieceBytes, flightBytes] = [36 * 1024, 96 * 1024];
 
 type Kernel = Extract<Step, { kind: "kernel" }>;
 type PhaseStep = Kernel & { readonly phase: Phase };
@@ -289,7 +287,7 @@ function launchOf({ steps: [first], layers, head }: Token, target: LaunchTarget)
     // Parts of a sequence's keys, so that each block of a cluster has one at most.
     2 ** Math.floor(Math.log2(clusterSize / rows)),
     ...places,
-    ...[hiddenPitch, ringBytes, pieceBytes, flightBytes],
+    ...[hiddenPitch, ringBytes],
     ...layerStructures,
   ]);
   const packed = packArguments(kernel, kernelEntry(kernel).parameters, [filledUp(structure, kernel)]);
