@@ -7,14 +7,14 @@ const int warps = 8;
 struct FewRows {
   const void* x;           // rows of k elements
   const float* norm;       // weight of an rmsNorm of x; none where x is taken as it is
-  const int* row;          // [rows], which of `length` rows of x each takes; its own where left out
+  const int* row;          // [rows], which of `length` rows of x each takes, the first for less than 0 where `isFromZero`; its own where left out
   const void* weights[2];  // [n, k]
   const void* addend;      // [rows, n[0]], of the dtype of the first result
   void* results[2];        // [rows, n]
   Fault* fault;
   int faultNode;
   int n[2], isWide[2], weightPitch[2];  // results are float where wide, else as x
-  int rows, k, xPitch, length, depth, isGate;
+  int rows, k, xPitch, length, depth, isGate, isFromZero;
   float epsilon;
 };
 
@@ -59,6 +59,7 @@ template <class T, int ROWS, int UNIT> __device__ void fewRows(const FewRows& p)
   auto rowOf = [&](int row) {
     if (!p.row) return row;
     int own = __ldcg(p.row + row);
+    if (p.isFromZero) own = max(own, 0);
     if (own < 0 || own >= p.length) {
       if (lane == 0 && blockIdx.x == 0) report(p.fault, p.faultNode, own);
       own = 0;

@@ -45,9 +45,9 @@ struct Token {
   const float* headNorm;
   const bf16* head;  // [n, d]; none where it is not asked for
   void* logits;      // [rows, n]
-  const int* row;    // zeros, or none
+  const int* row;    // zeros, or none; what is below zero is zero where `isFromZero`
   Fault* headFault;
-  int headNode, n, isWide;
+  int headNode, n, isWide, isFromZero;
   float headEpsilon;
   int splits;                                   // parts of a sequence's keys
   int atX, atHidden, atSquares, atOwn, atRing;  // in shared memory, behind the layers
@@ -166,8 +166,14 @@ template <int D, int S> struct Copier : Block<D, S> {
   int copied = 0, landed = 0, freed = 0;  // pieces
   int end = 0, used = 0, flying = 0;      // bytes: where the ring is free from, how many are in use, and on their way
   int taken = 0, size = 0;                // of the piece of this lane: bytes with those left out before it, and its own
+  // Found once, since it takes divisions.
+  int firstHidden = this->firstGroup(cluster) * stepWidth, firstLogit = this->firstOfHead();
+  uint64 once;
 
-  __device__ Copier(const Base& base) : Base(base) {}
+  __device__ Copier(const Base& base) : Base(base) {
+    // Weights are read once a token: all else may stay in the second cache.
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(once));
+  }
 
   __device__ void waitForRoom(int taking, int bytes) {
 #pragma unroll 1
@@ -184,7 +190,7 @@ template <int D, int S> struct Copier : Block<D, S> {
 
   // Where a row of the block's part lies.
   __device__ const bf16* sourceOf(int index, const Layer& layer, int head, int row) {
-    int64 d = token.d, firstHidden = this->firstGroup(cluster) * stepWidth, ownColumn = rank * this->columns() + row;
+    int64 d = token.d, ownColumn = rank * this->columns() + row;
     switch (index) {
       case Projections: {
         int part = 0, each = perD;
@@ -198,15 +204,12 @@ template <int D, int S> struct Copier : Block<D, S> {
         return (isUp ? layer.up : layer.gate) + (firstHidden + rank * own + row - isUp * own) * d;
       }
       case Down: return layer.down + ownColumn * token.hidden + firstHidden;
-      default: return token.head + (this->firstOfHead() + row) * d;
+      default: return token.head + (firstLogit + row) * d;
     }
   }
 
   __device__ void copy(int index, const Layer& layer, int head) {
     const Product& p = shared.product[index];
-    // Weights are read once a token: all else may stay in the second cache.
-    uint64 once;
-    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(once));
 #pragma unroll 1
     for (int from = 0; from < p.all; from += p.perPiece) {
       int rows = min(p.perPiece, p.all - from), pitch = p.bytes + padding, bytes = rows * pitch;
@@ -706,13 +709,13 @@ template <int D, int S> struct Worker : Block<D, S> {
 
   __device__ void project(int parts) {
     gather(parts, token.headNorm);
-    int all = shared.product[Head].all;
+    int all = shared.product[Head].all, firstLogit = this->firstOfHead();
 #pragma unroll 1
     for (int row = 0; row < all; row += headRows) {
       int rows = min(headRows, all - row);
       multiply<Head>(rows, inputs(), token.d * 2 + padding);
       if (row == 0) normalize(token.headEpsilon);
-      addUp<Head>(rows, 0, this->firstOfHead() + row);
+      addUp<Head>(rows, 0, firstLogit + row);
     }
   }
 
@@ -777,7 +780,9 @@ template <int D, int S> __device__ void decodeToken(const Token& token) {
   else if (thread < 2 * mostPieces + token.rows) {
     int i = thread - 2 * mostPieces, position = token.start[i], isThere = position >= 0 && position < token.pages.capacity;
     if (!isThere && blockIdx.x == 0) report(token.fault, token.faultNode, position);
-    if (token.row && token.row[i] != 0 && blockIdx.x == 0) report(token.headFault, token.headNode, token.row[i]);
+    int taken = token.row ? token.row[i] : 0;
+    if (token.isFromZero) taken = max(taken, 0);
+    if (taken != 0 && blockIdx.x == 0) report(token.headFault, token.headNode, taken);
     if (!isThere) position = 0;
     shared.position[i] = position, shared.isThere[i] = isThere;
     shared.newest[i] = keyRowAt(token.pages, i, position), shared.before[i] = keyRowAt(token.pages, i, max(position - 1, 0));

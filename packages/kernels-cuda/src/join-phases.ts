@@ -18,8 +18,15 @@ export interface ProductPhase {
   /** Whether a result is float32. */
   readonly isWide: readonly boolean[];
   readonly addend: View | undefined;
-  /** Which of `length` rows each row of x is taken from. */
-  readonly taken: { readonly row: View; readonly length: number; readonly fault: readonly [View, number] } | undefined;
+  /** Which of `length` rows each row of x is taken from; the first for less than 0 where `isFromZero`. */
+  readonly taken:
+    | {
+        readonly row: View;
+        readonly length: number;
+        readonly isFromZero: boolean;
+        readonly fault: readonly [View, number];
+      }
+    | undefined;
   readonly isGate: boolean;
 }
 
@@ -282,7 +289,7 @@ function launchOf({ steps: [first], layers, head }: Token, target: LaunchTarget)
     head?.taken?.row ?? null,
     ...(head?.taken?.fault ?? [null, 0]),
     head?.n[0] ?? 0,
-    head?.isWide[0] ? 1 : 0,
+    ...[head?.isWide[0], head?.taken?.isFromZero].map((is) => (is ? 1 : 0)),
     { float: head?.norm?.epsilon ?? 0 },
     // Parts of a sequence's keys, so that each block of a cluster has one at most.
     2 ** Math.floor(Math.log2(clusterSize / rows)),

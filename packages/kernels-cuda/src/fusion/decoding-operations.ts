@@ -39,19 +39,20 @@ interface NormInputs extends Named {
 
 /**
  * Products of a norm of x with one matrix, or with two, of which the second gives float32.
- * `row` int32 [B] says which of the rows of x [B,T,M] are taken; all where it is left out.
+ * `row` int32 [B] says which of the rows of x [B,T,M] are taken, the first for less than 0 where `isFromZero`; all where
+ * it is left out.
  */
 export const normProductOp = /* @__PURE__ */ defineComposite<
   "cuda/normProduct",
   NormInputs & { readonly weight: Tensor; readonly wideWeight?: Tensor; readonly row?: Tensor<"int"> },
-  { readonly epsilon: number; readonly dtype: "float32" | "bfloat16" },
+  { readonly epsilon: number; readonly dtype: "float32" | "bfloat16"; readonly isFromZero?: boolean },
   { value: Tensor; wide?: Tensor }
 >({
   name: "cuda/normProduct",
   inputs: ["x", "norm", "weight", "wideWeight?", "row?"],
-  compose({ x, norm, weight, wideWeight, row }, { epsilon, dtype }) {
+  compose({ x, norm, weight, wideWeight, row }, { epsilon, dtype, isFromZero }) {
     const normed = rmsNorm(x, norm, { epsilon });
-    const h = row ? takeRow(normed, row) : normed;
+    const h = row ? takeRow(normed, isFromZero ? maximum<"int">(row, 0) : row) : normed;
     const value = matmul(h, weight, { transposeB: true, dtype: dtype as "float32" });
     return wideWeight ? { value, wide: matmul(h, wideWeight, { transposeB: true, dtype: "float32" }) } : { value };
   },

@@ -119,12 +119,12 @@ describe.each([
   ] as const)("takes five kernels a layer in %s for %d, and no copies", (precision, capability) => {
     const layer = ["fewRows", "decodeStep", "fewRows", "fewRows", "fewRows"];
     const all = Array.from({ length: layers }, () => layer).flat();
-    const last = isPaged ? ["rmsNorm", "gather"] : ["maximum"];
+    const last = isPaged ? ["rmsNorm", "gather"] : [];
     expect(launches(precision, capability)).toEqual(["gather", ...all, ...last, "fewRows"]);
   });
 
   test("takes one launch for all layers in bfloat16 on Hopper", () => {
-    const rest = isPaged ? ["decodeTokenHopper", "rmsNorm", "gather", "fewRows"] : ["maximum", "decodeTokenHopper"];
+    const rest = isPaged ? ["decodeTokenHopper", "rmsNorm", "gather", "fewRows"] : ["decodeTokenHopper"];
     expect(launches("bfloat16", 90)).toEqual(["gather", ...rest]);
   });
 });
@@ -149,11 +149,6 @@ describe.each(["sisa", "transformer"] as const)("several tokens of %s", (family)
     ];
     const layer = ["rmsNorm", ...mixer, "product", "rmsNorm", "product", "swiglu", "product"];
     const all = Array.from({ length: layers }, () => layer).flat();
-    expect(launchesOf(family, stepOf(family, "bfloat16", tokens), 90)).toEqual([
-      "gather",
-      ...all,
-      "maximum",
-      "fewRows",
-    ]);
+    expect(launchesOf(family, stepOf(family, "bfloat16", tokens), 90)).toEqual(["gather", ...all, "fewRows"]);
   });
 });

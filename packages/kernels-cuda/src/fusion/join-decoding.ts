@@ -4,11 +4,14 @@
 import {
   type AnyTensor,
   attentionOp,
+  constantOp,
   decayAttentionOp,
   type Graph,
   matmulOp,
+  maximumOp,
   type Node,
   rmsNormOp,
+  sameShape,
   sizesOf,
   swigluOp,
   type TensorSpec,
@@ -40,13 +43,24 @@ export function joinNorms(graph: Graph): Graph {
     );
     const isWide = node.outputs.value?.dtype !== x?.dtype;
     const [wide] = taken || isWide || others.length > 1 ? [] : others;
+    const row = taken && a?.node.inputs.row;
+    const unclamped = row && fromZero(row);
+    const isFromZero = unclamped !== undefined;
     return {
       op: normProductOp,
-      inputs: { x, norm, weight: b, wideWeight: wide?.inputs.b, row: taken && a?.node.inputs.row },
-      attributes: { epsilon: normed.node.attributes.epsilon, dtype: node.outputs.value?.dtype },
+      inputs: { x, norm, weight: b, wideWeight: wide?.inputs.b, row: unclamped ?? row },
+      attributes: { epsilon: normed.node.attributes.epsilon, dtype: node.outputs.value?.dtype, isFromZero },
       output: "value",
     };
   });
+}
+
+/** What a tensor is the larger of, it or 0; undefined where it is something else. */
+function fromZero({ shape, node: { op, inputs } }: AnyTensor): AnyTensor | undefined {
+  const { a, b } = inputs;
+  if (op !== maximumOp || !a || !b || !sameShape(a.shape, shape)) return undefined;
+  const { data } = b.node.attributes as { readonly data?: ArrayLike<number> };
+  return b.node.op === constantOp && data && Array.from(data).every((x) => x === 0) ? a : undefined;
 }
 
 /** x W^T of few rows. */

@@ -225,6 +225,12 @@ for (const dtype of ["float32", "bfloat16"] as const) {
         { epsilon, dtype: "float32" },
         Int32Array.from({ length: rows }, (_, i) => (i + 2) % 3),
       );
+      await check(
+        normProductOp,
+        three,
+        { epsilon, dtype, isFromZero: true },
+        Int32Array.from({ length: rows }, (_, i) => (i % 2 === 0 ? -1 : 2)),
+      );
       const { x, norm, weight } = inputs as { x: TensorSpec; norm: TensorSpec; weight: TensorSpec };
       await check(normGatesOp, { x, norm, gate: weight, up: weight }, { epsilon });
       await check(

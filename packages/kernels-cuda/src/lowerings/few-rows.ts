@@ -25,7 +25,12 @@ interface FewRows {
   readonly addend?: Value | undefined;
   readonly norm?: { readonly weight: Value; readonly epsilon: number };
   /** int32 [rows], which of `length` rows of x [rows, length, k] each takes. */
-  readonly taken?: { readonly row: Value; readonly length: number; readonly fault: readonly [View, number] };
+  readonly taken?: {
+    readonly row: Value;
+    readonly length: number;
+    readonly isFromZero: boolean;
+    readonly fault: readonly [View, number];
+  };
   readonly isGate?: boolean;
 }
 
@@ -92,6 +97,7 @@ function launch(context: Context, given: FewRows): void {
     taken?.length ?? 1,
     depth,
     isGate ? 1 : 0,
+    taken?.isFromZero ? 1 : 0,
     { float: norm?.epsilon ?? 0 },
   ]);
   const sharedBytes = sharedBytesFor(sizes, unit, depth);
@@ -150,7 +156,8 @@ export const normProduct: Lowering = {
     return normDeclines(node, 1) || !dtypes.includes(node.outputs.value?.dtype);
   },
   lower(context) {
-    const { epsilon } = context.attributes<{ readonly epsilon: number }>();
+    type Attributes = { readonly epsilon: number; readonly isFromZero?: boolean };
+    const { epsilon, isFromZero = false } = context.attributes<Attributes>();
     const row = context.optional("row");
     // Which rows are taken is found by counting, so they must lie one after another.
     const x = row ? context.input("x") : alignedRows(context, "x");
@@ -163,7 +170,7 @@ export const normProduct: Lowering = {
       weights: [alignedRows(context, "weight"), hasWide ? alignedRows(context, "wideWeight") : undefined],
       results: [context.output(), hasWide ? context.output("wide") : undefined],
       norm: { weight: context.input("norm"), epsilon },
-      ...(row ? { taken: { row, length, fault: fault() } } : {}),
+      ...(row ? { taken: { row, length, isFromZero, fault: fault() } } : {}),
     });
   },
 };
