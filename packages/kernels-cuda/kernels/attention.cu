@@ -65,33 +65,58 @@ template <int D, int S> struct Place {
   __device__ int64 of(const AttentionSizes& sizes, int position) const { return ((int64)batch * T + position) * sizes.heads + head; }
 };
 
-// Shared memory: WIDE tiles of the own side, its states with their factors and plain, and two stages of tiles of the other
-// side: k, v and bHat of keys, or q, the gradient of out and cHat of queries.
+// Rows in memory as the left operand, where they are used once or a tile of them has no room; beyond `rows` they are zero.
+struct MemoryRows {
+  const bf16* data;
+  int64 stride;
+  int first, rows;
+  __device__ void left(uint32 (&a)[4], int row, int k) const {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      int position = first + row + rowOf(i % 2 * 2);
+      const bf16* source = data + position * stride + k + columnOf(i / 2, 0);
+      a[i] = 0;
+      // Volatile, so that they come one after another and not all are held at once, which fills the registers.
+      if (position < rows) asm volatile("ld.global.nc.b32 %0, [%1];" : "=r"(a[i]) : "l"(source));
+    }
+  }
+};
+
+// Shared memory: WIDE tiles of the own side, its states with their factors, and a stage of tiles of the other side, or two
+// where there is room: k, v and bHat of keys, or q, the gradient of out and cHat of queries. On the diagonal, where states
+// have no factors, the other side's are in place of its hats, and the own side's are read from memory.
 template <int D, int S, int WIDE> struct Layout {
   static const int SW = S ? S : 16;
   static const int NARROW = S ? Tile<SW>::ELEMENTS : 0;
   static const int STAGE = 2 * Tile<D>::ELEMENTS + NARROW;
+  // Where the own tiles and one stage fill all that the smallest GPUs have; near tiles alone need the hats.
+  static const bool HATS_IN_MEMORY = WIDE == 2 && D == 128 && S == 128;
   Tile<D> own, second;  // the second only where WIDE is 2
-  Tile<SW> hats, plainReads, plainWrites;
+  Tile<SW> hatTile;
   bf16* stages;
   float* decays;
-  __device__ explicit Layout(bf16* memory) {
+  __device__ Layout(bf16* memory, int stageCount) {
     own = {memory}, second = {memory + Tile<D>::ELEMENTS};
     memory += WIDE * Tile<D>::ELEMENTS;
-    hats = {memory}, plainReads = {memory + Tile<SW>::ELEMENTS}, plainWrites = {memory + 2 * Tile<SW>::ELEMENTS};
-    memory += 3 * NARROW;
+    hatTile = {memory};
+    if (!HATS_IN_MEMORY) memory += NARROW;
     stages = memory;
-    decays = (float*)(memory + 2 * STAGE);
+    decays = (float*)(memory + stageCount * STAGE);
   }
   __device__ Tile<D> other(int stage) const { return {stages + stage * STAGE}; }
   __device__ Tile<D> otherSecond(int stage) const { return {stages + stage * STAGE + Tile<D>::ELEMENTS}; }
-  __device__ Tile<SW> otherHats(int stage) const { return {stages + stage * STAGE + 2 * Tile<D>::ELEMENTS}; }
+  __device__ Tile<SW> otherStates(int stage) const { return {stages + stage * STAGE + 2 * Tile<D>::ELEMENTS}; }
 
+  __device__ MemoryRows rowsOf(const Place<D, S>& place, const bf16* states) const {
+    return {states + place.narrowBase, place.narrow, place.first, place.T};
+  }
+  __device__ auto hats(const Place<D, S>& place, const bf16* hat) const {
+    if constexpr (HATS_IN_MEMORY) return rowsOf(place, hat);
+    else return hatTile;
+  }
   __device__ void loadStates(const Place<D, S>& place, const AttentionSizes& sizes, const Operands& in, const bf16* hat) const {
     if (S == 0) return;
-    hats.load(hat + place.narrowBase, place.narrow, place.first, place.T);
-    plainReads.load(in.c + place.narrowBase, place.narrow, place.first, place.T);
-    plainWrites.load(in.b + place.narrowBase, place.narrow, place.first, place.T);
+    if (!HATS_IN_MEMORY) hatTile.load(hat + place.narrowBase, place.narrow, place.first, place.T);
     if (threadIdx.x < TILE)
       decays[threadIdx.x] = place.first + threadIdx.x < place.T ? in.g[((int64)place.batch * place.T + place.first + threadIdx.x) * sizes.heads + place.head] : 0.f;
   }
@@ -99,10 +124,22 @@ template <int D, int S, int WIDE> struct Layout {
     other(stage).load(x + place.base, place.stride, from, place.T);
     otherSecond(stage).load(y + place.base, place.stride, from, place.T);
   }
-  __device__ void loadOtherHats(const Place<D, S>& place, int stage, int from, const bf16* hat) const {
-    otherHats(stage).load(hat + place.narrowBase, place.narrow, from, place.T);
+  __device__ void loadOtherStates(const Place<D, S>& place, int stage, int from, const bf16* states) const {
+    if (S) otherStates(stage).load(states + place.narrowBase, place.narrow, from, place.T);
   }
 };
+
+// Begins the copies for the steps up to `ahead` after this one, and waits for those for this one.
+template <class Fetch> __device__ inline void receive(int step, int ahead, Fetch fetch) {
+#pragma unroll 1
+  for (int next = step > 0 ? step + ahead : 0; next <= step + ahead; next++) {
+    fetch(next);
+    commitCopies();
+  }
+  if (ahead) waitCopies<1>();
+  else waitCopies<0>();
+  __syncthreads();
+}
 
 // Whether any score of a pair of tiles can change by more than `skip`; also where that is not a number.
 __device__ inline bool isNear(const AttentionSizes& sizes, float between, float cNorm, float bNorm) {
@@ -151,47 +188,44 @@ extern "C" __global__ void decayPrologue(const bf16* c, const bf16* b, const flo
 // ---------------------------------------------------------------------------------------------------------------------
 // One block for each tile of queries of each head, the longest rows first; one warp for each 16 queries.
 template <int D, int S>
-__device__ void attentionForward(const Operands& in, bf16* out, float* logSumExp, const AttentionSizes& sizes) {
+__device__ void attentionForward(const Operands& in, bf16* out, float* logSumExp, const AttentionSizes& sizes, int stages) {
   extern __shared__ __align__(16) unsigned char shared[];
-  const Layout<D, S, 1> layout((bf16*)shared);
-  const int SW = layout.SW;
+  const Layout<D, S, 1> layout((bf16*)shared, stages);
+  const int SW = layout.SW, ahead = stages - 1;
   const Tile<D> queries = layout.own;
   const float* decays = layout.decays;
   const Place<D, S> place(sizes, true);
+  const auto hats = layout.hats(place, in.cHat);
   const int tile = place.tile, T = place.T, row = place.row, first = place.first;
   auto other = [&](int step) { return step < tile ? tile - 1 - step : tile; };
   auto fetch = [&](int step) {
-    if (step <= tile) {
-      int from = other(step) * TILE;
-      layout.loadOthers(place, step % 2, from, in.k, in.v);
-      if (S && step < tile) layout.loadOtherHats(place, step % 2, from, in.bHat);
-    }
-    commitCopies();
+    if (step > tile) return;
+    int from = other(step) * TILE, stage = step & ahead;
+    layout.loadOthers(place, stage, from, in.k, in.v);
+    layout.loadOtherStates(place, stage, from, step < tile ? in.bHat : in.b);
   };
 
   queries.load(in.q + place.base, place.stride, first, T);
   layout.loadStates(place, sizes, in, in.cHat);
-  fetch(0);
 
   float sums[D / 8][4], most[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0}, span = 0;
   clear(sums);
   float factor = sizes.scale * LOG2E;
   for (int step = 0; step <= tile; step++) {
-    fetch(step + 1);
-    waitCopies<1>();
-    __syncthreads();
-    Tile<D> keys = layout.other(step % 2), values = layout.otherSecond(step % 2);
+    receive(step, ahead, fetch);
+    int stage = step & ahead;
+    Tile<D> keys = layout.other(stage), values = layout.otherSecond(stage);
     int key = other(step) * TILE;
     float s[8][4];
     clear(s);
     if (S && step == tile) {
-      productByRow<SW>(s, layout.plainReads, row, layout.plainWrites, 0);
+      productByRow<SW>(s, layout.rowsOf(place, in.c), row, layout.otherStates(stage), 0);
       scaleByDecay<false>(s, decays, row, 0, in.lambda[place.head] / sizes.scale);
     } else if (S) {
       float between = expf(span);
       bool near = isNear(sizes, between, in.cNorms[place.spanBase + tile], in.bNorms[place.spanBase + other(step)]);
       if (near) {
-        productByRow<SW>(s, layout.hats, row, layout.otherHats(step % 2), 0);
+        productByRow<SW>(s, hats, row, layout.otherStates(stage), 0);
         scale(s, between);
       }
       span += in.totals[place.spanBase + other(step)];
@@ -251,20 +285,19 @@ extern "C" __global__ void attentionDelta(const bf16* out, const bf16* gradient,
 template <int D, int S> __device__ constexpr int columnsAtATime() { return D + S > 128 ? 32 : 64; }
 
 // Before the own tile comes: sums so far lack the factors of their own rows; `dot` gets hat . sum.
-template <int SW, int N, class Factor>
-__device__ inline void closeHats(float (&sums)[N][4], float (&dot)[2], const Tile<SW>& hats, int row, Factor factorOf) {
+template <int N, class Hats, class Factor>
+__device__ inline void closeHats(float (&sums)[N][4], float (&dot)[2], const Hats& hats, int row, Factor factorOf) {
+  float factors[2] = {factorOf(row + rowOf(0)), factorOf(row + rowOf(2))};
+  uint32 pairs[4];  // of a left operand, which are those of two fragments of a result
 #pragma unroll
-  for (int half = 0; half < 2; half++) {
-    int local = row + rowOf(half * 2);
-    float factor = factorOf(local), sum = 0;
+  for (int n = 0; n < N; n++) {
+    if (n % 2 == 0) hats.left(pairs, row, n * 8);
 #pragma unroll
-    for (int n = 0; n < N; n++)
-#pragma unroll
-      for (int i = half * 2; i < half * 2 + 2; i++) {
-        sum += sums[n][i] * __bfloat162float(hats.data[local * Tile<SW>::STRIDE + columnOf(n, i)]);
-        sums[n][i] *= factor;
-      }
-    dot[half] += sum;
+    for (int i = 0; i < 4; i++) {
+      uint32 pair = pairs[n % 2 * 2 + i / 2];
+      dot[i / 2] += sums[n][i] * __uint_as_float(i % 2 ? pair & 0xffff0000u : pair << 16);
+      sums[n][i] *= factors[i / 2];
+    }
   }
 }
 
@@ -281,28 +314,26 @@ template <int D, int S> __device__ inline void writeDots(float* out, const float
 // Gradients by q and c. One block for each tile of queries. `read` is c . dc, which is what g_i gets, [B,T,H].
 template <int D, int S>
 __device__ void attentionBackwardQueries(const Operands& in, const float* logSumExp, const float* delta, const bf16* gradient,
-                                         bf16* dq, float* dc, float* read, const AttentionSizes& sizes) {
+                                         bf16* dq, float* dc, float* read, const AttentionSizes& sizes, int stages) {
   extern __shared__ __align__(16) unsigned char shared[];
-  const Layout<D, S, 2> layout((bf16*)shared);
-  const int SW = layout.SW, N = columnsAtATime<D, S>() / 8;
+  const Layout<D, S, 2> layout((bf16*)shared, stages);
+  const int SW = layout.SW, N = columnsAtATime<D, S>() / 8, ahead = stages - 1;
   const Tile<D> queries = layout.own, outs = layout.second;
   const float* decays = layout.decays;
   const Place<D, S> place(sizes, true);
+  const auto hats = layout.hats(place, in.cHat);
   const int tile = place.tile, T = place.T, row = place.row, first = place.first;
   auto other = [&](int step) { return step < tile ? tile - 1 - step : tile; };
   auto fetch = [&](int step) {
-    if (step <= tile) {
-      int from = other(step) * TILE;
-      layout.loadOthers(place, step % 2, from, in.k, in.v);
-      if (S && step < tile) layout.loadOtherHats(place, step % 2, from, in.bHat);
-    }
-    commitCopies();
+    if (step > tile) return;
+    int from = other(step) * TILE, stage = step & ahead;
+    layout.loadOthers(place, stage, from, in.k, in.v);
+    layout.loadOtherStates(place, stage, from, step < tile ? in.bHat : in.b);
   };
 
   queries.load(in.q + place.base, place.stride, first, T);
   outs.load(gradient + place.base, place.stride, first, T);
   layout.loadStates(place, sizes, in, in.cHat);
-  fetch(0);
 
   float lse[2], offset[2];
 #pragma unroll
@@ -317,10 +348,9 @@ __device__ void attentionBackwardQueries(const Operands& in, const float* logSum
   bool near = false;
   float factor = sizes.scale * LOG2E, weight = S ? in.lambda[place.head] / sizes.scale : 0.f;
   for (int step = 0; step <= tile; step++) {
-    fetch(step + 1);
-    waitCopies<1>();
-    __syncthreads();
-    Tile<D> keys = layout.other(step % 2), values = layout.otherSecond(step % 2);
+    receive(step, ahead, fetch);
+    int stage = step & ahead;
+    Tile<D> keys = layout.other(stage), values = layout.otherSecond(stage);
     bool diagonal = step == tile;
     float between = 1.f;
     if (S && !diagonal) {
@@ -328,17 +358,17 @@ __device__ void attentionBackwardQueries(const Operands& in, const float* logSum
       near = isNear(sizes, between, in.cNorms[place.spanBase + tile], in.bNorms[place.spanBase + other(step)]);
       span += in.totals[place.spanBase + other(step)];
     }
-    if (S && diagonal) closeHats<SW>(dC, dot, layout.hats, row, [&](int local) { return weight * expf(decays[local]); });
+    if (S && diagonal) closeHats(dC, dot, hats, row, [&](int local) { return weight * expf(decays[local]); });
 #pragma unroll
     for (int from = 0; from < TILE; from += N * 8) {
       float s[N][4], ds[N][4], term[N][4];
       clear(s);
       if (S && diagonal) {
-        productByRow<SW>(s, layout.plainReads, row, layout.plainWrites, from);
+        productByRow<SW>(s, layout.rowsOf(place, in.c), row, layout.otherStates(stage), from);
         scaleByDecay<false>(s, decays, row, from, weight);
         copy(term, s);
       } else if (near) {
-        productByRow<SW>(s, layout.hats, row, layout.otherHats(step % 2), from);
+        productByRow<SW>(s, hats, row, layout.otherStates(stage), from);
         scale(s, between);
       }
       productByRow<D>(s, queries, row, keys, from);
@@ -359,11 +389,10 @@ __device__ void attentionBackwardQueries(const Operands& in, const float* logSum
 #pragma unroll
           for (int i = 0; i < 4; i++) dot[i / 2] += ds[n][i] * term[n][i];
         scaleByDecay<false>(ds, decays, row, from, weight);
-        productByColumn<SW>(dC, ds, layout.plainWrites, from);
       } else if (near) {
         scale(ds, between);
-        productByColumn<SW>(dC, ds, layout.otherHats(step % 2), from);
       }
+      if (S && (diagonal || near)) productByColumn<SW>(dC, ds, layout.otherStates(stage), from);
     }
     __syncthreads();
   }
@@ -378,35 +407,33 @@ __device__ void attentionBackwardQueries(const Operands& in, const float* logSum
 // `write` is b . db, of which g_j gets the negative, [B,T,H].
 template <int D, int S>
 __device__ void attentionBackwardKeys(const Operands& in, const float* logSumExp, const float* delta, const bf16* gradient,
-                                      bf16* dk, bf16* dv, float* db, float* write, const AttentionSizes& sizes) {
+                                      bf16* dk, bf16* dv, float* db, float* write, const AttentionSizes& sizes, int stages) {
   extern __shared__ __align__(16) unsigned char shared[];
-  const Layout<D, S, 2> layout((bf16*)shared);
-  const int SW = layout.SW, N = columnsAtATime<D, S>() / 8;
+  const Layout<D, S, 2> layout((bf16*)shared, stages);
+  const int SW = layout.SW, N = columnsAtATime<D, S>() / 8, ahead = stages - 1;
   const Tile<D> keys = layout.own, values = layout.second;
   const float* decays = layout.decays;
-  float* rows = layout.decays + TILE;  // two stages of logSumExp and delta
+  float* rows = layout.decays + TILE;  // of each stage, logSumExp and delta
   const Place<D, S> place(sizes, false);
+  const auto hats = layout.hats(place, in.bHat);
   const int tile = place.tile, T = place.T, row = place.row, first = place.first, steps = place.left;
   auto other = [&](int step) { return step + 1 < steps ? tile + 1 + step : tile; };
   auto fetch = [&](int step) {
-    if (step < steps) {
-      int from = other(step) * TILE;
-      layout.loadOthers(place, step % 2, from, in.q, gradient);
-      if (S && step + 1 < steps) layout.loadOtherHats(place, step % 2, from, in.cHat);
-      if (threadIdx.x < TILE) {
-        int position = from + threadIdx.x;
-        bool inside = position < T;
-        rows[step % 2 * 2 * TILE + threadIdx.x] = inside ? logSumExp[(int64)blockIdx.y * T + position] * LOG2E : INFINITY;
-        rows[step % 2 * 2 * TILE + TILE + threadIdx.x] = inside ? delta[(int64)blockIdx.y * T + position] : 0.f;
-      }
+    if (step >= steps) return;
+    int from = other(step) * TILE, stage = step & ahead;
+    layout.loadOthers(place, stage, from, in.q, gradient);
+    layout.loadOtherStates(place, stage, from, step + 1 < steps ? in.cHat : in.c);
+    if (threadIdx.x < TILE) {
+      int position = from + threadIdx.x;
+      bool inside = position < T;
+      rows[stage * 2 * TILE + threadIdx.x] = inside ? logSumExp[(int64)blockIdx.y * T + position] * LOG2E : INFINITY;
+      rows[stage * 2 * TILE + TILE + threadIdx.x] = inside ? delta[(int64)blockIdx.y * T + position] : 0.f;
     }
-    commitCopies();
   };
 
   keys.load(in.k + place.base, place.stride, first, T);
   values.load(in.v + place.base, place.stride, first, T);
   layout.loadStates(place, sizes, in, in.bHat);
-  fetch(0);
 
   float dK[D / 8][4], dV[D / 8][4], dB[SW / 8][4], dot[2] = {0, 0}, span = 0;
   clear(dK);
@@ -415,11 +442,10 @@ __device__ void attentionBackwardKeys(const Operands& in, const float* logSumExp
   bool near = false;
   float factor = sizes.scale * LOG2E, weight = S ? in.lambda[place.head] / sizes.scale : 0.f;
   for (int step = 0; step < steps; step++) {
-    fetch(step + 1);
-    waitCopies<1>();
-    __syncthreads();
-    Tile<D> queries = layout.other(step % 2), outs = layout.otherSecond(step % 2);
-    const float* lse = rows + step % 2 * 2 * TILE;
+    receive(step, ahead, fetch);
+    int stage = step & ahead;
+    Tile<D> queries = layout.other(stage), outs = layout.otherSecond(stage);
+    const float* lse = rows + stage * 2 * TILE;
     const float* offset = lse + TILE;
     bool diagonal = step + 1 == steps;
     float between = 1.f;
@@ -429,17 +455,17 @@ __device__ void attentionBackwardKeys(const Operands& in, const float* logSumExp
       span += in.totals[place.spanBase + other(step)];
     }
     if (S && diagonal)
-      closeHats<SW>(dB, dot, layout.hats, row, [&](int local) { return expf(fminf(decays[TILE - 1] - decays[local], 0.f)); });
+      closeHats(dB, dot, hats, row, [&](int local) { return expf(fminf(decays[TILE - 1] - decays[local], 0.f)); });
 #pragma unroll
     for (int from = 0; from < TILE; from += N * 8) {
       float s[N][4], ds[N][4], term[N][4];
       clear(s);
       if (S && diagonal) {
-        productByRow<SW>(s, layout.plainWrites, row, layout.plainReads, from);
+        productByRow<SW>(s, layout.rowsOf(place, in.b), row, layout.otherStates(stage), from);
         scaleByDecay<true>(s, decays, row, from, weight);
         copy(term, s);
       } else if (near) {
-        productByRow<SW>(s, layout.hats, row, layout.otherHats(step % 2), from);
+        productByRow<SW>(s, hats, row, layout.otherStates(stage), from);
         scale(s, between);
       }
       productByRow<D>(s, keys, row, queries, from);
@@ -462,11 +488,10 @@ __device__ void attentionBackwardKeys(const Operands& in, const float* logSumExp
 #pragma unroll
           for (int i = 0; i < 4; i++) dot[i / 2] += ds[n][i] * term[n][i];
         scaleByDecay<true>(ds, decays, row, from, weight);
-        productByColumn<SW>(dB, ds, layout.plainReads, from);
       } else if (near) {
         scale(ds, between);
-        productByColumn<SW>(dB, ds, layout.otherHats(step % 2), from);
       }
+      if (S && (diagonal || near)) productByColumn<SW>(dB, ds, layout.otherStates(stage), from);
     }
     __syncthreads();
   }
@@ -536,18 +561,18 @@ extern "C" __global__ void decayLambdaGradient(const double* readSums, const flo
 #define IN Operands{q, k, v, c, b, cHat, bHat, g, lambda, totals, cNorms, bNorms}
 #define KERNELS(D, S)                                                                                                \
   extern "C" __global__ void __launch_bounds__(THREADS) attentionForward_##D##_##S(                                  \
-      OPERANDS, bf16* out, float* logSumExp, const __grid_constant__ AttentionSizes sizes) {                         \
-    attentionForward<D, S>(IN, out, logSumExp, sizes);                                                               \
+      OPERANDS, bf16* out, float* logSumExp, const __grid_constant__ AttentionSizes sizes, int stages) {             \
+    attentionForward<D, S>(IN, out, logSumExp, sizes, stages);                                                       \
   }                                                                                                                  \
   extern "C" __global__ void __launch_bounds__(THREADS) attentionBackwardQueries_##D##_##S(                          \
       OPERANDS, const float* logSumExp, const float* delta, const bf16* gradient, bf16* dq, float* dc, float* read,  \
-      const __grid_constant__ AttentionSizes sizes) {                                                                \
-    attentionBackwardQueries<D, S>(IN, logSumExp, delta, gradient, dq, dc, read, sizes);                             \
+      const __grid_constant__ AttentionSizes sizes, int stages) {                                                    \
+    attentionBackwardQueries<D, S>(IN, logSumExp, delta, gradient, dq, dc, read, sizes, stages);                     \
   }                                                                                                                  \
   extern "C" __global__ void __launch_bounds__(THREADS) attentionBackwardKeys_##D##_##S(                             \
       OPERANDS, const float* logSumExp, const float* delta, const bf16* gradient, bf16* dk, bf16* dv, float* db,     \
-      float* write, const __grid_constant__ AttentionSizes sizes) {                                                  \
-    attentionBackwardKeys<D, S>(IN, logSumExp, delta, gradient, dk, dv, db, write, sizes);                           \
+      float* write, const __grid_constant__ AttentionSizes sizes, int stages) {                                      \
+    attentionBackwardKeys<D, S>(IN, logSumExp, delta, gradient, dk, dv, db, write, sizes, stages);                   \
   }
 KERNELS(64, 0)
 KERNELS(64, 16)

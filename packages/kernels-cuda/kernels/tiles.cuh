@@ -65,8 +65,8 @@ template <int W> struct Tile {
   }
 };
 
-// sums[n] += rows of `a` (16 from `row`) times rows of `b` (from `from`), both W wide.
-template <int W, int N> __device__ inline void productByRow(float (&sums)[N][4], const Tile<W>& a, int row, const Tile<W>& b, int from) {
+// sums[n] += rows of `a` (16 from `row`), a tile or another left operand, times rows of `b` (from `from`), both W wide.
+template <int W, int N, class Left> __device__ inline void productByRow(float (&sums)[N][4], const Left& a, int row, const Tile<W>& b, int from) {
 #pragma unroll
   for (int k = 0; k < W; k += 16) {
     uint32 left[4];

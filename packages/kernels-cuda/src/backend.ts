@@ -29,6 +29,7 @@ import {
 } from "@sisa/core";
 import { Device, openDriver } from "./device/device.ts";
 import type { DeviceInfo } from "./device/driver.ts";
+import { everyGpu } from "./device/kernels.ts";
 import { host } from "./device/native.ts";
 import { Block, type CudaTensor } from "./device-tensor.ts";
 import { CudaExecutable, type ExecutableHost } from "./executable.ts";
@@ -48,7 +49,10 @@ export interface CudaOptions {
    * environment says CUDA_LAUNCH_BLOCKING=1.
    */
   readonly blocking?: boolean;
-  /** Takes the kernels that every supported GPU runs, not those for one generation alone; to compare. Default false. */
+  /**
+   * Takes the kernels that every supported GPU runs, not those for one generation alone, with the shared memory that the
+   * smallest of them has; to compare. Default false.
+   */
   readonly portable?: boolean;
   /**
    * Gives the same bits in every run, in other processes too, with the same GPU, driver and cuBLASLt. Attention's backward pass
@@ -91,9 +95,6 @@ export async function cuda(options: CudaOptions = {}): Promise<CudaBackend> {
 export async function cudaDevices(): Promise<readonly DeviceInfo[]> {
   return (await openDriver()).devices();
 }
-
-/** Of the GPUs that are supported. */
-const oldestCapability = 80;
 
 interface FaultOwner {
   readonly site: FaultSite;
@@ -173,13 +174,16 @@ class Backed implements CudaBackend, ExecutableHost {
     state: readonly (readonly [input: string, output: string])[],
     constants: { readonly [name: string]: CudaTensor },
   ): CudaExecutable<I, O> {
+    const { multiprocessors } = this.device.info;
+    const { capability, sharedBytes } = this.#portable ? everyGpu : this.device.info;
     const plan = makePlan(
       graph,
       state,
       { ruleOf: (node) => loweringOf(node)?.lower, aliasOf, gatheringOf },
       {
-        capability: this.#portable ? oldestCapability : this.device.info.capability,
-        multiprocessors: this.device.info.multiprocessors,
+        capability,
+        multiprocessors,
+        sharedBytes,
         clusters: (...launch) => this.device.clusters(...launch),
         deterministic: this.#deterministic,
         fault: this.#fault,

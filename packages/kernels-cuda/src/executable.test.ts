@@ -5,9 +5,8 @@ import { expect, test } from "vitest";
 import { lower } from "./backend.ts";
 import { Block, type CudaTensor } from "./device-tensor.ts";
 import { CudaExecutable, type ExecutableHost } from "./executable.ts";
-import { loweringOf } from "./lowerings/index.ts";
-import { aliasOf, gatheringOf } from "./lowerings/movement.ts";
-import { bytesOfSpec, makePlan, Storage } from "./plan.ts";
+import { bytesOfSpec } from "./plan.ts";
+import { planWithoutDevice } from "./testing.ts";
 
 function recording() {
   const calls: string[] = [];
@@ -46,20 +45,9 @@ const graph = trace({ total: f32(4), x: f32(4), w: f32(4) }, ({ total, x, w }) =
 
 function executable() {
   const { calls, host, tensor } = recording();
-  let number = 0;
-  const target = {
-    capability: 90,
-    multiprocessors: 132,
-    clusters: () => 16,
-    fault: new Storage(8, "constant"),
-    deterministic: false,
-    nextFaultNumber: () => ++number,
-    prepare: () => ({ run() {} }),
-  };
   const state = [["total", "total"]] as const;
-  const rules = { ruleOf: (node: Parameters<typeof loweringOf>[0]) => loweringOf(node)?.lower, aliasOf, gatheringOf };
   const lowered = lower(graph);
-  const plan = makePlan(lowered, state, rules, target);
+  const plan = planWithoutDevice(lowered, state);
   const constants = { w: tensor(f32(4)) };
   const parts = { graph: lowered, plan, state, constants, held: [], closed() {} };
   const program = new CudaExecutable<Graph["inputs"], Graph["outputs"]>(host, parts);

@@ -2,23 +2,8 @@
 
 import { add, concat, exp, f32, type Graph, neg, slice, type Tensor, trace } from "@sisa/core";
 import { expect, test } from "vitest";
-import { loweringOf } from "./lowerings/index.ts";
-import { aliasOf, gatheringOf } from "./lowerings/movement.ts";
-import { makePlan, type Plan, Storage, type View } from "./plan.ts";
-
-function planOf(graph: Graph): Plan {
-  let number = 0;
-  const target = {
-    multiprocessors: 132,
-    clusters: () => 16,
-    capability: 90,
-    fault: new Storage(8, "constant"),
-    deterministic: false,
-    nextFaultNumber: () => ++number,
-    prepare: () => ({ run() {} }),
-  };
-  return makePlan(graph, [], { ruleOf: (node) => loweringOf(node)?.lower, aliasOf, gatheringOf }, target);
-}
+import type { Plan, View } from "./plan.ts";
+import { planWithoutDevice } from "./testing.ts";
 
 /** Kernels in order, with where they write. */
 function writes({ steps }: Plan) {
@@ -33,7 +18,7 @@ test("parts that lie beside each other are made in their places, so nothing is c
   const graph = trace({ x: f32(4, 8), y: f32(4, 16) }, ({ x, y }) =>
     neg(concat([exp(x), exp(y)] as readonly Tensor[], { axis: -1 })),
   ) as unknown as Graph;
-  const [first, second, last, ...rest] = writes(planOf(graph));
+  const [first, second, last, ...rest] = writes(planWithoutDevice(graph));
   expect(rest).toEqual([]);
   expect([first?.kernel, second?.kernel, last?.kernel]).toEqual(["exp_f", "exp_f", "neg_f"]);
   expect(first?.storage).toBe(second?.storage);
@@ -48,7 +33,9 @@ test("inputs, and what is put together twice, are copied", () => {
       b: neg(concat([x, part] as readonly Tensor[], { axis: 0 })),
     };
   }) as unknown as Graph;
-  const launches = planOf(graph).steps.filter((step) => step.kind === "kernel" && step.kernel === "moveMany");
+  const launches = planWithoutDevice(graph).steps.filter(
+    (step) => step.kind === "kernel" && step.kernel === "moveMany",
+  );
   // Both parts of each whole.
   expect(launches.flatMap((step) => (step.kind === "kernel" ? step.packed.addresses : []))).toHaveLength(2 * 2 * 2);
 });
@@ -59,7 +46,7 @@ test("a whole is not written over while a part of it is still read", () => {
     const negated = neg(concat([part, exp(y)] as readonly Tensor[], { axis: 0 }));
     return { later: add(slice(negated, { axis: 0, end: 4 }), part) };
   }) as unknown as Graph;
-  const steps = writes(planOf(graph));
+  const steps = writes(planWithoutDevice(graph));
   const whole = steps.find(({ kernel }) => kernel === "exp_f")?.storage;
   expect(steps.find(({ kernel }) => kernel === "neg_f")?.storage).not.toBe(whole);
 });

@@ -3,6 +3,7 @@ import {
   add,
   attention,
   concat,
+  DeviceError,
   exp,
   f32,
   type Graph,
@@ -18,28 +19,25 @@ import {
 } from "@sisa/core";
 import { describe, expect, test } from "vitest";
 import { lower } from "./backend.ts";
-import { loweringOf } from "./lowerings/index.ts";
-import { aliasOf, gatheringOf } from "./lowerings/movement.ts";
-import { makePlan, type Plan, placeTemporaries, type Step, Storage, type View } from "./plan.ts";
+import { everyGpu } from "./device/kernels.ts";
 
-/** Plans without a device: products are prepared by nothing. */
-function planOf(
-  graph: Graph,
-  state: readonly (readonly [string, string])[] = [],
-  capability = 90,
-  deterministic = false,
-): Plan {
-  let number = 0;
-  const target = {
-    capability,
-    multiprocessors: 132,
-    clusters: () => 16,
-    fault: new Storage(8, "constant"),
-    deterministic,
-    nextFaultNumber: () => ++number,
-    prepare: () => ({ run() {} }),
-  };
-  return makePlan(lower(graph), state, { ruleOf: (node) => loweringOf(node)?.lower, aliasOf, gatheringOf }, target);
+import { type Plan, type PlanTarget, placeTemporaries, type Step, Storage, type View } from "./plan.ts";
+import { planWithoutDevice, resourcesOf } from "./testing.ts";
+
+const planOf = (graph: Graph, state: readonly (readonly [string, string])[] = [], target: Partial<PlanTarget> = {}) =>
+  planWithoutDevice(lower(graph), state, target);
+
+/** GPUs by what a block of theirs may have: as every one, the A100, and Hopper. */
+const targets = [everyGpu, { capability: 80, sharedBytes: 163 * 1024 }, { capability: 90, sharedBytes: 227 * 1024 }];
+
+/** Threads' registers, and shared memory with that which a kernel has in itself, are what a block may have at most. */
+function expectToFit({ steps }: Plan, { capability, sharedBytes }: (typeof targets)[number]): void {
+  for (const step of steps) {
+    if (step.kind !== "kernel") continue;
+    const own = resourcesOf(step.kernel, capability);
+    expect(own.sharedBytes + step.sharedBytes, step.kernel).toBeLessThanOrEqual(sharedBytes);
+    expect(own.registers * step.block, step.kernel).toBeLessThanOrEqual(65_536);
+  }
 }
 
 function graphsOf({ inputs, program, sizes }: Case): Graph[] {
@@ -62,15 +60,20 @@ function overlaps(storages: readonly Storage[]): boolean {
   );
 }
 
-describe("every case can be planned, and no two values share memory while both are in use", () => {
+describe("every case can be planned, its kernels fit, and no two values share memory while both are in use", () => {
   for (const { op, cases } of allCases) {
     test(op, () => {
       for (const item of cases.filter(({ perf, slow }) => !perf && !slow)) {
         for (const graph of graphsOf(item)) {
-          const { temporaries, arenaBytes } = planOf(graph);
-          const used = temporaries.filter(({ last }) => last >= 0);
-          expect(overlaps(used), item.name).toBe(false);
-          expect(Math.max(0, ...used.map(({ address, bytes }) => address + bytes))).toBeLessThanOrEqual(arenaBytes);
+          const lowered = lower(graph);
+          for (const target of targets) {
+            const plan = planWithoutDevice(lowered, [], target);
+            const used = plan.temporaries.filter(({ last }) => last >= 0);
+            expect(overlaps(used), item.name).toBe(false);
+            const end = Math.max(0, ...used.map(({ address, bytes }) => address + bytes));
+            expect(end).toBeLessThanOrEqual(plan.arenaBytes);
+            expectToFit(plan, target);
+          }
         }
       }
     });
@@ -153,10 +156,8 @@ test("temporaries are placed at aligned offsets", () => {
   expect(storages.map(({ address }) => address)).toEqual([512, 0, 768]);
 });
 
-describe("attention has kernels of its own on Hopper, which fit a block's shared memory", () => {
+describe("attention has kernels for every GPU, and of its own on Hopper, which fit", () => {
   const widths = [64, 128].flatMap((D) => [0, 16, 32, 64, 128].map((S) => [D, S] as const));
-  /** Dynamic shared memory that a block may ask for on Hopper. */
-  const most = 232_448;
 
   test.each(widths)("forward and backward, for D %i and S %i", (D, S) => {
     const narrow = (...shape: number[]): TensorSpec => ({ ...f32(...shape), dtype: "bfloat16" });
@@ -173,18 +174,26 @@ describe("attention has kernels of its own on Hopper, which fit a block's shared
       value: sum(S > 0 ? sisaAttention(given as never) : attention(given as never), { dtype: "float32" }),
     }));
     const gradients = valueAndGrad(graph as never, { wrt: Object.keys(inputs) as never }) as unknown as Graph;
-    for (const [capability, deterministic] of [
-      [80, false],
-      [90, false],
-      [90, true],
-    ] as const) {
-      const plan = planOf(gradients, [], capability, deterministic);
-      const steps = plan.steps.filter((step) => step.kind === "kernel");
-      const names = steps.map(({ kernel }) => kernel).filter((kernel) => /^attention(Forward|Backward)/.test(kernel));
-      const together = capability === 90 && !deterministic && D === 64 && S <= 32;
-      expect(names).toHaveLength(together ? 2 : 3);
-      for (const name of names) expect(/Hopper/.test(name)).toBe(capability === 90);
-      for (const step of steps) expect(step.sharedBytes, step.kernel).toBeLessThanOrEqual(most);
+    for (const target of targets) {
+      for (const deterministic of [false, true]) {
+        const plan = planOf(gradients, [], { ...target, deterministic });
+        const kernels = plan.steps.flatMap((step) => (step.kind === "kernel" ? [step.kernel] : []));
+        const names = kernels.filter((kernel) => /^attention(Forward|Backward)/.test(kernel));
+        const onHopper = target.capability === 90;
+        expect(names).toHaveLength(onHopper && !deterministic && D === 64 && S <= 32 ? 2 : 3);
+        for (const name of names) expect(/Hopper/.test(name)).toBe(onHopper);
+        expectToFit(plan, target);
+      }
     }
   });
+});
+
+test("what needs more shared memory than the device has says so", () => {
+  const narrow: TensorSpec = { ...f32(1, 64, 1, 128), dtype: "bfloat16" };
+  const graph = trace({ q: narrow, k: narrow, v: narrow }, attention) as unknown as Graph;
+  const plan = () => planOf(graph, [], { capability: 80, sharedBytes: 48 * 1024 });
+  expect(plan).toThrow(DeviceError);
+  expect(plan).toThrow(
+    "attention: attentionForward_128_0 needs 52480 bytes of shared memory a block, the device has 49152",
+  );
 });

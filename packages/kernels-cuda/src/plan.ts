@@ -6,6 +6,7 @@ import {
   bytesOf,
   constant,
   constantOp,
+  DeviceError,
   type Graph,
   GraphError,
   type Node,
@@ -112,6 +113,8 @@ export interface PlanTarget {
   /** Compute capability whose kernels may be used, such as 90 for 9.0. */
   readonly capability: number;
   readonly multiprocessors: number;
+  /** Shared memory that a block may have, at most. */
+  readonly sharedBytes: number;
   /** How many clusters of a kernel's blocks can be at work at once. */
   readonly clusters: (kernel: string, block: number, sharedBytes: number) => number;
   /** Whether every run gives the same bits. */
@@ -145,6 +148,7 @@ export interface PlanRules {
   gatheringOf(node: Node): readonly Part[] | undefined;
 }
 
+/** @throws UnsupportedOpError for an operation without a kernel; DeviceError where one needs more than the device has */
 export function makePlan(
   graph: Graph,
   state: readonly (readonly [input: string, output: string])[],
@@ -291,6 +295,7 @@ class Planner {
     const { capability, clusters } = this.target;
     const steps = joinPhases(single, { capability, clusters, zeros: (count) => this.zeros(count) });
     steps.forEach((step, index) => {
+      checkSharedMemory(step, this.target.sharedBytes);
       for (const { storage } of viewsOf(step)) {
         storage.first = Math.min(storage.first, index);
         storage.last = index;
@@ -485,6 +490,10 @@ export class Context {
     return this.#planner.target.multiprocessors;
   }
 
+  get sharedBytes(): number {
+    return this.#planner.target.sharedBytes;
+  }
+
   get capability(): number {
     return this.#planner.target.capability;
   }
@@ -600,6 +609,13 @@ export interface KernelAdder {
   readonly multiprocessors: number;
   kernel(kernel: string, grid: number, block: number, args: readonly Argument[]): void;
   copy(source: View, target: View, bytes: number): void;
+}
+
+/** @throws DeviceError where a kernel asks for more than a block may have */
+function checkSharedMemory(step: Step, most: number): void {
+  if (step.kind !== "kernel" || step.sharedBytes <= most) return;
+  const { op, kernel, sharedBytes } = step;
+  throw new DeviceError(`${op}: ${kernel} needs ${sharedBytes} bytes of shared memory a block, the device has ${most}`);
 }
 
 function wholeOf(storage: Storage, tensor: AnyTensor): Region {

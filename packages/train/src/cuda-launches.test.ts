@@ -33,7 +33,7 @@ function recordingDevice() {
     blocking: false,
     overlaps: true,
     description: "a driver that takes notes",
-    info: { capability: 90, multiprocessors: 132, memoryBytes: 2 ** 36 },
+    info: { capability: 90, multiprocessors: 132, sharedBytes: 232_448, memoryBytes: 2 ** 36 },
     memory: new DeviceMemory(driver as never),
     cublasLt: { prepare: () => ({ run: () => calls.push("cublasLtMatmul") }) },
     kernel: next,

@@ -13,8 +13,6 @@ const functionAttribute = { maximumDynamicSharedBytes: 8, sharedCarveout: 9 } as
 const wholeCarveout = 100;
 /** From this compute capability on, a kernel can begin before the one before it ends. */
 const overlappingCapability = 90;
-/** Shared memory that a kernel gets without asking. */
-const plainSharedBytes = 48 * 1024;
 
 /** How long to look again at once before sleeping between looks. */
 const eagerMilliseconds = 2;
@@ -90,7 +88,7 @@ export class Device {
     if (known === undefined) {
       known = {
         handle: this.driver.handle("cuModuleGetFunction", this.#module(kernelEntry(name).file), name),
-        sharedBytes: plainSharedBytes,
+        sharedBytes: 0,
       };
       this.#functions.set(name, known);
       if (overlaps) {

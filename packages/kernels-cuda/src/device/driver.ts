@@ -14,7 +14,7 @@ const givesBack = /Free|Destroy|Unload|Release|Synchronize/;
 /** Oldest driver that runs what nvcc 13 compiles: that of CUDA 13.0. */
 const oldestDriver = 13_000;
 
-const attribute = { multiprocessors: 16, major: 75, minor: 76, sharedBytesPerBlock: 97 } as const;
+const attribute = { multiprocessors: 16, major: 75, minor: 76, sharedBytes: 97 } as const;
 
 /** A GPU as its driver describes it. */
 export interface DeviceInfo {
@@ -26,6 +26,8 @@ export interface DeviceInfo {
   readonly capability: number;
   /** How many it has. */
   readonly multiprocessors: number;
+  /** Shared memory that a block of threads may have, at most. */
+  readonly sharedBytes: number;
   /** All of its memory, whoever uses it. */
   readonly memoryBytes: number;
 }
@@ -157,6 +159,7 @@ export class Driver {
         name: new TextDecoder().decode(text.subarray(0, text.indexOf(0))),
         capability: read(attribute.major) * 10 + read(attribute.minor),
         multiprocessors: read(attribute.multiprocessors),
+        sharedBytes: read(attribute.sharedBytes),
         memoryBytes: this.#number("cuDeviceTotalMem", device),
       };
     });

@@ -45,9 +45,12 @@ export const kernelImages: { readonly [file: string]: KernelImage } = {
   "token-hopper": tokenHopper,
 };
 
+/** The least of what supported GPUs have: compute capability 8.0, and shared memory of a block as in 8.6, 8.9 and 12.0. */
+export const everyGpu = { capability: 80, sharedBytes: 99 * 1024 } as const;
+
 /** The code that a device of a compute capability runs; undefined where there is none. */
 export function targetFor(capability: number): Target | undefined {
-  if (capability < 80) return undefined;
+  if (capability < everyGpu.capability) return undefined;
   if (capability < 90) return "sm_80";
   return capability === 90 ? "sm_90a" : "ptx";
 }

@@ -15,9 +15,8 @@ import {
 } from "@sisa/core";
 import { describe, expect, test } from "vitest";
 import { lower } from "../backend.ts";
-import { loweringOf } from "../lowerings/index.ts";
-import { aliasOf, gatheringOf } from "../lowerings/movement.ts";
-import { makePlan, Storage } from "../plan.ts";
+import { aliasOf } from "../lowerings/movement.ts";
+import { planWithoutDevice } from "../testing.ts";
 import { hoistConstants } from "./hoist-constants.ts";
 
 const [B, C, vocabulary] = [2, 12, 11];
@@ -82,19 +81,8 @@ function launchesOf(family: Family, graph: Graph, capability: number): readonly 
   const names = Object.keys(parameterNames(family));
   const isAlias = (node: Node) => aliasOf(node) !== undefined;
   const { main } = hoistConstants(lower(graph, parameterNames(family)), names, isAlias);
-  let number = 0;
-  const target = {
-    capability,
-    multiprocessors: 132,
-    clusters: () => 16,
-    fault: new Storage(8, "constant"),
-    deterministic: false,
-    nextFaultNumber: () => ++number,
-    prepare: () => ({ run() {} }),
-  };
   const state = Object.keys(model(family).cacheSpecs()).map((name) => [name, name] as const);
-  const rules = { ruleOf: (node: Node) => loweringOf(node)?.lower, aliasOf, gatheringOf };
-  const { steps } = makePlan(main, state, rules, target);
+  const { steps } = planWithoutDevice(main, state, { capability });
   return steps.map((step) => (step.kind === "kernel" ? step.kernel.replace(/_.*/, "") : step.kind));
 }
 

@@ -71,8 +71,20 @@ function sizesFor(context: Context): Sizes {
   return { batches, length, heads, width, stateWidth, scale, skip: skipBelow, tiles, packed };
 }
 
-/** Bytes of a tile in shared memory: rows have eight elements of padding. */
-const tileBytes = (width: number) => (width === 0 ? 0 : 2 * tileSize * (width + 8));
+/**
+ * The stages that a block has room for, two or one, and its shared memory: as Layout in kernels/attention.cu divides it.
+ * @param wide tiles of the own side
+ */
+function sharedMemoryOf(context: Context, { width, stateWidth }: Sizes, wide: 1 | 2) {
+  // Rows have eight elements of padding.
+  const tileBytes = (elements: number) => (elements === 0 ? 0 : 2 * tileSize * (elements + 8));
+  const hats = wide === 2 && width === 128 && stateWidth === 128 ? 0 : tileBytes(stateWidth);
+  const own = wide * tileBytes(width) + hats + 4 * tileSize;
+  // With log-sum-exp and delta of queries in backward.
+  const stage = 2 * tileBytes(width) + tileBytes(stateWidth) + (wide === 2 ? 2 * 4 * tileSize : 0);
+  const stages = own + 2 * stage <= context.sharedBytes ? 2 : 1;
+  return { stages, sharedBytes: own + stages * stage };
+}
 
 type Names = readonly (View | null)[];
 
@@ -103,9 +115,8 @@ function portableForward(context: Context, sizes: Sizes): void {
   const [value, logSumExp] = [context.output("value"), context.output("logSumExp")];
   if (value.count === 0) return;
   const given = operands(context, sizes);
-  const stage = 2 * tileBytes(width) + tileBytes(stateWidth);
-  const sharedBytes = tileBytes(width) + 3 * tileBytes(stateWidth) + 2 * stage + 4 * tileSize;
-  const args = [...given, value, logSumExp, packed];
+  const { stages, sharedBytes } = sharedMemoryOf(context, sizes, 1);
+  const args = [...given, value, logSumExp, packed, stages];
   context.kernel(`attentionForward_${width}_${stateWidth}`, [tiles, batches * heads, 1], 128, args, sharedBytes);
 }
 
@@ -151,14 +162,13 @@ function portableBackward(context: Context, sizes: Sizes, states: StateGradients
   const delta = context.scratch(4 * batches * heads * length);
   const blocks = Math.min(Math.ceil((batches * length * heads) / 4), context.multiprocessors * 64);
   context.kernel("attentionDelta", blocks, 128, [value, gradient, delta, packed, width]);
-  const stage = 2 * tileBytes(width) + tileBytes(stateWidth);
-  const sharedBytes = 2 * tileBytes(width) + 3 * tileBytes(stateWidth) + 2 * stage + 4 * 7 * tileSize;
+  const { stages, sharedBytes } = sharedMemoryOf(context, sizes, 2);
   const grid = [tiles, batches * heads, 1] as const;
   const common = [...given, logSumExp, delta, gradient];
   const { c, b, read, write } = states ?? { c: null, b: null, read: null, write: null };
   const kernel = (side: string) => `attentionBackward${side}_${width}_${stateWidth}`;
-  context.kernel(kernel("Queries"), grid, 128, [...common, dq, c?.wide ?? null, read, packed], sharedBytes);
-  context.kernel(kernel("Keys"), grid, 128, [...common, dk, dv, b?.wide ?? null, write, packed], sharedBytes);
+  context.kernel(kernel("Queries"), grid, 128, [...common, dq, c?.wide ?? null, read, packed, stages], sharedBytes);
+  context.kernel(kernel("Keys"), grid, 128, [...common, dk, dv, b?.wide ?? null, write, packed, stages], sharedBytes);
   const [cos, sin] = [context.optional("cos"), context.optional("sin")];
   // Each pair is read before, and by the thread that writes it.
   if (cos && sin) for (const x of [dq, dk]) rotate(context, x, cos, sin, x);

@@ -2,6 +2,7 @@
 
 import { bytesOf, type DType, type Node, sizesOf, type TensorSpec } from "@sisa/core";
 import { packStruct } from "../device/arguments.ts";
+import { everyGpu } from "../device/kernels.ts";
 import { mostRows } from "../fusion/join-decoding.ts";
 import type { ProductPhase } from "../join-phases.ts";
 import type { Context, Value, View } from "../plan.ts";
@@ -12,8 +13,8 @@ import type { Lowering } from "./index.ts";
 const warps = 8;
 /** Rows of W that a warp copies ahead, at most; what waitForCopies in kernels/overlap.cuh can wait for. */
 const deepest = 8;
-/** Shared memory that every GPU of compute capability 8 or newer gives a block, and of which two blocks fit on Hopper. */
-const mostSharedBytes = 99 * 1024;
+/** What every GPU gives a block; of these, two fit on Hopper. */
+const mostSharedBytes = everyGpu.sharedBytes;
 /** From so many rows of W for each warp on, a warp takes two at a time. */
 const manyRows = 8;
 
