@@ -143,8 +143,13 @@ function storeWeight(
 type Stored = Pick<StoredWeight, "data" | "scales" | "values">;
 
 function toFloat16(name: string, values: Float32Array): Stored {
-  const data = Uint16Array.from(values, toFloat16Bits);
-  const rounded = Float32Array.from(data, fromFloat16Bits);
+  const data = new Uint16Array(values.length);
+  const rounded = new Float32Array(values.length);
+  // `from` with a function takes fifty times as long.
+  for (let i = 0; i < values.length; i++) {
+    data[i] = toFloat16Bits(values[i] ?? 0);
+    rounded[i] = fromFloat16Bits(data[i] ?? 0);
+  }
   if (!rounded.every(Number.isFinite)) {
     throw new DataError(`export: parameter "${name}" has values above 65504, which float16 cannot hold; use float32`);
   }
