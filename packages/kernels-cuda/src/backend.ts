@@ -56,7 +56,7 @@ export interface CudaOptions {
   readonly portable?: boolean;
   /**
    * Gives the same bits in every run, in other processes too, with the same GPU, driver and cuBLASLt. Attention's backward pass
-   * on Hopper then takes about 1.1 times as long: gradients by queries get a pass of their own, and are not added up in memory
+   * on Hopper then takes 1.2 to 1.3 times as long: gradients by queries get a pass of their own, and are not added up in memory
    * as they come. Products take the algorithm that cuBLASLt ranks first, and not the fastest of several. Default: true where
    * the environment says SISA_DETERMINISTIC=1.
    */
