@@ -3,15 +3,22 @@
 import {
   evaluate,
   type Family,
+  f32,
   type Graph,
+  i32,
   inPrecision,
   languageModel,
+  matmul,
+  maximum,
   type NdArray,
   type Node,
   preset,
   RandomStream,
+  rmsNorm,
   simplify,
   sizesOf,
+  takeRow,
+  trace,
 } from "@sisa/core";
 import { describe, expect, test } from "vitest";
 import { lower } from "../backend.ts";
@@ -139,4 +146,18 @@ describe.each(["sisa", "transformer"] as const)("several tokens of %s", (family)
     const all = Array.from({ length: layers }, () => layer).flat();
     expect(launchesOf(family, stepOf(family, "bfloat16", tokens), 90)).toEqual(["gather", ...all, "fewRows"]);
   });
+});
+
+test.each([0, 1])("rows below %i are that row in the product of a norm", (least) => {
+  const specs = { x: f32(2, 3, 64), norm: f32(64), weight: f32(8, 64), row: i32(2) };
+  const graph = trace(specs, ({ x, norm, weight, row }) =>
+    matmul(takeRow(rmsNorm(x, norm), maximum<"int">(row, least)), weight, { transposeB: true }),
+  ) as unknown as Graph;
+  const joined = lower(graph, { norm: 1, weight: 1 });
+  expect(joined.nodes.map(({ op }) => op.name)).toEqual(
+    least === 0 ? ["cuda/normProduct"] : ["constant", "maximum", "cuda/normProduct"],
+  );
+  const values = { ...valuesFor(graph, []), row: { shape: [2], data: Int32Array.of(-1, 2) } };
+  const [wanted, found] = [graph, joined].map((each) => evaluate(each, values).value?.data);
+  expect(found).toEqual(wanted);
 });
