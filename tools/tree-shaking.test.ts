@@ -91,9 +91,9 @@ test("a page that computes on WebGPU holds the backend and what it needs of core
   const [page = "", apart = ""] = [true, false].map((isLoaded) =>
     [...texts].map(([file, text]) => (loaded.has(file) === isLoaded ? text : "")).join(""),
   );
-  // 122.6 kB with the kernels for subgroups, decoding and the choice of tokens, 24 of them core's. The bound leaves room for
-  // fixes, not for the layers and models of core.
-  expect(page.length).toBeLessThan(124_000);
+  // 126.7 kB with the kernels for subgroups, decoding and the choice of tokens, and constants that programs share, 28 of them
+  // core's. The bound leaves room for fixes, not for the layers and models of core.
+  expect(page.length).toBeLessThan(128_000);
   expect(page).not.toMatch(/embed\.weight|layers\./);
   const units = "subgroupMatrixMultiplyAccumulate";
   expect([page.includes(units), apart.includes(units)]).toEqual([false, true]);

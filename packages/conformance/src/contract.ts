@@ -9,6 +9,7 @@ import {
   GraphError,
   gather,
   i32,
+  matmul,
   mul,
   reference,
   SisaError,
@@ -105,6 +106,31 @@ export function contractTests(backend: () => Backend, create: () => Backend | Pr
     expect(await executable.run({ x }).value.read()).toEqual(numbers(3, 8));
     expect(await executable.run({ x }).value.read()).toEqual(numbers(3, 8));
     executable.close();
+  });
+
+  test("a program keeps its constants when their array changes, or another program of the same array is closed", async () => {
+    const graph = (count: number) =>
+      trace({ x: f32(count, 2), weight: f32(2, 2) }, ({ x, weight }) => matmul(x, mul(weight, 2)));
+    const weight = numbers(1, 2, 3, 4);
+    const row = backend().tensor(f32(1, 2), numbers(1, 1));
+    const rows = backend().tensor(f32(2, 2), numbers(1, 1, 1, 1));
+    const constants = { weight };
+    const [first, second] = [
+      await backend().compile(graph(1), { constants }),
+      await backend().compile(graph(2), { constants }),
+    ];
+    weight.fill(5);
+    const changed = await backend().compile(graph(1), { constants });
+    const read = (program: typeof first, x = row) => program.run({ x }).value.read();
+    expect(await read(first)).toEqual(numbers(8, 12));
+    expect(await read(second, rows)).toEqual(numbers(8, 12, 8, 12));
+    expect(await read(changed)).toEqual(numbers(20, 20));
+    first.close();
+    expect(await read(second, rows)).toEqual(numbers(8, 12, 8, 12));
+    second.close();
+    expect(await read(changed)).toEqual(numbers(20, 20));
+    changed.close();
+    for (const tensor of [row, rows]) tensor.dispose();
   });
 
   test("outputs hold until the next run, kept ones longer", async () => {

@@ -21,7 +21,10 @@ export interface BackendLimits {
 export interface CompileOptions<I extends GraphInputs, O extends GraphOutputs> {
   /** Pairs input -> output: after `run`, the handle passed for this input denotes that output's value. Default none. */
   readonly state?: { readonly [N in keyof I]?: keyof O & string };
-  /** Values of inputs that never change, such as weights at inference, which are not passed to `run`. Default none. */
+  /**
+   * Values of inputs that never change, such as weights at inference, which are not passed to `run`: those that the arrays
+   * have at this moment. Backends with memory of their own hold what several programs take from one array once. Default none.
+   */
   readonly constants?: { readonly [N in keyof I]?: TypedArray };
 }
 

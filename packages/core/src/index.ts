@@ -30,6 +30,7 @@ export {
   rewrite,
   trace,
 } from "./graph/graph.ts";
+export { type Hoisted, hoistConstants } from "./graph/hoist-constants.ts";
 export * from "./graph/op.ts";
 export * from "./graph/passes.ts";
 export {
@@ -120,6 +121,7 @@ export {
   reference,
 } from "./reference/backend.ts";
 export { emptyArray, evaluate, evaluateNode, type ReferenceMode } from "./reference/evaluate.ts";
+export { type ConstantsHost, type GivenConstants, SharedConstants } from "./shared-constants.ts";
 export { bool, type DTypeOfKind, f32, i32, type KindOfSpec, specText, type TensorSpec } from "./spec.ts";
 
 import type { Op } from "./graph/op.ts";

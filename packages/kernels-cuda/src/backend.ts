@@ -7,6 +7,7 @@ import {
   bytesOf,
   type CompileOptions,
   ConfigError,
+  type ConstantsHost,
   checkConstants,
   checkData,
   checkState,
@@ -20,7 +21,9 @@ import {
   GraphError,
   type GraphInputs,
   type GraphOutputs,
+  hoistConstants,
   type Node,
+  SharedConstants,
   simplify,
   type TensorSpec,
   type TypedArray,
@@ -34,7 +37,6 @@ import { host } from "./device/native.ts";
 import { Block, type CudaTensor } from "./device-tensor.ts";
 import { CudaExecutable, type ExecutableHost } from "./executable.ts";
 import { fuse } from "./fusion/fuse.ts";
-import { hoistConstants } from "./fusion/hoist-constants.ts";
 import { joinDecoding } from "./fusion/join-decoding.ts";
 import { loweringOf } from "./lowerings/index.ts";
 import { aliasOf, gatheringOf } from "./lowerings/movement.ts";
@@ -101,7 +103,7 @@ interface FaultOwner {
   readonly executable: { readonly written: readonly Block[] };
 }
 
-class Backed implements CudaBackend, ExecutableHost {
+class Backed implements CudaBackend, ExecutableHost, ConstantsHost<Block> {
   readonly name = "cuda";
   readonly limits;
   readonly device: Device;
@@ -109,6 +111,7 @@ class Backed implements CudaBackend, ExecutableHost {
   readonly #deterministic: boolean;
   readonly live = new Set<CudaTensor>();
   readonly #executables = new Set<CudaExecutable<GraphInputs, GraphOutputs>>();
+  readonly #constants = new SharedConstants(this);
   /** Where kernels report the first bad value: number of the node, and the value. */
   readonly #fault: Storage;
   readonly #faults = new Map<number, FaultOwner>();
@@ -146,26 +149,22 @@ class Backed implements CudaBackend, ExecutableHost {
     const givenState: { readonly [input: string]: string | undefined } = options.state ?? {};
     const givenConstants: { readonly [name: string]: TypedArray | undefined } = options.constants ?? {};
     const state = checkState(graph, givenState);
-    const constantValues = checkConstants(graph, givenConstants, givenState);
-    const { once, main } = hoistConstants(lower(graph, givenConstants), Object.keys(givenConstants), isAlias);
-    const uploaded = new Map<string, CudaTensor>();
-    for (const [name, spec, data] of constantValues) {
-      if (once?.inputs[name] || main.inputs[name]) uploaded.set(name, this.tensor(spec, data) as CudaTensor);
-    }
-    const from = ({ inputs }: Graph) =>
-      Object.fromEntries([...uploaded].filter(([name]) => inputs[name] !== undefined));
-    const constants = { ...from(main) };
+    const given = checkConstants(graph, givenConstants, givenState);
+    const names = given.map(([name]) => name);
+    const hoisted = hoistConstants(lower(graph, givenConstants), names, isAlias);
+    const constants = await this.#constants.hold(hoisted, given);
     try {
-      if (once) {
-        const first = this.#executable(once, [], {});
-        for (const [name, tensor] of Object.entries(first.run(from(once))))
-          constants[name] = tensor.keep() as CudaTensor;
-        first.close();
-      }
-      return this.#executable<I, O>(main, state, constants);
-    } finally {
-      for (const [name, tensor] of uploaded) if (!main.inputs[name]) tensor.dispose();
+      this.checkOpen();
+      return this.#executable<I, O>(hoisted.main, state, constants);
+    } catch (error) {
+      for (const tensor of Object.values(constants)) tensor.dispose();
+      throw error;
     }
+  }
+
+  async assemble(graph: Graph): Promise<Executable<GraphInputs, GraphOutputs>> {
+    this.checkOpen();
+    return this.#executable(graph, [], {});
   }
 
   /** @param constants inputs of the graph that the executable owns from now on */

@@ -6,8 +6,10 @@ import {
   add,
   bool,
   broadcastTo,
+  cast,
   decayAttention,
   f32,
+  type Graph,
   GraphError,
   matmul,
   mean,
@@ -25,7 +27,7 @@ import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { type WebgpuBackend, webgpu } from "./backend.ts";
 import type { Capabilities, DeviceLimits } from "./device.ts";
 import { OutOfMemoryError } from "./errors.ts";
-import { lower } from "./lower.ts";
+import { hoist, lower } from "./lower.ts";
 
 // A software GPU compiles for seconds, and for minutes where other work has the processor.
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
@@ -185,4 +187,52 @@ test("elementwise operations become one kernel", () => {
     ",
     ]
   `);
+});
+
+test("programs of the same weights hold them once, and what kernels read of them; closed ones give them back", async () => {
+  const [rows, width] = [64, 512];
+  const graph = (count: number) =>
+    trace({ x: f32(count, width), w: f32(width, width), scale: f32(width) }, ({ x, w, scale }) =>
+      mul(matmul(x, mul(w, 2)), scale),
+    );
+  const constants = {
+    w: Float32Array.from({ length: width * width }, (_, index) => (index % 7) - 3),
+    scale: new Float32Array(width).fill(0.5),
+  };
+  await using own = await webgpu();
+  const bytes = 4 * width * width;
+  const programs = [];
+  for (let count = 1; count <= rows; count *= 2) programs.push(await own.compile(graph(count), { constants }));
+  // Once what the product reads; the array itself is read no more, and its buffer is kept for reuse.
+  expect(own.memory().deviceBytes).toBeLessThan(2.5 * bytes);
+  const x = own.tensor(f32(1, width), new Float32Array(width).fill(1));
+  const value = await programs[0]?.run({ x }).value.read();
+  const expected = Array.from({ length: width }, (_, column) => {
+    return Array.from({ length: width }, (_, row) => constants.w[row * width + column] ?? 0).reduce((a, b) => a + b);
+  });
+  expect([...(value ?? [])]).toEqual(expected);
+  for (const program of programs) program.close();
+  const { deviceBytes } = own.memory();
+  // What was given back serves what comes next.
+  const tensors = [1, 2].map(() => own.tensor(f32(width, width)));
+  expect(own.memory().deviceBytes).toBe(deviceBytes);
+  for (const tensor of tensors) tensor.dispose();
+});
+
+test("weights in another width are no part of a step: kernels read what was computed once", async () => {
+  const half = { dtype: "float16" as const, shape: f32(8, 4).shape };
+  const graph = trace({ x: half, w: f32(4, 4), scale: f32(4) }, ({ x, w, scale }) =>
+    mul(cast(matmul(x, cast(w, "float16")), "float32"), add(scale, 1)),
+  ) as unknown as Graph;
+  const limits = {
+    maxStorageBuffersPerShaderStage: 10,
+    maxComputeWorkgroupStorageSize: 16384,
+    maxComputeInvocationsPerWorkgroup: 256,
+    maxComputeWorkgroupsPerDimension: 65535,
+  } as DeviceLimits;
+  const device = { features: new Set(["shader-f16"] as const), limits };
+  const { once, main } = hoist(graph, ["w", "scale"], { device });
+  expect(Object.keys(once?.inputs ?? {})).toEqual(["w"]);
+  expect(Object.keys(main.inputs)).toEqual(["x", "scale", "constant.0"]);
+  expect(lower(main, { device, state: [] }).kernels.map(({ label }) => label.replace(/\..*/, ""))).toEqual(["matmul"]);
 });

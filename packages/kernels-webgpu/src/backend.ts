@@ -4,6 +4,7 @@ import {
   type Backend,
   BlockTensor,
   type CompileOptions,
+  type ConstantsHost,
   checkConstants,
   checkData,
   checkState,
@@ -15,6 +16,7 @@ import {
   GraphError,
   type GraphInputs,
   type GraphOutputs,
+  SharedConstants,
   specText,
   type TensorSpec,
   type TypedArray,
@@ -33,7 +35,7 @@ import { Block, type WebgpuTensor } from "./device-tensor.ts";
 import { countOf, fromDevice, storageBytes, storageType, toDevice } from "./element-type.ts";
 import { OutOfMemoryError } from "./errors.ts";
 import { type ExecutableHost, WebgpuExecutable } from "./executable.ts";
-import { type Lowerings, lower } from "./lower.ts";
+import { hoist, type Lowerings, lower } from "./lower.ts";
 import { Pipelines } from "./pipelines.ts";
 import type { Tuner, TuningCache } from "./tuner.ts";
 
@@ -71,7 +73,7 @@ export async function webgpu(options: WebgpuOptions = {}): Promise<WebgpuBackend
 
 const keptStaging = 4;
 
-class Webgpu implements WebgpuBackend, ExecutableHost {
+class Webgpu implements WebgpuBackend, ExecutableHost, ConstantsHost<Block> {
   readonly name = "webgpu";
   readonly limits: Backend["limits"];
   readonly pipelines: Pipelines;
@@ -81,6 +83,7 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
   readonly #lowerings: Lowerings | undefined;
   readonly #tuner: Tuner | undefined;
   readonly #executables = new Set<{ close(): void }>();
+  readonly #constants = new SharedConstants(this);
   /** Buffers of earlier reads, kept for the next of the same size. */
   readonly #staging: GPUBuffer[] = [];
   /** Settled once the device has answered for every buffer made so far. */
@@ -124,27 +127,41 @@ class Webgpu implements WebgpuBackend, ExecutableHost {
     const plain = graph as unknown as Graph;
     const state = checkState(plain, options.state ?? {});
     const given = checkConstants(plain, options.constants ?? {}, options.state ?? {});
-    const lowered = (device: Capabilities) => lower(plain, { device, state, lowerings: this.#lowerings });
-    const program = this.#tuner ? await this.#tuner.tuned(lowered, this) : lowered(this.#open);
-    const pipelines = await Promise.all(program.kernels.map((kernel) => this.pipelines.get(kernel)));
-    this.checkOpen();
-    const constants: Record<string, WebgpuTensor> = {};
+    const names = given.map(([name]) => name);
+    const hoisted = hoist(plain, names, { device: this.#open, lowerings: this.#lowerings });
+    const constants = await this.#constants.hold(hoisted, given);
     try {
-      for (const [name, spec, data] of given) constants[name] = this.tensor(spec, data) as WebgpuTensor;
-      const executable: WebgpuExecutable<I, O> = new WebgpuExecutable<I, O>(this, {
-        graph: plain,
-        program,
-        pipelines,
-        state,
-        constants,
-        closed: () => this.#executables.delete(executable),
-      });
-      this.#executables.add(executable);
-      return executable;
+      return await this.#executable<I, O>(hoisted.main, state, constants);
     } catch (error) {
       for (const tensor of Object.values(constants)) tensor.dispose();
       throw error;
     }
+  }
+
+  assemble(graph: Graph): Promise<Executable<GraphInputs, GraphOutputs>> {
+    return this.#executable(graph, [], {});
+  }
+
+  /** @param constants inputs of the graph that the executable owns from now on */
+  async #executable<I extends GraphInputs, O extends GraphOutputs>(
+    graph: Graph,
+    state: readonly (readonly [input: string, output: string])[],
+    constants: { readonly [name: string]: WebgpuTensor },
+  ): Promise<WebgpuExecutable<I, O>> {
+    const lowered = (device: Capabilities) => lower(graph, { device, state, lowerings: this.#lowerings });
+    const program = this.#tuner ? await this.#tuner.tuned(lowered, this) : lowered(this.#open);
+    const pipelines = await Promise.all(program.kernels.map((kernel) => this.pipelines.get(kernel)));
+    this.checkOpen();
+    const executable: WebgpuExecutable<I, O> = new WebgpuExecutable<I, O>(this, {
+      graph,
+      program,
+      pipelines,
+      state,
+      constants,
+      closed: () => this.#executables.delete(executable),
+    });
+    this.#executables.add(executable);
+    return executable;
   }
 
   tensor(spec: TensorSpec, data?: TypedArray): DeviceTensor {

@@ -8,6 +8,8 @@ import {
   constantOp,
   type DType,
   type Graph,
+  type Hoisted,
+  hoistConstants,
   inputOp,
   type Node,
   rebuild,
@@ -34,12 +36,16 @@ import { type Schedule, schedule } from "./schedule.ts";
 /** Rules by the names of operations. */
 export type Lowerings = { readonly [op: string]: Lowering };
 
-export interface LowerOptions {
+/** What decides how operations are computed. */
+export interface LookupOptions {
   readonly device: Capabilities;
-  /** State pairs: input, and the output that is its next value. */
-  readonly state: readonly (readonly [input: string, output: string])[];
   /** Lowerings of third parties, by name. */
   readonly lowerings?: Lowerings | undefined;
+}
+
+export interface LowerOptions extends LookupOptions {
+  /** State pairs: input, and the output that is its next value. */
+  readonly state: readonly (readonly [input: string, output: string])[];
 }
 
 /** Threads of a workgroup that computes expressions. */
@@ -48,12 +54,34 @@ const threads = 256;
 /** @throws UnsupportedOpError for operations and dtypes that have no lowering here */
 export function lower(graph: Graph, options: LowerOptions): Program {
   const lowering = lookup(options);
-  const expanded = splitConcats(simplify(expand(graph, lowering)), 6);
-  return new Lowerer(schedule(expanded, lowering), options, lowering).program();
+  return new Lowerer(schedule(computable(graph, lowering), lowering), options, lowering).program();
+}
+
+/**
+ * Takes out of a graph what kernels read in memory and what depends on constants alone. Expressions of constants that are
+ * computed where they are read stay there.
+ * @throws UnsupportedOpError as `lower`
+ */
+export function hoist(graph: Graph, constants: readonly string[], options: LookupOptions): Hoisted {
+  const lowering = lookup(options);
+  const kernelOf = (node?: Node) => {
+    const found = node && lowering(node);
+    return found?.kind === "kernel" ? found : undefined;
+  };
+  return hoistConstants(computable(graph, lowering), constants, (node, reader, input) => {
+    if (node.op === reshapeOp) return true;
+    const kernel = kernelOf(reader);
+    return kernelOf(node) === undefined && (kernel === undefined || kernel.absorbs === input);
+  });
+}
+
+/** The graph of operations that have a lowering, with as many operands as a kernel can read. */
+function computable(graph: Graph, lowering: (node: Node) => Lowering | undefined): Graph {
+  return splitConcats(simplify(expand(graph, lowering)), 6);
 }
 
 /** The lowering of a node; undefined for a composite that runs by its composition, and for what needs none. */
-function lookup({ device, lowerings: others = {} }: LowerOptions): (node: Node) => Lowering | undefined {
+function lookup({ device, lowerings: others = {} }: LookupOptions): (node: Node) => Lowering | undefined {
   const ours: { readonly [name: string]: Lowering | "compose" | "place" } = lowerings;
   return (node) => {
     const { name, kind } = node.op;

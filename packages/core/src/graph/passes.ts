@@ -1,11 +1,12 @@
 // Passes over graphs. Each returns a new graph that computes the same outputs; none knows an operation by name.
 
-import { Dim, elementsOf, sizeOf, sizesOf } from "../dim.ts";
+import { elementsOf, sizeOf, sizesOf } from "../dim.ts";
 import { allocate } from "../dtype.ts";
 import { GraphError } from "../errors.ts";
 import { constant, constantOp } from "../ops/constant.ts";
 import { evaluateNode } from "../reference/evaluate.ts";
 import { Graph, type GraphInputs, type GraphOutputs, rebuild, rewrite } from "./graph.ts";
+import { attributesKey } from "./keys.ts";
 import { applyOp, type NdArray, type Op, type OpOutputs, withTag } from "./op.ts";
 import type { AnyTensor, Node } from "./tensor.ts";
 
@@ -61,35 +62,6 @@ export function eliminateCommonSubexpressions<I extends GraphInputs, O extends G
     known.set(key, outputs);
     return outputs;
   });
-}
-
-function attributesKey(attributes: Node["attributes"]): string {
-  const plain = (value: unknown): unknown => {
-    if (Dim.is(value)) return { dim: value.text };
-    if (ArrayBuffer.isView(value)) return { bytes: bytesKey(value) };
-    if (typeof value === "number" && !Number.isFinite(value)) return { number: String(value) };
-    if (Object.is(value, -0)) return { number: "-0" };
-    if (Array.isArray(value)) return value.map(plain);
-    if (typeof value === "object" && value !== null) {
-      return Object.fromEntries(Object.entries(value).map(([name, entry]) => [name, plain(entry)]));
-    }
-    return value;
-  };
-  return JSON.stringify(plain(attributes));
-}
-
-const arrayNames = new WeakMap<ArrayBufferLike, number>();
-let arrays = 0;
-
-/** Small arrays by their contents, large ones by identity. */
-function bytesKey(view: ArrayBufferView): string {
-  const type = view.constructor.name;
-  if (view.byteLength <= 256) {
-    return type + [...new Uint8Array(view.buffer, view.byteOffset, view.byteLength)].join();
-  }
-  const name = arrayNames.get(view.buffer) ?? arrays++;
-  arrayNames.set(view.buffer, name);
-  return `${type}@${name}+${view.byteOffset}:${view.byteLength}`;
 }
 
 /** Largest constant that folding may create, in elements: a table is worth folding, one of megabytes is not. */

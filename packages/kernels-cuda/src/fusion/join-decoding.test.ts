@@ -5,6 +5,7 @@ import {
   type Family,
   f32,
   type Graph,
+  hoistConstants,
   i32,
   inPrecision,
   languageModel,
@@ -24,7 +25,6 @@ import { describe, expect, test } from "vitest";
 import { lower } from "../backend.ts";
 import { aliasOf } from "../lowerings/movement.ts";
 import { planWithoutDevice } from "../testing.ts";
-import { hoistConstants } from "./hoist-constants.ts";
 
 const [B, C, vocabulary] = [2, 12, 11];
 const layers = 2;
