@@ -2,6 +2,12 @@
 #pragma once
 #include "attention-hopper-parts.cuh"
 
+// What those that compute need to know of a piece of work.
+struct Piece {
+  int item, near, steep;  // near: the first near span of keys
+  float weight;           // lambda / scale
+};
+
 // WARPGROUPS of 64 queries each, which are one span; N keys at a time.
 template <int D, int S, int WARPGROUPS, int N, int STAGES> struct Forward {
   static const int SW = S ? S : 16, ROWS = 64 * WARPGROUPS;
@@ -10,20 +16,29 @@ template <int D, int S, int WARPGROUPS, int N, int STAGES> struct Forward {
   typedef SharedTile<D, N> Keys;
   typedef SharedTile<SW, N> Writes;
   static_assert(S == 0 || ROWS % N == 0, "a tile of keys lies in one span");
-  static const int WRITES = S ? Writes::BYTES : 0;
+  static const int WRITES = S ? Writes::BYTES : 0, DECAYS = S ? 4 * ROWS : 0;
   static const int FIXED = Queries::BYTES + (S ? Reads::BYTES : 0), STAGE = 2 * Keys::BYTES + WRITES;
-  static const int ROW_STAGES = rowStages(FIXED, STAGES * STAGE), ALL_ROWS = ROW_STAGES * FIXED;
+  static const int ROW_STAGES = rowStages(FIXED + DECAYS, STAGES * STAGE), ALL_ROWS = ROW_STAGES * FIXED;
 
   uint32 memory, barriers;
-  volatile int* items;  // the piece of work that each place for queries is for
+  volatile Piece* pieces;   // of each place for queries
+  volatile int* exponents;  // of each stage, of the factor between the spans of queries and keys
   __device__ Forward() {
     extern __shared__ __align__(1024) unsigned char shared[];
     memory = addressOf(shared);
     barriers = memory + ALL_ROWS + STAGES * STAGE;
-    items = (volatile int*)(shared + barriers + 256 - addressOf(shared));
+    pieces = (volatile Piece*)(shared + barriers + 256 - memory);
+    exponents = (volatile int*)(pieces + ROW_STAGES);
   }
   __device__ Queries queries(int place) const { return {memory + place * FIXED}; }
   __device__ Reads reads(int place) const { return {memory + place * FIXED + Queries::BYTES}; }
+  // Exponents of rows.
+  __device__ uint32 decays(int place) const { return barriers + BARRIER_BYTES + place * DECAYS; }
+  __device__ float decay(int place, int row) const {
+    float x;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(decays(place) + 4 * row));
+    return x;
+  }
   __device__ Keys keys(int stage) const { return {memory + ALL_ROWS + stage * STAGE}; }
   __device__ Keys values(int stage) const { return {memory + ALL_ROWS + stage * STAGE + Keys::BYTES}; }
   __device__ Writes writes(int stage) const { return {memory + ALL_ROWS + stage * STAGE + 2 * Keys::BYTES}; }
@@ -56,76 +71,97 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
   const int SPAN = Layout::ROWS;
   Layout layout;
   layout.start();
-  int T = sizes.length, keyTiles = (T + N - 1) / N, warpgroup = threadIdx.x / 128;
+  int T = sizes.length, keyTiles = (T + N - 1) / N, warpgroup = uniform(threadIdx.x / 128);
   Work work(sizes, SPAN);
   Ring<Layout::ROW_STAGES> rows;
   Ring<STAGES> ring;
   // The longest first.
   auto ownSpan = [&]() { return work.tiles - 1 - work.tile; };
   auto lastTile = [&](int first) { return min((first + SPAN - 1) / N, keyTiles - 1); };
-  auto isSteep = [&](int span) {
-    int place = work.line * work.tiles + span;
-    return spans.firsts[place] - spans.lasts[place] > steepest<S>() * (SPAN / 64);
-  };
 
   if (warpgroup == 0) {
     giveRegisters<WARPGROUPS == 3 ? 32 : 24>();
-    if (threadIdx.x != 0) return;
-    int upcoming = blockIdx.x;
+    if (threadIdx.x >= 32) return;
+    bool leads = threadIdx.x == 0;
+    int item = blockIdx.x;
     while (true) {
       uint32 rowsFull = layout.rowsFull(rows.stage);
+      volatile Piece& piece = layout.pieces[rows.stage];
       wait(layout.rowsEmpty(rows.stage), rows.parity ^ 1);
-      layout.items[rows.stage] = upcoming;
-      if (!work.take(upcoming)) {
-        arrive(rowsFull);
+      if (leads) piece.item = item;
+      if (!work.take(item)) {
+        if (leads) arrive(rowsFull);
         return;
       }
-      upcoming = gridDim.x + atomicAdd(counter, 1);
       int own = ownSpan(), first = own * SPAN, head = work.line % sizes.heads, batch = work.line / sizes.heads;
-      arriveExpecting(rowsFull, Layout::FIXED);
-      layout.queries(rows.stage).copy(qMap, head, first, batch, rowsFull);
-      if (S) layout.reads(rows.stage).copy(cMap, head, first, batch, rowsFull);
+      int near = 0, place = work.line * work.tiles + own, upcoming = 0, exponent = 0;
+      bool steep = false;
+      if (S) {
+        near = reachOf(spans, sizes, work.line, work.tiles, own, false);
+        exponent = spans.firsts[place] - spans.lasts[place];
+        steep = exponent > steepest<S>() * (SPAN / 64);
+      }
+      if (leads) {
+        upcoming = gridDim.x + atomicAdd(counter, 1);
+        if (S) piece.near = near, piece.steep = steep, piece.weight = lambda[head] / sizes.scale;
+        arriveExpecting(rowsFull, Layout::FIXED + Layout::DECAYS);
+        layout.queries(rows.stage).copy(qMap, head, first, batch, rowsFull);
+        if (S) layout.reads(rows.stage).copy(cMap, head, first, batch, rowsFull);
+        if (S) copyBytes(layout.decays(rows.stage), spans.decay + (int64)place * SPAN, Layout::DECAYS, rowsFull);
+      }
       rows.next();
-      int near = S ? spans.reach[work.line * work.tiles + own] : 0;
-      bool steep = S && isSteep(own);
       for (int n = lastTile(first); n >= 0; n--) {
         bool withWrites = S && n * N >= near * SPAN;
         wait(layout.keysEmpty(ring.stage), ring.parity ^ 1);
-        arriveExpecting(layout.keysFull(ring.stage), Layout::Keys::BYTES + (withWrites ? Layout::WRITES : 0));
-        layout.keys(ring.stage).copy(kMap, head, n * N, batch, layout.keysFull(ring.stage));
-        if (withWrites) layout.writes(ring.stage).copy(steep && n * N >= first ? bMap : bHatMap, head, n * N, batch, layout.keysFull(ring.stage));
+        if (leads) {
+          if (withWrites) {
+            layout.exponents[ring.stage] = exponent;
+            // Loaded before it is needed.
+            exponent = spans.firsts[place] - spans.lasts[work.line * work.tiles + max(n - 1, 0) * N / SPAN];
+          }
+          arriveExpecting(layout.keysFull(ring.stage), Layout::Keys::BYTES + (withWrites ? Layout::WRITES : 0));
+          layout.keys(ring.stage).copy(kMap, head, n * N, batch, layout.keysFull(ring.stage));
+          if (withWrites) layout.writes(ring.stage).copy(steep && n * N >= first ? bMap : bHatMap, head, n * N, batch, layout.keysFull(ring.stage));
+        }
         wait(layout.valuesEmpty(ring.stage), ring.parity ^ 1);
-        arriveExpecting(layout.valuesFull(ring.stage), Layout::Keys::BYTES);
-        layout.values(ring.stage).copy(vMap, head, n * N, batch, layout.valuesFull(ring.stage));
+        if (leads) {
+          arriveExpecting(layout.valuesFull(ring.stage), Layout::Keys::BYTES);
+          layout.values(ring.stage).copy(vMap, head, n * N, batch, layout.valuesFull(ring.stage));
+        }
         ring.next();
       }
+      item = __shfl_sync(0xffffffffu, upcoming, 0);
     }
-    return;
   }
 
   takeRegisters<WARPGROUPS == 3 ? 160 : 240>();
   int local = (warpgroup - 1) * 64, warpRow = local + threadIdx.x % 128 / 32 * 16;
-  float factor = sizes.scale * LOG2E;
+  // While sums of weights stay within 2^8 of what they would be, the largest score so far need not be exact.
+  float factor = sizes.scale * LOG2E, slack = 8 / factor;
+  // Warpgroups start products in turns, so that those of one run while others take exponentials.
+  auto takeTurn = [&]() { asm volatile("bar.sync %0, 256;" ::"r"(warpgroup) : "memory"); };
+  auto passTurn = [&]() { asm volatile("bar.arrive %0, 256;" ::"r"(warpgroup % WARPGROUPS + 1) : "memory"); };
+  if (warpgroup == WARPGROUPS) passTurn();
   while (true) {
     int place = rows.stage;
     wait(layout.rowsFull(place), rows.parity);
     rows.next();
-    if (!work.take(layout.items[place])) return;
+    volatile Piece& piece = layout.pieces[place];
+    if (!work.take(uniform(piece.item))) return;
     int own = ownSpan(), first = own * SPAN, head = work.line % sizes.heads, batch = work.line / sizes.heads;
     int row = first + warpRow, near = 0;
-    const float* decay = spans.decay + (int64)(work.line * work.tiles + own) * SPAN;
-    float rowFactor[2] = {};
+    float rowFactor[2] = {}, weight = 0;
     bool steep = false;
     if (S) {
-      near = spans.reach[work.line * work.tiles + own];
-      steep = isSteep(own);
-      float weight = lambda[head] / sizes.scale;
+      near = uniform(piece.near), steep = uniform(piece.steep), weight = piece.weight;
 #pragma unroll
-      for (int half = 0; half < 2; half++) rowFactor[half] = exp2f(decay[warpRow + rowOf(half * 2)]) * weight;
+      for (int half = 0; half < 2; half++) rowFactor[half] = exp2Of(layout.decay(place, warpRow + rowOf(half * 2))) * weight;
     }
     // Keys that only later warpgroups see.
     int n = lastTile(first);
     for (int least = first + local < T ? min((first + local + 63) / N, keyTiles - 1) : -1; n > least; n--) {
+      takeTurn();
+      passTurn();
       wait(layout.keysFull(ring.stage), ring.parity);
       leave(layout.keysEmpty(ring.stage));
       wait(layout.valuesFull(ring.stage), ring.parity);
@@ -149,16 +185,15 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
         commitProducts();
         waitProducts<0>();
         pin(s);
-        const float* rowDecay = decay + warpRow + threadIdx.x % 32 / 4;
-        const float* keyDecay = decay + n * N - first + threadIdx.x % 4 * 2;
-        float weight = lambda[head] / sizes.scale;
 #pragma unroll
-        for (int i = 0; i < N / 2; i++)
-          s[i] *= weight * exp2Of(fminf(rowDecay[i % 4 / 2 * 8] - keyDecay[i / 4 * 8 + i % 2], 0.f));
+        for (int i = 0; i < N / 2; i++) {
+          float apart = layout.decay(place, warpRow + rowOf(i)) - layout.decay(place, n * N - first + columnOf(i));
+          s[i] *= weight * exp2Of(fminf(apart, 0.f));
+        }
       }
       uint32 a[Layout::SW / 16][4];
       if constexpr (kind.value == Near) {
-        float f = powerOf2(spans.firsts[work.line * work.tiles + own] - spans.lasts[work.line * work.tiles + n * N / SPAN]);
+        float f = powerOf2(layout.exponents[stage]);
         RowFactors scale(rowFactor[0] * f, rowFactor[1] * f);
 #pragma unroll
         for (int k = 0; k < S; k += 16) {
@@ -191,7 +226,9 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
 
     wait(layout.keysFull(ring.stage), ring.parity);
     auto finishScores = [&](auto kind) {
+      takeTurn();
       startScores(n, ring.stage, kind);
+      passTurn();
       waitProducts<0>();
       pin(s);
     };
@@ -214,45 +251,58 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
       }
       total[half] = sum;
     }
+    wait(layout.valuesFull(ring.stage), ring.parity);
     pack<N / 2>(p, s);
     int add = 0;
     // Scores of tile n while values of the tile before are summed.
     auto addTile = [&](int n, auto kind) {
       int stage = ring.stage;
-      uint32 parity = ring.parity;
       ring.next();
       wait(layout.keysFull(ring.stage), ring.parity);
+      takeTurn();
       startScores(n, ring.stage, kind);
-      wait(layout.valuesFull(stage), parity);
       startSums(stage, add);
+      passTurn();
       add = 1;
       waitProducts<1>();
       pin(s);
       leave(layout.keysEmpty(ring.stage));
       // A tile of keys that is not as wide as a power of 2 may end within the queries of a warpgroup, so that two are cut.
       if (64 % N != 0 && N % 64 != 0 && n * N + N > first + local) hideLater(n);
-      float fix[2];
+      float largest[2], fix[2];
 #pragma unroll
       for (int half = 0; half < 2; half++) {
-        float largest = most[half];
+        largest[half] = s[half * 2];
 #pragma unroll
-        for (int i = half * 2; i < N / 2; i += 4) largest = fmaxf(largest, fmaxf(s[i], s[i + 1]));
-        largest = quadMax(largest);
-        fix[half] = exp2Of((most[half] - largest) * factor);
-        most[half] = largest;
-        float offset = largest * factor, sum = 0;
+        for (int i = half * 2; i < N / 2; i += 4) largest[half] = fmaxf(largest[half], fmaxf(s[i], s[i + 1]));
+      }
+      bool grown = __any_sync(0xffffffffu, largest[0] > most[0] + slack || largest[1] > most[1] + slack);
+      if (grown)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          float found = quadMax(fmaxf(largest[half], most[half]));
+          fix[half] = exp2Of((most[half] - found) * factor);
+          most[half] = found;
+          total[half] *= fix[half];
+        }
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        float offset = most[half] * factor, sum = 0;
 #pragma unroll
         for (int i = half * 2; i < N / 2; i += 4) {
           sum += s[i] = exp2Of(s[i] * factor - offset);
           sum += s[i + 1] = exp2Of(s[i + 1] * factor - offset);
         }
-        total[half] = total[half] * fix[half] + sum;
+        total[half] += sum;
       }
+      // Here, since the compiler would wait for products before the exponentials if nothing stood between.
+      wait(layout.valuesFull(ring.stage), ring.parity);
       waitProducts<0>();
       pin(o);
       leave(layout.valuesEmpty(stage));
+      if (grown)
 #pragma unroll
-      for (int i = 0; i < D / 2; i++) o[i] *= fix[i % 4 / 2];
+        for (int i = 0; i < D / 2; i++) o[i] *= fix[i % 4 / 2];
       pack<N / 2>(p, s);
     };
     n--;
@@ -262,7 +312,6 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
       for (; n * N >= near * SPAN; n--) addTile(n, Kind<Near>());
     for (; n >= 0; n--) addTile(n, Kind<Far>());
     leave(layout.rowsEmpty(place));
-    wait(layout.valuesFull(ring.stage), ring.parity);
     startSums(ring.stage, add);
     waitProducts<0>();
     pin(o);

@@ -15,9 +15,10 @@ struct AttentionSizes {
 
 // What attention-hopper.cu says of spans.
 struct Spans {
-  const float* decay;          // [B,H,spans * positions of a span]
-  const int *firsts, *lasts;   // [B,H,spans]
-  const int* reach;            // [B,H,spans], the first near span of keys, or the last of queries in a pass by keys
+  const float* decay;            // [B,H,spans * positions of a span]
+  const int *firsts, *lasts;     // [B,H,spans]
+  const float *cNorms, *bNorms;  // [B,H,spans], the largest norms of rows of cHat and bHat
+  const int* reach;              // [B,H,spans], of queries by keys, as reachOf says; the forward pass finds its own
 };
 
 // 2^exponent, or 0 where that is too small to matter.
@@ -31,6 +32,25 @@ __device__ inline uint32 packed(float low, float high) {
   __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *(uint32*)&pair;
 }
+// A number that is the same in all lanes of a warp, so that the compiler knows it: what follows from it, such as loops and
+// places in shared memory, then needs no registers of lanes.
+__device__ inline int uniform(int x) { return __reduce_or_sync(0xffffffffu, x); }
+
+// How far span `own` of a head's `count` reaches: back to the first near span of keys or, where `ahead`, on to the last of
+// queries. By a warp.
+__device__ inline int reachOf(const Spans& spans, const AttentionSizes& sizes, int line, int count, int own, bool ahead) {
+  int start = line * count, end = ahead ? count - 1 - own : own, found = end;
+  for (int from = 0; from < end && found == end; from += 32) {
+    int far = from + threadIdx.x % 32, other = start + (ahead ? count - 1 - far : far);
+    int I = ahead ? other : start + own, J = ahead ? start + own : other;
+    // Near also where the bound is not a number.
+    bool near = far < end && !(sizes.scale * powerOf2(spans.firsts[I] - spans.lasts[J]) * spans.cNorms[I] * spans.bNorms[J] <= sizes.skip);
+    uint32 votes = __ballot_sync(0xffffffffu, near);
+    if (votes) found = from + __ffs(votes) - 1;
+  }
+  return ahead ? count - 1 - found : found;
+}
+
 // Scales rows of a left operand, rounding once: what bfloat16 loses of a factor is added back.
 struct RowFactors {
   __nv_bfloat162 factor[2], rest[2];

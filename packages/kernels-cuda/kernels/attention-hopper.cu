@@ -94,10 +94,11 @@ extern "C" __global__ void attentionQueryGradients(const float* sums, const bf16
           const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k, const __grid_constant__ TensorMap v, \
           const __grid_constant__ TensorMap c, const __grid_constant__ TensorMap b,                                    \
           const __grid_constant__ TensorMap bHat, const float* lambda, const float* decay, const int* firsts,          \
-          const int* lasts, const int* reach, int* counter, bf16* out, float* logSumExp,                               \
+          const int* lasts, const float* cNorms, const float* bNorms, int* counter, bf16* out, float* logSumExp,       \
           const __grid_constant__ AttentionSizes sizes) {                                                              \
-    attentionForward<D, S, WARPGROUPS, N, STAGES>(q, k, v, c, b, bHat, lambda, Spans{decay, firsts, lasts, reach},     \
-                                                  counter, out, logSumExp, sizes);                                     \
+    attentionForward<D, S, WARPGROUPS, N, STAGES>(q, k, v, c, b, bHat, lambda,                                         \
+                                                  Spans{decay, firsts, lasts, cNorms, bNorms}, counter, out,           \
+                                                  logSumExp, sizes);                                                   \
   }
 #define BACKWARD(NAME, PASS, THREADS, D, S, N, STAGES)                                                                 \
   extern "C" __global__ void __launch_bounds__(THREADS, 1) attentionBackward##NAME##Hopper_##D##_##S##_##N##_##STAGES( \
@@ -109,7 +110,7 @@ extern "C" __global__ void attentionQueryGradients(const float* sums, const bf16
       bf16* dFirst, bf16* dSecond, float* dNarrow, float* dot, float* sums, const float* cosines, const float* sines,  \
       const __grid_constant__ AttentionSizes sizes, int firstPitch, int secondPitch) {                                 \
     attentionBackward<D, S, PASS, N, STAGES>(first, second, narrow, otherFirst, otherSecond, otherNarrow, otherHat,    \
-                                             hat, lambda, Spans{decay, firsts, lasts, reach}, counter, lines, dFirst,  \
+                                             hat, lambda, Spans{decay, firsts, lasts, nullptr, nullptr, reach}, counter, lines, dFirst,  \
                                              dSecond, dNarrow, dot, sums, cosines, sines, sizes, firstPitch,           \
                                              secondPitch);                                                             \
   }

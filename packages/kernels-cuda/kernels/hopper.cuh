@@ -74,16 +74,16 @@ template <int W, int R> struct SharedTile {
     for (int panel = 0; panel < W / PANEL; panel++) copyTile(base + panel * R * ROW_BYTES, map, panel * PANEL, head, row, batch, barrier);
   }
 
-  __device__ static uint64 descriptor(uint32 address, uint32 betweenPanels) {
+  // Of what lies `offset` bytes from the base on. Descriptors of a tile differ by constants.
+  __device__ uint64 descriptor(uint32 offset, uint32 betweenPanels) const {
     const uint64 layout = ROW_BYTES == 128 ? 1 : ROW_BYTES == 64 ? 2 : 3;
-    return (uint64)((address & 0x3ffff) >> 4) | (uint64)(betweenPanels >> 4) << 16 | (uint64)(8 * ROW_BYTES >> 4) << 32 | layout << 62;
+    uint32 low = ((base & 0x3ffff) >> 4 | betweenPanels >> 4 << 16) + (offset >> 4);
+    return low | (uint64)(8 * ROW_BYTES >> 4) << 32 | layout << 62;
   }
   // Rows from `row` (of a multiple of 64) on as rows of the left or columns of the right operand; sums run over columns k..k+15.
-  __device__ uint64 byRow(int row, int k) const {
-    return descriptor(base + (k / PANEL * R + row) * ROW_BYTES + k % PANEL * 2, 16);
-  }
+  __device__ uint64 byRow(int row, int k) const { return descriptor((k / PANEL * R + row) * ROW_BYTES + k % PANEL * 2, 16); }
   // All W columns as columns of the right or, of 64, rows of the left operand; sums run over rows k..k+15.
-  __device__ uint64 byColumn(int k) const { return descriptor(base + k * ROW_BYTES, R * ROW_BYTES); }
+  __device__ uint64 byColumn(int k) const { return descriptor(k * ROW_BYTES, R * ROW_BYTES); }
 
   // Rows row..row+15 and columns k..k+15 as one warp's left operand in registers.
   __device__ void left(uint32 (&a)[4], int row, int k) const {

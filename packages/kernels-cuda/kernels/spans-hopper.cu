@@ -91,19 +91,11 @@ extern "C" __global__ void __launch_bounds__(256, 4)
   }
 }
 
-// How far each span reaches, back to keys or, where `ahead`, on to queries. One warp for each span.
+// How far each span reaches, as reachOf says. One warp for each span.
 extern "C" __global__ void decayReach(const int* firsts, const int* lasts, const float* cNorms, const float* bNorms, int* reach,
                                       const __grid_constant__ AttentionSizes sizes, int spans, int ahead) {
-  int own = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+  int own = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
   if (own >= spans) return;
-  int64 base = (int64)blockIdx.y * spans;
-  int end = ahead ? spans - 1 - own : own, found = end;
-  for (int from = 0; from < end && found == end; from += 32) {
-    int far = from + lane, other = ahead ? spans - 1 - far : far, I = ahead ? other : own, J = ahead ? own : other;
-    // Near also where the bound is not a number.
-    bool near = far < end && !(sizes.scale * powerOf2(firsts[base + I] - lasts[base + J]) * cNorms[base + I] * bNorms[base + J] <= sizes.skip);
-    uint32 votes = __ballot_sync(0xffffffffu, near);
-    if (votes) found = from + __ffs(votes) - 1;
-  }
-  if (lane == 0) reach[base + own] = ahead ? spans - 1 - found : found;
+  int found = reachOf({nullptr, firsts, lasts, cNorms, bNorms}, sizes, blockIdx.y, spans, own, ahead);
+  if (threadIdx.x % 32 == 0) reach[blockIdx.y * spans + own] = found;
 }

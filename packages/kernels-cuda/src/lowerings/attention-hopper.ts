@@ -87,8 +87,11 @@ export interface AttentionSizes {
 function pack({ batches, length, heads, width, stateWidth, scale, skip }: AttentionSizes): Uint8Array {
   const packed = new Uint8Array(24);
   const view = new DataView(packed.buffer);
-  const group = Math.floor(groupBytes / (length * (2 * width + stateWidth) * 2));
-  const whole = [batches, length, heads, 0, 0, Math.min(Math.max(group, 1), batches * heads)];
+  const lines = batches * heads;
+  const most = Math.max(Math.floor(groupBytes / (length * (2 * width + stateWidth) * 2)), 1);
+  // Equal groups: where the last has few heads, it has one piece of work for each block and ends with the longest.
+  const group = Math.ceil(lines / Math.max(Math.ceil(lines / most), 1));
+  const whole = [batches, length, heads, 0, 0, group];
   whole.forEach((value, index) => {
     view.setInt32(4 * index, value, true);
   });
@@ -124,6 +127,8 @@ interface Spans {
   readonly bHat: Value;
   /** decay, firsts, lasts. */
   readonly exponents: readonly View[];
+  /** The largest of rows of cHat and of bHat. */
+  readonly norms: readonly View[];
   reach(ahead: boolean): View;
 }
 
@@ -154,6 +159,7 @@ function spansOf(context: Context, sizes: AttentionSizes, span: number, backward
     cHat,
     bHat,
     exponents,
+    norms,
     reach(ahead) {
       const reach = perSpan();
       const args = [...exponents.slice(1), ...norms, reach, packed, spans, ahead ? 1 : 0];
@@ -188,10 +194,11 @@ export function forwardOnHopper(context: Context, sizes: AttentionSizes): void {
   const maps = [mapOf(q, rows), mapOf(k, keys), mapOf(v, keys)];
   const states = [stateMap(spans?.c, rows), stateMap(spans?.b, keys), stateMap(spans?.bHat, keys)];
   const decays = spans
-    ? [context.input("lambda"), ...spans.exponents, spans.reach(false)]
-    : new Array<null>(5).fill(null);
+    ? [context.input("lambda"), ...spans.exponents, ...spans.norms]
+    : new Array<null>(6).fill(null);
   const blocks = Math.min(Math.ceil(length / rows) * batches * heads, context.multiprocessors);
-  const sharedBytes = sharedBytesFor(2 * rows * (width + stateWidth), 2 * stages * keys * (2 * width + stateWidth));
+  const rowBytes = 2 * rows * (width + stateWidth) + (spans ? 4 * rows : 0);
+  const sharedBytes = sharedBytesFor(rowBytes, 2 * stages * keys * (2 * width + stateWidth));
   const args = [...maps, ...states, ...decays, counter(context), value, logSumExp, pack(sizes)];
   const name = `attentionForwardHopper_${widths}_${warpgroups}_${keys}_${stages}`;
   context.kernel(name, blocks, 128 * (warpgroups + 1), args, sharedBytes);
