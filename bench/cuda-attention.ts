@@ -1,8 +1,8 @@
-// The attention kernels on one GPU beside cuDNN's, forward and backward, on the same card in the same run. Needs an NVIDIA
-// GPU, and a python3 with PyTorch on PATH.
-//   node bench/run.mjs cuda-attention [--runs 20]
+// The attention kernels on one GPU beside cuDNN's, forward and backward, on the same card in the same run: 20 runs in a row
+// by events, medians of five. Needs an NVIDIA GPU, and a python3 with PyTorch on PATH.
+//   node bench/run.mjs cuda-attention
 import { execFile } from "node:child_process";
-import { parseArgs, promisify } from "node:util";
+import { promisify } from "node:util";
 import {
   attention,
   attentionBackwardOp,
@@ -20,13 +20,12 @@ import {
 } from "@sisa/core";
 import { cuda } from "@sisa/kernels-cuda";
 import { apply } from "../packages/core/src/graph/op.ts";
+import type { CudaExecutable } from "../packages/kernels-cuda/src/executable.ts";
 import { median } from "./support/statistics.ts";
 
 const run = promisify(execFile);
 /** From where bench/run.mjs puts the compiled program. */
 const script = new URL("../../../cuda/torch_attention.py", import.meta.url).pathname;
-const { values: options } = parseArgs({ options: { runs: { type: "string", default: "20" } } });
-const runs = Number(options.runs);
 const [H, D] = [12, 64];
 /** As of a new model: half is forgotten after 103 positions. */
 const logDecay = -0.0067;
@@ -80,28 +79,19 @@ async function ours(B: number, T: number, S: number): Promise<Times> {
     return [name, backend.tensor(spec, valuesOf(name, spec))];
   });
   const given: { readonly [name: string]: DeviceTensor } = Object.fromEntries(tensors);
-  // Reading it waits for all that was started before.
-  const end = backend.tensor(f32(1));
   const time = async (graph: Graph) => {
-    const program = await backend.compile(graph);
-    const names = Object.keys(graph.inputs);
-    const own = Object.fromEntries(names.map((name) => [name, given[name] as DeviceTensor]));
+    const program = (await backend.compile(graph)) as unknown as CudaExecutable<never, never>;
+    const own = Object.fromEntries(Object.keys(graph.inputs).map((name) => [name, given[name] as DeviceTensor]));
+    program.run(own as never);
     const milliseconds: number[] = [];
-    for (let count = 0; count < 5; count++) {
-      const start = performance.now();
-      // Freeing large memory waits for the device.
-      const outputs = Array.from({ length: runs }, () => Object.values(program.run(own)) as DeviceTensor[]).flat();
-      await end.read();
-      milliseconds.push((performance.now() - start) / runs);
-      for (const output of outputs) output.dispose();
-    }
+    for (let count = 0; count < 5; count++) milliseconds.push((await program.profile()).milliseconds);
     return median(milliseconds);
   };
   return { forward: await time(forward as unknown as Graph), backward: await time(backward as unknown as Graph) };
 }
 
 async function cudnn(B: number, T: number, S: number): Promise<Times> {
-  const given = { batches: B, length: T, heads: H, keyWidth: D + S, width: D, runs };
+  const given = { batches: B, length: T, heads: H, keyWidth: D + S, width: D, runs: 20 };
   const { stdout } = await run("python3", [script, JSON.stringify(given)]);
   return JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
 }

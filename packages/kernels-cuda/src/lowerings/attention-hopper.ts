@@ -193,9 +193,7 @@ export function forwardOnHopper(context: Context, sizes: AttentionSizes): void {
   const spans = spansOf(context, sizes, rows, false);
   const maps = [mapOf(q, rows), mapOf(k, keys), mapOf(v, keys)];
   const states = [stateMap(spans?.c, rows), stateMap(spans?.b, keys), stateMap(spans?.bHat, keys)];
-  const decays = spans
-    ? [context.input("lambda"), ...spans.exponents, ...spans.norms]
-    : new Array<null>(6).fill(null);
+  const decays = spans ? [context.input("lambda"), ...spans.exponents, ...spans.norms] : new Array<null>(6).fill(null);
   const blocks = Math.min(Math.ceil(length / rows) * batches * heads, context.multiprocessors);
   const rowBytes = 2 * rows * (width + stateWidth) + (spans ? 4 * rows : 0);
   const sharedBytes = sharedBytesFor(rowBytes, 2 * stages * keys * (2 * width + stateWidth));
