@@ -13,6 +13,8 @@ export interface BackendLimits {
   readonly hostMemory: boolean;
   /** True where attention reads keys where they lie in pages of a pool, so that sequences may share memory. */
   readonly pagedCaches: boolean;
+  /** Tokens of a prompt that one run should take, so that it is busy and others wait little. Longer prompts are cut. */
+  readonly chunkLength: number;
   /** Largest single tensor, in bytes. */
   readonly maximumTensorBytes: number;
 }

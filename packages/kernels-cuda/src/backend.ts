@@ -126,6 +126,7 @@ class Backed implements CudaBackend, ExecutableHost, ConstantsHost<Block> {
       symbolicDims: false,
       hostMemory: false,
       pagedCaches: true,
+      chunkLength: 256,
       maximumTensorBytes: device.info.memoryBytes,
     };
     this.#fault = new Storage(8, "constant");

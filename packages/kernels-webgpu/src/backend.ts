@@ -97,7 +97,7 @@ class Webgpu implements WebgpuBackend, ExecutableHost, ConstantsHost<Block> {
     this.#tuner = tuner;
     const { maxBufferSize, maxStorageBufferBindingSize } = open.limits;
     const maximumTensorBytes = Math.min(maxBufferSize, maxStorageBufferBindingSize);
-    this.limits = { symbolicDims: false, hostMemory: false, pagedCaches: false, maximumTensorBytes };
+    this.limits = { symbolicDims: false, hostMemory: false, pagedCaches: false, chunkLength: 64, maximumTensorBytes };
     this.pipelines = new Pipelines(open.device);
     this.#pool = new BufferPool(open.device, maximumTensorBytes);
     open.device.onuncapturederror = ({ error }) => this.#fail(new DeviceError(`webgpu: ${error.message}`));

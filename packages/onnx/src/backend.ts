@@ -52,7 +52,13 @@ export async function onnxruntime(options: OnnxruntimeOptions = {}): Promise<Bac
 
 class OnnxruntimeBackend implements Backend, ExecutableHost {
   readonly name = "onnxruntime";
-  readonly limits = { symbolicDims: true, hostMemory: true, pagedCaches: false, maximumTensorBytes: 2 ** 32 };
+  readonly limits = {
+    symbolicDims: true,
+    hostMemory: true,
+    pagedCaches: false,
+    chunkLength: 64,
+    maximumTensorBytes: 2 ** 32,
+  };
   readonly #runtime: Runtime;
   readonly #lowerings: Lowerings | undefined;
   readonly live = new Set<OnnxTensor>();

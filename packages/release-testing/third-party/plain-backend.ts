@@ -157,7 +157,7 @@ export function plain(): PlainBackend {
   };
   return {
     name: "acme/plain",
-    limits: { symbolicDims: true, hostMemory: true, pagedCaches: false, maximumTensorBytes: 2 ** 30 },
+    limits: { symbolicDims: true, hostMemory: true, pagedCaches: false, chunkLength: 64, maximumTensorBytes: 2 ** 30 },
     get cubes() {
       return cubes;
     },

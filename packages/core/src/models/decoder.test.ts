@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { Backend } from "../backend.ts";
+import type { Backend, BackendLimits } from "../backend.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { inPrecision } from "../graph/precision.ts";
 import { initialize } from "../layers/layer.ts";
@@ -104,7 +104,7 @@ function difference(logits: Float32Array, row: number, full: Float64Array, posit
 }
 
 /** The reference, saying that it takes bound graphs only and is a device, as GPU backends do; it notes runs and reads. */
-function boundOnly(events: string[] = []): Backend {
+function boundOnly(events: string[] = [], limits: Partial<BackendLimits> = {}): Backend {
   const backend = reference();
   const compile: Backend["compile"] = async (graph, options) => {
     const executable = await backend.compile(graph, options);
@@ -126,7 +126,7 @@ function boundOnly(events: string[] = []): Backend {
   };
   return new Proxy(backend, {
     get(target, name) {
-      if (name === "limits") return { ...target.limits, symbolicDims: false, hostMemory: false };
+      if (name === "limits") return { ...target.limits, symbolicDims: false, hostMemory: false, ...limits };
       if (name === "compile") return compile;
       const value: unknown = Reflect.get(target, name, target);
       return typeof value === "function" ? value.bind(target) : value;
@@ -216,6 +216,23 @@ test("a prompt of several runs is read once, at its end, and of a step only toke
   await decoder.next([[1]], [130], [{ uniform: 0.5 }]);
   expect(events).toEqual(["run", "run", "read value"]);
 });
+
+test.each([
+  [64, 3],
+  [40, 4],
+  [200, 1],
+])(
+  "a prompt that fills its cache is cut into chunks of the %i tokens that the backend asks for",
+  async (chunkLength, runs) => {
+    const own = tinyModel(["sisa"]);
+    const events: string[] = [];
+    await using backend = boundOnly(events, { chunkLength });
+    await using decoder = await Decoder.create({ ...own, backend, capacity: length });
+    const logits = await decoder.append([tokens], [0]);
+    expect(events).toEqual([...new Array<string>(runs).fill("run"), "read logits"]);
+    expect(difference(logits, 0, fullPass(own, tokens), length - 1)).toBeLessThan(1e-5);
+  },
+);
 
 describe.each([
   ["on a host", reference],

@@ -31,9 +31,6 @@ export interface DecoderOptions {
   readonly allowClamp?: boolean;
 }
 
-/** Tokens per row of one run on backends that need a fixed count; longer inputs are cut, shorter ones padded. */
-const chunkLength = 64;
-
 /** A model with its caches on a backend. Close it when done. */
 export class Decoder implements AsyncDisposable {
   /** Tokens that a row can hold. */
@@ -80,16 +77,18 @@ export class Decoder implements AsyncDisposable {
         `decoder: capacity must be 1 to the model's maximumLength ${model.config.maximumLength}, got ${capacity}`,
       );
     }
-    // Rows that have ended write past their end while others go on.
-    const rows = capacity + model.prefix.length + 1;
+    const { symbolicDims, chunkLength } = backend.limits;
+    // Of backends that need a fixed count: longer inputs are cut, shorter ones padded.
+    const longest = Math.min(chunkLength, capacity);
+    // What is padded, and rows that have ended while others go on, write past their end.
+    const rows = capacity + model.prefix.length + (symbolicDims ? 1 : longest);
     const graph = simplify(inPrecision(model.decodeGraph(batch, rows), precision));
     const names = Object.keys(model.cacheSpecs());
     const compile = (bound: typeof graph) =>
       backend.compile(bound, { state: Object.fromEntries(names.map((name) => [name, name])), constants: parameters });
     const executables = new Map<number, Executable<GraphInputs, GraphOutputs>>();
-    const { symbolicDims } = backend.limits;
     if (symbolicDims) executables.set(0, await compile(graph));
-    const lengths = symbolicDims ? [] : [1, Math.min(chunkLength, capacity)];
+    const lengths = symbolicDims ? [] : [1, longest];
     // A scan of unknown length goes by whole chunks, so single steps get a graph of their own.
     if (symbolicDims && model.recurrentKinds.length > 0) lengths.push(1);
     for (const length of new Set(lengths)) executables.set(length, await compile(graph.bind({ T: length })));
@@ -272,11 +271,10 @@ export class Decoder implements AsyncDisposable {
     }
   }
 
-  /** How many tokens the next run takes of every row, padding included, which must fit in the cache too. */
+  /** How many tokens the next run takes of every row, padding included; `room` is what the fullest row has in its cache. */
   #runLength(left: number, room: number): number {
     if (this.#executables.has(0)) return Math.min(left, room);
-    const longest = Math.max(...this.#executables.keys());
-    return left > 1 && room >= longest ? longest : 1;
+    return left > 1 ? Math.max(...this.#executables.keys()) : 1;
   }
 
   /** Enqueues up to `length` tokens of each row; the logits are those after the last of each, of rows with none anything. */

@@ -36,7 +36,13 @@ export function reference(options: ReferenceOptions = {}): Backend {
 
 class ReferenceBackend implements Backend {
   readonly name = "reference";
-  readonly limits = { symbolicDims: true, hostMemory: true, pagedCaches: false, maximumTensorBytes: 2 ** 31 };
+  readonly limits = {
+    symbolicDims: true,
+    hostMemory: true,
+    pagedCaches: false,
+    chunkLength: 64,
+    maximumTensorBytes: 2 ** 31,
+  };
   readonly mode: ReferenceMode;
   readonly #live = new Set<ReferenceTensor>();
   #closed = false;

@@ -43,7 +43,7 @@ export interface Numbers {
 
 /** Memory of a number of slots. Which tokens they hold is known to its owner. */
 export interface Caches {
-  /** Tokens of a prompt that are computed in one run, at most. */
+  /** Tokens of a prompt that are computed in one run, at most; on backends that need a fixed count, as many. */
   readonly chunkLength: number;
   /**
    * Gives a slot a beginning, which may be its own, and room for `most` tokens.

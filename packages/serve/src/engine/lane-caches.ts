@@ -19,8 +19,8 @@ import type { Beginning, Begun, Caches, CachesOptions, Lane, Numbers } from "./c
 import { laneCache, laneGraph } from "./lane-graph.ts";
 import { type Program, Programs } from "./programs.ts";
 
-/** Tokens of a prompt in one run, as many as there are on backends that need a fixed count; and the unit of a cache's size. */
-const fixedLength = 64;
+/** Rows that a cache has a multiple of. */
+const block = 64;
 
 /**
  * Runs of several tokens are a multiple of this long. Vectors of numbers are computed four at a time and what is left
@@ -31,7 +31,7 @@ const unit = 16;
 type Tensors = { readonly [name: string]: DeviceTensor };
 
 export class LaneCaches implements Caches {
-  readonly chunkLength = fixedLength;
+  readonly chunkLength: number;
   readonly #options: CachesOptions;
   readonly #backend: Backend;
   readonly #capacity: number;
@@ -56,7 +56,8 @@ export class LaneCaches implements Caches {
     this.#options = options;
     this.#backend = backend;
     // Whole blocks need no filling up; what looks at a cache has a row more than there are tokens.
-    this.#capacity = Math.ceil((contextLength + 1) / fixedLength) * fixedLength;
+    this.#capacity = Math.ceil((contextLength + 1) / block) * block;
+    this.chunkLength = Math.min(backend.limits.chunkLength, this.#capacity);
     this.#graph = inPrecision(model.stepGraph(), options.precision ?? "float32");
     this.#shortest = shortestRun(model);
     this.#caches = Array.from({ length: slots }, () => this.#emptyCaches());
@@ -94,7 +95,7 @@ export class LaneCaches implements Caches {
 
   runLength(count: number): number {
     if (count <= this.#shortest) return this.#shortest;
-    return this.#backend.limits.symbolicDims ? Math.ceil(count / unit) * unit : fixedLength;
+    return this.#backend.limits.symbolicDims ? Math.ceil(count / unit) * unit : this.chunkLength;
   }
 
   startOf({ tokens }: Lane, length: number): number {

@@ -21,9 +21,6 @@ import { type Program, Programs } from "./programs.ts";
 /** Rows of a page: as many keys as kernels read at once. */
 export const pageSize = 64;
 
-/** Tokens of a prompt in one run, where a sequence can have so many. */
-const longestChunk = 256;
-
 /** No slot: what such a lane writes goes to a page that nobody reads. */
 const noSlot = -1;
 
@@ -49,7 +46,7 @@ export class PagedCaches implements Caches {
 
   /** @throws ConfigError where not even one sequence fits */
   constructor(options: CachesOptions) {
-    const { model, slots, contextLength, cacheTokens = slots * pagesFor(contextLength) * pageSize } = options;
+    const { model, backend, slots, contextLength, cacheTokens = slots * pagesFor(contextLength) * pageSize } = options;
     if (!Number.isInteger(cacheTokens) || cacheTokens < contextLength) {
       throw new ConfigError(
         `serve: cacheTokens must be a whole number >= the context length ${contextLength}, got ${cacheTokens}`,
@@ -64,7 +61,7 @@ export class PagedCaches implements Caches {
     this.#pools = this.#emptyPools();
     this.#pages = Array.from({ length: slots }, () => []);
     this.#holders = new Int32Array(count).fill(1, 0, slots);
-    this.chunkLength = Math.min(longestChunk, pagesFor(contextLength) * pageSize);
+    this.chunkLength = Math.min(backend.limits.chunkLength, pagesFor(contextLength) * pageSize);
     // A chunk may reach beyond the last token.
     this.#tableWidth = pagesFor(contextLength + this.chunkLength);
   }
