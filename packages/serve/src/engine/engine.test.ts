@@ -1,7 +1,8 @@
-import { type Backend, DeviceError, generate, reference } from "@sisa/core";
+import { type Backend, DeviceError, type DeviceTensor, f32, generate, reference } from "@sisa/core";
 import { byteTokenizer } from "@sisa/hub";
 import { onnxruntime } from "@sisa/onnx";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { asDevice } from "../../test/device.ts";
 import { tinyModel } from "../../test/tiny.ts";
 import { Engine, type EngineOptions } from "./engine.ts";
 import type { FinishReason, GenerationRequest } from "./request.ts";
@@ -223,6 +224,39 @@ test("scores are the model's, of a token among its likeliest", async () => {
   const sum = every.scores[0]?.top.reduce((total, { logprob }) => total + Math.exp(logprob), 0);
   expect(sum).toBeCloseTo(1, 12);
 });
+
+test.each([
+  ["in pages", true],
+  ["of each slot", false],
+])(
+  "of a prompt on a device, with caches %s, nothing is read but the last token, and every fourth chunk waits",
+  async (_where, pagedCaches) => {
+    const large = tinyModel({ maximumLength: 512 });
+    const tokens = large.tokenizer.encode(long.repeat(7).slice(0, 7 * 64 - 5));
+    const request = { tokens, maxTokens: 2, temperature: 0, ignoreEndOfText: true };
+    await using host = await Engine.create({ ...large, backend: reference(), slots: 1 });
+    const expected = await answer(host, request);
+
+    const device = asDevice({ pagedCaches });
+    const reads = vi.spyOn(Object.getPrototypeOf(device.tensor(f32(1))) as DeviceTensor, "read");
+    /** How many reads there were at the end of each run. */
+    const seen: number[] = [];
+    const stepDone = () => {
+      seen.push(reads.mock.calls.length);
+    };
+    await using engine = await Engine.create({ ...large, backend: device, slots: 1, observer: { stepDone } });
+    expect((await answer(engine, request)).tokens).toEqual(expected.tokens);
+    // Seven chunks, and the second token.
+    expect(seen).toEqual([0, 0, 0, 1, 1, 1, 2, 3]);
+    // Half of what another has asked is there: its chunks are counted anew.
+    seen.length = 0;
+    reads.mockClear();
+    const other = [...tokens.slice(0, 192), ...tokens.slice(0, 200)];
+    expect((await answer(engine, { ...request, tokens: other })).tokens).toHaveLength(2);
+    expect(seen).toEqual([0, 0, 0, 1, 2]);
+    reads.mockRestore();
+  },
+);
 
 describe("slots and queue", () => {
   test("an answer that nobody wants frees its slot within a step, running or waiting", async () => {

@@ -9,6 +9,7 @@
 
 import { type Backend, DataError, type LanguageModel, type Precision, sdpaClamp } from "@sisa/core";
 import type { Tokenizer } from "@sisa/hub";
+import type { Lane } from "./caches.ts";
 import { Generation } from "./generation.ts";
 import {
   checkRequest,
@@ -51,7 +52,7 @@ export interface EngineOptions {
 export interface EngineObserver {
   /** A prompt found its slot, with `cachedTokens` of it there already. */
   promptStarted?(promptTokens: number, cachedTokens: number): void;
-  /** A run ended. */
+  /** A run ended; or one of a prompt that nobody waits for was enqueued. */
   stepDone?(step: {
     /** Tokens of prompts that it computed. */
     readonly promptTokens: number;
@@ -74,6 +75,15 @@ export interface EngineCounts {
   readonly admitted: number;
   /** Tokens of the sequences in slots. */
   readonly runningTokens: number;
+}
+
+/** Every so many chunks of a prompt one is waited for, so that little is computed for a client that has left. */
+const awaitedEvery = 4;
+
+/** What a chunk of a prompt gave; nothing where nobody waited for it. */
+interface ChunkResult {
+  readonly next?: number | Float32Array | undefined;
+  readonly decaySpan?: number | undefined;
 }
 
 interface Running {
@@ -226,11 +236,13 @@ export class Engine implements AsyncDisposable {
     this.#release();
   }
 
-  /** A run that fails ends the answers in it, and those whose memory is lost with it, not the engine. */
-  async #attempt(sequences: readonly Running[], run: () => Promise<void>): Promise<void> {
+  /**
+   * A run that fails ends the answers in it, and those whose memory is lost with it, not the engine.
+   * @param run tells whether its end was waited for, and so that it has succeeded
+   */
+  async #attempt(sequences: readonly Running[], run: () => Promise<boolean>): Promise<void> {
     try {
-      await run();
-      this.#healthy = true;
+      this.#healthy = (await run()) || this.#healthy;
     } catch (error) {
       this.#healthy = false;
       const lost = this.#running.filter(({ slot, computed }) => this.#slots.length(slot) < computed);
@@ -292,38 +304,48 @@ export class Engine implements AsyncDisposable {
     return this.#lastUse.map((_, slot) => this.#slots.commonPrefix(slot, usable));
   }
 
-  async #computePrompt(running: Running): Promise<void> {
-    const { generation, slot } = running;
-    const { tokens, promptLogprobs, logprobs } = generation.request;
-    const { cachedTokens, computed } = running;
+  /** Computes the next chunk of a prompt. @returns whether its end was waited for */
+  async #computePrompt(running: Running): Promise<boolean> {
+    const { generation, slot, cachedTokens, computed } = running;
+    const { tokens } = generation.request;
     const end = Math.min(tokens.length, computed + this.#slots.chunkLength);
-    const count = end - computed;
-    const lane = { slot, tokens: tokens.slice(0, end), count };
-    let next: number | Float32Array | undefined;
-    let decaySpans: Float32Array | undefined;
-    if (promptLogprobs) {
-      const result = await this.#slots.run([lane], "all");
-      const V = this.vocabularySize;
-      for (let index = 0; index < count; index++) {
-        const token = tokens[computed + index + 1];
-        if (token === undefined) break;
-        running.promptScores.push(scoreOf(result.logits.subarray(index * V, (index + 1) * V), token, logprobs ?? 0));
-      }
-      next = result.logits.subarray(-V);
-      decaySpans = result.decaySpans;
-    } else {
-      const result = await this.#slots.next([lane], [generation.choice()]);
-      next = result.next[0];
-      decaySpans = result.decaySpans;
-    }
+    const lane = { slot, tokens: tokens.slice(0, end), count: end - computed };
+    const isLast = end === tokens.length;
+    const isAwaited = isLast || this.#isChunkAwaited(running);
+    let result: ChunkResult = {};
+    if (isAwaited) result = await this.#readChunk(running, lane);
+    else await this.#slots.append(lane);
     running.computed = end;
-    this.#observer.stepDone?.({ promptTokens: count, generatedTokens: end === tokens.length ? 1 : 0 });
-    if (this.#isClamped(generation, decaySpans?.[0]) || end < tokens.length) return;
+    this.#observer.stepDone?.({ promptTokens: lane.count, generatedTokens: isLast ? 1 : 0 });
+    if (this.#isClamped(generation, result.decaySpan) || !isLast) return isAwaited;
     generation.promptDone({ cachedTokens, scores: running.promptScores });
-    if (!generation.isOver && next !== undefined) this.#add(generation, next);
+    if (!generation.isOver && result.next !== undefined) this.#add(generation, result.next);
+    return isAwaited;
   }
 
-  async #decode(sequences: readonly Running[]): Promise<void> {
+  #isChunkAwaited({ generation, cachedTokens, computed }: Running): boolean {
+    const { chunkLength, runsAhead } = this.#slots;
+    const chunk = Math.floor((computed - cachedTokens) / chunkLength);
+    return generation.request.promptLogprobs === true || !runsAhead || (chunk + 1) % awaitedEvery === 0;
+  }
+
+  /** What follows a chunk of a prompt; the scores of its tokens are added where they are wanted. */
+  async #readChunk({ generation, promptScores, computed }: Running, lane: Lane): Promise<ChunkResult> {
+    const { tokens, promptLogprobs, logprobs = 0 } = generation.request;
+    if (!promptLogprobs) {
+      const { next, decaySpans } = await this.#slots.next([lane], [generation.choice()]);
+      return { next: next[0], decaySpan: decaySpans?.[0] };
+    }
+    const { logits, decaySpans } = await this.#slots.run([lane], "all");
+    const V = this.vocabularySize;
+    tokens.slice(computed + 1, computed + 1 + lane.count).forEach((token, index) => {
+      promptScores.push(scoreOf(logits.subarray(index * V, (index + 1) * V), token, logprobs));
+    });
+    return { next: logits.subarray(-V), decaySpan: decaySpans?.[0] };
+  }
+
+  /** Computes a token of each answer. @returns true: its end is waited for */
+  async #decode(sequences: readonly Running[]): Promise<true> {
     const lanes = sequences.map(({ generation, slot }) => ({ slot, tokens: generation.tokens, count: 1 }));
     const choices = sequences.map(({ generation }) => generation.choice());
     const { next, decaySpans } = await this.#slots.next(lanes, choices);
@@ -334,6 +356,7 @@ export class Engine implements AsyncDisposable {
       if (generation.isOver || this.#isClamped(generation, decaySpans?.[index])) return;
       this.#add(generation, next[index] as number | Float32Array);
     });
+    return true;
   }
 
   #add(generation: Generation, next: number | Float32Array): void {

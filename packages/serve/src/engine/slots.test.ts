@@ -170,6 +170,36 @@ test("a run that fails leaves slots that work, and the memory as it was", async 
   expect(other.memory().deviceBytes).toBe(deviceBytes);
 });
 
+test.each([false, true])(
+  "what is appended without waiting counts once a run has ended well; in pages: %s",
+  async (pagedCaches) => {
+    const own = tinyModel();
+    await using device = asDevice({ pagedCaches });
+    await using slots = await Slots.create({ ...own, backend: device, slots: 2, contextLength: 200 });
+    const until = (end: number, from: number) => ({ slot: 0, tokens: tokens.slice(0, end), count: end - from });
+    const begin = () => slots.begin(0, { slot: 0, count: 0 }, 200, []);
+    await begin();
+    const expected = (await slots.run([until(64, 0)])) && (await slots.run([until(128, 64)])).logits.slice();
+
+    await begin();
+    await slots.append(until(64, 0));
+    expect(slots.length(0)).toBe(64);
+    expect((await slots.run([until(128, 64)])).logits).toEqual(expected);
+    await slots.append(until(150, 128));
+    // Its sequence ends before anything is known of the last run.
+    slots.release(0);
+    expect(slots.length(0)).toBe(128);
+
+    await begin();
+    await slots.append({ slot: 0, tokens: [1, 10_000], count: 2 });
+    await expect(slots.run([{ slot: 0, tokens: [1, 10_000, 2], count: 1 }])).rejects.toThrow("gather");
+    expect(slots.length(0)).toBe(0);
+    await begin();
+    await slots.append(until(64, 0));
+    expect((await slots.run([until(128, 64)])).logits).toEqual(expected);
+  },
+);
+
 test("refuses sizes that cannot be", async () => {
   const own = tinyModel({ maximumLength: 64 });
   await expect(Slots.create({ ...own, backend, slots: 0, contextLength: 64 })).rejects.toThrow(ConfigError);

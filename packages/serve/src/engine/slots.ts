@@ -30,6 +30,13 @@ export interface NextResult {
 
 type Tensors = { readonly [name: string]: DeviceTensor };
 
+/** What a run gives, on the device: `rows` of logits. */
+interface StepOutputs {
+  readonly logits: DeviceTensor;
+  readonly decaySpan: DeviceTensor | undefined;
+  readonly rows: number;
+}
+
 export class Slots implements AsyncDisposable {
   readonly count: number;
   readonly contextLength: number;
@@ -37,6 +44,8 @@ export class Slots implements AsyncDisposable {
   readonly #caches: Caches;
   /** Tokens whose rows each slot holds. */
   readonly #contents: number[][];
+  /** How many of them are of runs that are known to have ended well. */
+  readonly #confirmed: number[];
   /** By the rows of logits that they choose by. */
   readonly #samplers = new Map<number, Promise<Sampler>>();
   /** Inputs of runs of fixed sizes, by these. */
@@ -46,6 +55,7 @@ export class Slots implements AsyncDisposable {
     this.#options = options;
     this.#caches = caches;
     this.#contents = Array.from({ length: options.slots }, () => []);
+    this.#confirmed = new Array<number>(options.slots).fill(0);
     this.count = options.slots;
     this.contextLength = options.contextLength;
   }
@@ -100,27 +110,46 @@ export class Slots implements AsyncDisposable {
     try {
       const begun = await this.#caches.begin(slot, from, most, idle);
       if (begun === undefined) return undefined;
-      this.#contents[slot] = (this.#contents[from.slot] ?? []).slice(0, begun.count);
-      for (const emptied of begun.emptied) this.#contents[emptied] = [];
+      this.#hold(slot, (this.#contents[from.slot] ?? []).slice(0, begun.count));
+      for (const emptied of begun.emptied) this.#hold(emptied, []);
       return begun.count;
     } catch (error) {
       for (const lost of new Set([slot, ...idle])) {
-        this.#contents[lost] = [];
+        this.#hold(lost, []);
         this.release(lost);
       }
       throw error;
     }
   }
 
-  /** Takes back the room that a slot does not fill. */
+  /** Takes back the room that a slot does not fill, and what nobody knows to be right. */
   release(slot: number): void {
+    this.#hold(slot, (this.#contents[slot] ?? []).slice(0, this.#confirmed[slot]));
     this.#caches.release(slot, this.length(slot));
+  }
+
+  #hold(slot: number, tokens: readonly number[], confirmed = tokens.length): void {
+    this.#contents[slot] = [...tokens];
+    this.#confirmed[slot] = Math.min(confirmed, tokens.length);
+  }
+
+  /** Whether `append` leaves the work to a device; elsewhere it takes no less time than `run`. */
+  get runsAhead(): boolean {
+    return !this.#options.backend.limits.hostMemory;
+  }
+
+  /** Computes tokens of one sequence of which nothing is wanted, and so does not wait. What fails shows in a later run. */
+  async append(lane: Lane): Promise<void> {
+    await this.#run([lane], "last", () => undefined);
   }
 
   /** Computes tokens of one sequence, or one token of each of several. */
   async run(lanes: readonly Lane[], logitsOf: "last" | "all" = "last"): Promise<RunResult> {
-    const { value, rows, ...rest } = await this.#run(lanes, logitsOf, (logits) => logits.read());
-    return { logits: this.#rows(value, 0, rows), ...rest };
+    const { value, rows } = await this.#run(lanes, logitsOf, ({ logits, decaySpan }) =>
+      Promise.all([logits.read(), decaySpan?.read()]),
+    );
+    const [logits, spans] = value;
+    return { logits: this.#rows(logits, 0, rows), ...(spans && { decaySpans: floats(spans) }) };
   }
 
   /**
@@ -132,18 +161,21 @@ export class Slots implements AsyncDisposable {
    * @throws DataError where logits allow no choice
    */
   async next(lanes: readonly Lane[], choices: readonly (TokenChoice | undefined)[]): Promise<NextResult> {
-    const needed = this.#options.backend.limits.hostMemory || choices.includes(undefined);
-    const { value, rows, ...rest } = await this.#run(lanes, "last", async (logits, asked) => {
-      const chosen = this.#options.backend.limits.hostMemory ? [] : this.#choose(logits, choices, asked);
-      return await Promise.all([chosen, needed ? logits.read() : undefined]);
-    });
-    const [tokens, logits] = value;
+    const needed = !this.runsAhead || choices.includes(undefined);
+    const { value } = await this.#run(lanes, "last", ({ logits, decaySpan, rows }) =>
+      Promise.all([
+        this.runsAhead ? this.#choose(logits, choices, rows) : [],
+        needed ? logits.read() : undefined,
+        decaySpan?.read(),
+      ]),
+    );
+    const [tokens, logits, spans] = value;
     const next = lanes.map((_, lane) =>
       logits && (tokens.length === 0 || !choices[lane])
         ? this.#rows(logits, lane, lane + 1)
         : checkToken(tokens[lane] ?? -1),
     );
-    return { next, ...rest };
+    return { next, ...(spans && { decaySpans: floats(spans) }) };
   }
 
   #rows(logits: TypedArray, from: number, to: number): Float32Array {
@@ -166,51 +198,40 @@ export class Slots implements AsyncDisposable {
     );
   }
 
-  /** @param take enqueues what is wanted of the logits, of which there are so many rows */
-  async #run<T>(
+  /** @param take enqueues reads of what is wanted; undefined where nothing is, so that nobody waits for the run */
+  async #run<T extends Promise<unknown> | undefined>(
     lanes: readonly Lane[],
     logitsOf: "last" | "all",
-    take: (logits: DeviceTensor, asked: number) => Promise<T>,
-  ): Promise<{ readonly value: T; readonly rows: number; readonly decaySpans?: Float32Array }> {
-    const { backend } = this.#options;
+    take: (outputs: StepOutputs) => T,
+  ): Promise<{ readonly value: Awaited<T>; readonly rows: number }> {
     const width = lanes.length === 1 ? 1 : this.count;
     const length = this.#caches.runLength(Math.max(...lanes.map(({ count }) => count)));
     const all = [...lanes, ...this.#caches.fillers(lanes, width, this.#contents)];
-
     const starts = all.map((lane) => this.#caches.startOf(lane, length));
-    const ids = new Int32Array(width * length);
-    all.forEach(({ tokens }, lane) => {
-      ids.set(tokens.slice(starts[lane]), lane * length);
-    });
     const places = lanes.flatMap(({ tokens, count }, lane) => {
       const last = lane * length + tokens.length - (starts[lane] ?? 0) - 1;
       return logitsOf === "last" ? [last] : Array.from({ length: count }, (_, index) => last - count + 1 + index);
     });
-    const used = places.length;
-    const asked = backend.limits.symbolicDims ? used : logitsOf === "all" ? length : width;
-    while (places.length < asked) places.push(places[0] ?? 0);
-
-    const inputs = this.#inputs({
-      ids: { spec: i32(width, length), data: ids },
-      start: { spec: i32(width), data: Int32Array.from(starts) },
-      places: { spec: i32(asked), data: Int32Array.from(places) },
-      ...this.#caches.placesOf(all),
-    });
+    const isOpen = this.#options.backend.limits.symbolicDims;
+    const asked = isOpen ? places.length : logitsOf === "all" ? length : width;
+    const inputs = this.#inputs({ ...numbersOf(all, starts, places, length, asked), ...this.#caches.placesOf(all) });
     try {
       const step = await this.#caches.step(width, length, asked);
       // Until the run has ended, what is written is not known.
-      for (const { slot, tokens, count } of lanes) this.#contents[slot] = tokens.slice(0, tokens.length - count);
-      const outputs = step.run({ ...inputs, ...this.#caches.memoryOf(all) });
-      if (outputs.logits === undefined) throw new GraphError("slots: the step graph gave no logits");
-      const spans = outputs.decaySpan?.read();
-      const value = await take(outputs.logits, asked);
-      for (const { slot, tokens } of lanes) this.#contents[slot] = tokens.slice();
-      return { value, rows: used, ...(spans === undefined ? {} : { decaySpans: floats(await spans) }) };
+      for (const { slot, tokens, count } of lanes) {
+        this.#hold(slot, tokens.slice(0, tokens.length - count), this.#confirmed[slot]);
+      }
+      const { logits, decaySpan } = step.run({ ...inputs, ...this.#caches.memoryOf(all) });
+      if (logits === undefined) throw new GraphError("slots: the step graph gave no logits");
+      const taken = take({ logits, decaySpan, rows: asked });
+      const value = await taken;
+      for (const { slot, tokens } of lanes) this.#hold(slot, tokens, taken ? tokens.length : this.#confirmed[slot]);
+      return { value, rows: places.length };
     } catch (error) {
-      for (const slot of this.#caches.renew(all)) this.#contents[slot] = [];
+      for (const slot of this.#caches.renew(all)) this.#hold(slot, []);
       throw error;
     } finally {
-      if (backend.limits.symbolicDims) disposeAll(inputs);
+      if (isOpen) disposeAll(inputs);
     }
   }
 
@@ -241,6 +262,25 @@ export class Slots implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+/** Inputs of a run of so many tokens in each lane. @param asked rows of logits; those that nobody asked for are the first again */
+function numbersOf(
+  lanes: readonly Lane[],
+  starts: readonly number[],
+  places: readonly number[],
+  length: number,
+  asked: number,
+): Numbers {
+  const ids = new Int32Array(lanes.length * length);
+  lanes.forEach(({ tokens }, lane) => {
+    ids.set(tokens.slice(starts[lane]), lane * length);
+  });
+  return {
+    ids: { spec: i32(lanes.length, length), data: ids },
+    start: { spec: i32(lanes.length), data: Int32Array.from(starts) },
+    places: { spec: i32(asked), data: Int32Array.from({ length: asked }, (_, row) => places[row] ?? places[0] ?? 0) },
+  };
 }
 
 function disposeAll(tensors: Tensors): void {
