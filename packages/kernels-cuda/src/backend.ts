@@ -87,7 +87,7 @@ export async function cuda(options: CudaOptions = {}): Promise<CudaBackend> {
   if (!Number.isInteger(device) || device < 0) {
     throw new ConfigError(`cuda: device must be a whole number >= 0, got ${device}`);
   }
-  return new Backed(await Device.open(device, blocking), portable, deterministic);
+  return new Cuda(await Device.open(device, blocking), portable, deterministic);
 }
 
 /**
@@ -103,7 +103,7 @@ interface FaultOwner {
   readonly executable: { readonly written: readonly Block[] };
 }
 
-class Backed implements CudaBackend, ExecutableHost, ConstantsHost<Block> {
+class Cuda implements CudaBackend, ExecutableHost, ConstantsHost<Block> {
   readonly name = "cuda";
   readonly limits;
   readonly device: Device;

@@ -109,8 +109,8 @@ export class Engine implements AsyncDisposable {
   readonly #slots: Slots;
   readonly #observer: EngineObserver;
   readonly #mostAdmitted: number;
-  readonly #waiting: Generation[] = [];
-  readonly #running: Running[] = [];
+  #waiting: Generation[] = [];
+  #running: Running[] = [];
   /** When each slot was last used, in steps. */
   readonly #lastUse: number[];
   #steps = 0;
@@ -252,16 +252,14 @@ export class Engine implements AsyncDisposable {
 
   /** Takes what has ended, or what nobody waits for any more, out of slots and queue. */
   #release(): void {
-    for (const list of [this.#running, this.#waiting] as const) {
-      for (let index = list.length - 1; index >= 0; index--) {
-        const entry = list[index];
-        const generation = entry instanceof Generation ? entry : entry?.generation;
-        if (!generation?.isOver) continue;
-        list.splice(index, 1);
-        if (entry && "slot" in entry) this.#slots.release(entry.slot);
-        const outcome = generation.finish ?? (generation.isCancelled ? "cancelled" : "error");
-        this.#observer.ended?.(generation, outcome);
-      }
+    const leaving = this.#running.filter(({ generation }) => generation.isOver);
+    for (const { slot } of leaving) this.#slots.release(slot);
+    const ended = [...leaving.map(({ generation }) => generation), ...this.#waiting.filter(({ isOver }) => isOver)];
+    this.#running = this.#running.filter(({ generation }) => !generation.isOver);
+    this.#waiting = this.#waiting.filter(({ isOver }) => !isOver);
+    for (const generation of ended) {
+      const outcome = generation.finish ?? (generation.isCancelled ? "cancelled" : "error");
+      this.#observer.ended?.(generation, outcome);
     }
   }
 
@@ -272,19 +270,13 @@ export class Engine implements AsyncDisposable {
     const busy = new Set(this.#running.map(({ slot }) => slot));
     const idle = this.#lastUse.map((_, slot) => slot).filter((slot) => !busy.has(slot));
     if (isBusy || generation === undefined || idle.length === 0) return;
+    const byUse = idle.toSorted((a, b) => (this.#lastUse[a] ?? 0) - (this.#lastUse[b] ?? 0));
     const shared = this.#sharedTokens(generation);
-    const sharedBy = (slot: number) => shared[slot] ?? 0;
-    const losesNothing = (slot: number) => this.#slots.length(slot) === sharedBy(slot);
-    const longestUnused = (a: number, b: number) => (this.#lastUse[a] ?? 0) - (this.#lastUse[b] ?? 0);
-    const better = (a: number, b: number) =>
-      Number(losesNothing(b)) - Number(losesNothing(a)) ||
-      (losesNothing(a) ? sharedBy(b) - sharedBy(a) : 0) ||
-      longestUnused(a, b);
-    const slot = idle.toSorted(better)[0] ?? 0;
+    const slot = this.#leastMissed(byUse, shared);
     const longest = Math.max(...shared);
-    const from = { slot: sharedBy(slot) === longest ? slot : shared.indexOf(longest), count: longest };
+    const from = { slot: shared[slot] === longest ? slot : shared.indexOf(longest), count: longest };
     try {
-      const cachedTokens = await this.#slots.begin(slot, from, generation.mostTokens, idle.toSorted(longestUnused));
+      const cachedTokens = await this.#slots.begin(slot, from, generation.mostTokens, byUse);
       if (cachedTokens === undefined) return;
       this.#waiting.shift();
       this.#lastUse[slot] = this.#steps;
@@ -295,6 +287,18 @@ export class Engine implements AsyncDisposable {
       this.#healthy = false;
       generation.fail(error);
     }
+  }
+
+  /**
+   * The slot from which the least is lost: of those that hold nothing but a beginning of the prompt, the one that holds the
+   * most of it; else the first.
+   * @param slots  those that were not used for the longest come first
+   * @param shared how much of the prompt each slot holds
+   */
+  #leastMissed(slots: readonly number[], shared: readonly number[]): number {
+    const sharedBy = (slot: number) => shared[slot] ?? 0;
+    const beginnings = slots.filter((slot) => this.#slots.length(slot) === sharedBy(slot));
+    return beginnings.toSorted((a, b) => sharedBy(b) - sharedBy(a))[0] ?? slots[0] ?? 0;
   }
 
   /** How much of a prompt each slot holds. */

@@ -83,7 +83,7 @@ export function checkRequest(request: GenerationRequest, vocabularySize: number,
   const wanted = tokens.length + (maxTokens ?? 1);
   if (wanted > contextLength) {
     throw new ContextLengthError(
-      `the context length is ${contextLength} tokens, but ${wanted} were requested: ${tokens.length} in the prompt and ${maxTokens ?? 1} to generate`,
+      `the context length is ${contextLength} tokens, but ${wanted} were requested: ${tokens.length} in the prompt and ${maxTokens ?? 1} to generate; shorten the prompt, or ask for less`,
     );
   }
   if (logprobs !== undefined && !(Number.isInteger(logprobs) && logprobs >= 0)) {
