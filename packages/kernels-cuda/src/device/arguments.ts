@@ -84,16 +84,7 @@ export function packArguments(
   if (args.length !== parameters.length) {
     throw new Error(`${kernel} takes ${parameters.length} arguments, got ${args.length}`);
   }
-  const places: number[] = [];
-  let end = 0;
-  for (const parameter of parameters) {
-    const size = typeof parameter === "string" ? sizes[parameter] : parameter.size;
-    const align = typeof parameter === "string" ? size : parameter.align;
-    if (size === undefined || align === undefined) throw new Error(`${kernel} has a parameter of unknown type`);
-    const at = Math.ceil(end / align) * align;
-    places.push(at);
-    end = at + size;
-  }
+  const { places, end } = placesOf(kernel, parameters);
   const bytes = new Uint8Array(end);
   const view = new DataView(bytes.buffer);
   const addresses: { at: number; argument: AddressArgument | TensorMapArgument }[] = [];
@@ -125,6 +116,20 @@ export function packArguments(
     }
   });
   return { bytes, places, addresses };
+}
+
+/** Where parameters begin, and where the last one ends. */
+function placesOf(kernel: string, parameters: readonly Parameter[]) {
+  let end = 0;
+  const places = parameters.map((parameter) => {
+    const size = typeof parameter === "string" ? sizes[parameter] : parameter.size;
+    const align = typeof parameter === "string" ? size : parameter.align;
+    if (size === undefined || align === undefined) throw new Error(`${kernel} has a parameter of unknown type`);
+    const at = aligned(end, align);
+    end = at + size;
+    return at;
+  });
+  return { places, end };
 }
 
 /** Largest rank that kernels with axes take; must be maximumRank in kernels/common.cuh. */

@@ -28,10 +28,6 @@ const clearlyFaster = 0.97;
 
 const typeBytes = { float32: 4, float64: 8, float16: 2, bfloat16: 2 } as const satisfies Record<ProductType, number>;
 
-function flopsOf({ m, n, k, batch }: Product): number {
-  return 2 * m * n * k * batch;
-}
-
 /** Scratch memory that products may use: what NVIDIA recommends for Hopper. */
 export const workspaceBytes = 32 * 2 ** 20;
 
@@ -57,6 +53,10 @@ export interface Product {
   readonly adds: boolean;
   /** Largest power of two, at most 256, that divides every address in bytes. */
   readonly alignment: number;
+}
+
+function flopsOf({ m, n, k, batch }: Product): number {
+  return 2 * m * n * k * batch;
 }
 
 export interface PreparedProduct {
@@ -89,7 +89,6 @@ type Name = keyof typeof prototypes;
 
 export class CublasLt {
   readonly version: number;
-  readonly path: string;
   readonly #functions: { readonly [N in Name]: NativeFunction };
   readonly #driver: Driver;
   readonly #stream: number;
@@ -103,7 +102,6 @@ export class CublasLt {
   constructor(driver: Driver, library: Library, stream: number) {
     this.#driver = driver;
     this.#stream = stream;
-    this.path = library.path;
     const load = ([name, prototype]: [string, string]) => [name, library.func(prototype)] as const;
     this.#functions = Object.fromEntries(Object.entries(prototypes).map(load)) as { [N in Name]: NativeFunction };
     this.version = Number(this.#functions.version());

@@ -139,15 +139,17 @@ export class Device {
       if (bytes > 0) this.driver.call("cuMemcpyDtoHAsync", staging.address + offset, address, bytes, this.stream);
       offset += bytes;
     }
-    await this.finished();
-    offset = 0;
-    const copies = places.map(({ bytes }) => {
-      const copy = new Uint8Array(staging.buffer, offset, bytes).slice();
-      offset += bytes;
-      return copy;
-    });
-    this.#staging.give(staging);
-    return copies;
+    try {
+      await this.finished();
+      offset = 0;
+      return places.map(({ bytes }) => {
+        const copy = new Uint8Array(staging.buffer, offset, bytes).slice();
+        offset += bytes;
+        return copy;
+      });
+    } finally {
+      this.#staging.give(staging);
+    }
   }
 
   /** Resolves once everything enqueued so far is done, without holding up the program. @throws DeviceError */

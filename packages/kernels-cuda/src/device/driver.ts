@@ -140,7 +140,7 @@ export class Driver {
         `cuda: the driver cannot start: ${this.#describe(code)}; check with nvidia-smi that it sees a GPU`,
       );
     }
-    this.version = this.#number("cuDriverGetVersion");
+    this.version = this.handle("cuDriverGetVersion");
     if (this.version < oldestDriver) {
       throw new BackendUnavailableError(
         `cuda: needs a driver for CUDA 13.0 (580) or newer, got one for CUDA ${versionText(this.version)}; update it from https://www.nvidia.com/drivers`,
@@ -149,18 +149,18 @@ export class Driver {
   }
 
   devices(): readonly DeviceInfo[] {
-    return Array.from({ length: this.#number("cuDeviceGetCount") }, (_, index) => {
-      const device = this.#number("cuDeviceGet", index);
+    return Array.from({ length: this.handle("cuDeviceGetCount") }, (_, index) => {
+      const device = this.handle("cuDeviceGet", index);
       const text = new Uint8Array(256);
       this.call("cuDeviceGetName", text, text.length, device);
-      const read = (which: number) => this.#number("cuDeviceGetAttribute", which, device);
+      const read = (which: number) => this.handle("cuDeviceGetAttribute", which, device);
       return {
         index,
         name: new TextDecoder().decode(text.subarray(0, text.indexOf(0))),
         capability: read(attribute.major) * 10 + read(attribute.minor),
         multiprocessors: read(attribute.multiprocessors),
         sharedBytes: read(attribute.sharedBytes),
-        memoryBytes: this.#number("cuDeviceTotalMem", device),
+        memoryBytes: this.handle("cuDeviceTotalMem", device),
       };
     });
   }
@@ -175,15 +175,11 @@ export class Driver {
     throw this.#error(`${name} failed: `, code);
   }
 
-  /** A call whose first argument is where its result goes. @throws DriverError */
+  /** A call whose first argument is where its result goes: a handle or another number. @throws DriverError */
   handle(name: Name, ...args: readonly unknown[]): number {
     const out = [0];
     this.call(name, out, ...args);
     return Number(out[0]);
-  }
-
-  #number(name: Name, ...args: readonly unknown[]): number {
-    return this.handle(name, ...args);
   }
 
   /** Free and total bytes of the current device. */
@@ -241,7 +237,7 @@ export class Driver {
   /** How many clusters of blocks of a kernel that declares their size can be at work at once. */
   activeClusters(kernel: number, block: number, sharedBytes: number): number {
     const config = this.#launchConfig([mostClusterBlocks, 1, 1], block, sharedBytes, 0);
-    return this.#number("cuOccupancyMaxActiveClusters", kernel, config);
+    return this.handle("cuOccupancyMaxActiveClusters", kernel, config);
   }
 
   /** A CUlaunchConfig; valid until the next call. */

@@ -82,6 +82,7 @@ export function loadDriver(native: Native, machine: Machine = host): Library {
   if (!(found instanceof Error)) return found;
   throw new BackendUnavailableError(
     `cuda: no NVIDIA driver was found (${found.message}); install the driver of your GPU from https://www.nvidia.com/drivers, or start the container with --gpus all`,
+    { cause: found },
   );
 }
 
@@ -91,6 +92,7 @@ export function loadCublasLt(native: Native, machine: Machine = host): Library {
   if (!(found instanceof Error)) return found;
   throw new BackendUnavailableError(
     "cuda: cuBLASLt 12 or 13 was not found; install it with `pip install nvidia-cublas` or with the CUDA toolkit, or name the file in SISA_CUBLASLT",
+    { cause: found },
   );
 }
 

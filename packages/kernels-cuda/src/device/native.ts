@@ -21,7 +21,6 @@ interface Koffi {
 
 /** The modules of Node that the loader needs, typed as far as it uses them. */
 interface FileSystem {
-  existsSync(path: string): boolean;
   readdirSync(path: string): string[];
 }
 
@@ -49,9 +48,6 @@ export const host = {
   },
   variable(name: string): string | undefined {
     return nodeProcess().env[name];
-  },
-  exists(path: string): boolean {
-    return builtin<FileSystem>("node:fs").existsSync(path);
   },
   /** Names in a folder; none where there is no such folder. */
   list(path: string): readonly string[] {
