@@ -100,23 +100,8 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
       stateBlocks.add(tensor.exclusive(host.copy.bind(host)));
       results[output] = tensor;
     });
-    const copies: Block[] = [];
-    const read: { readonly storage: Storage | undefined; readonly block: Block }[] = [];
-    let failure = undefined as Block["error"];
-    this.#places.forEach(({ storage, output }, index) => {
-      const tensor = tensors[index];
-      if (tensor === undefined) return;
-      let { block } = tensor;
-      failure ??= block.error;
-      // What is overwritten as state must not be read as something else.
-      if (output === undefined && stateBlocks.has(block)) {
-        const copy = host.allocate(tensor.spec);
-        host.copy(block, copy);
-        copies.push(copy);
-        block = copy;
-      }
-      read.push({ storage, block });
-    });
+    const { blocks, copies } = this.#blocksOf(tensors, stateBlocks);
+    const failure = blocks.find(({ error }) => error)?.error;
     const addresses: number[] = [];
     const written: Block[] = [...stateBlocks];
     for (const [name, storage] of Object.entries(plan.outputs)) {
@@ -130,15 +115,29 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
       results[name] = output.view;
     }
     // Outputs that somebody keeps may have moved, and be read again.
-    for (const { storage, block } of read) {
-      if (storage) storage.address = block.address;
-      addresses.push(block.address);
-    }
+    blocks.forEach(({ address }, index) => {
+      const storage = this.#places[index]?.storage;
+      if (storage) storage.address = address;
+      addresses.push(address);
+    });
     this.#launcher.run(addresses);
     for (const block of written) block.error = failure;
     this.#written = written;
     for (const copy of copies) copy.release();
     return results as { readonly [N in keyof O]: DeviceTensor };
+  }
+
+  /** The block that each input is read from. What is overwritten as state must not be read as something else: a copy is. */
+  #blocksOf(tensors: readonly CudaTensor[], stateBlocks: ReadonlySet<Block>) {
+    const copies: Block[] = [];
+    const blocks = tensors.map(({ block, spec }, index) => {
+      if (this.#places[index]?.output !== undefined || !stateBlocks.has(block)) return block;
+      const copy = this.#host.allocate(spec);
+      this.#host.copy(block, copy);
+      copies.push(copy);
+      return copy;
+    });
+    return { blocks, copies };
   }
 
   /** What stands for each input of the graph. What is alike in the last run was checked there. */
