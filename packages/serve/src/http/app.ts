@@ -6,15 +6,15 @@ import { bodyLimit } from "hono/body-limit";
 import { requestId } from "hono/request-id";
 import type { z } from "zod";
 import { requireKey } from "./auth.ts";
-import { type ChatAnswer, messagesOf, startChat, templateOf } from "./chat.ts";
+import { messagesOf, startChat, templateOf } from "./chat.ts";
 import { chatPage } from "./chat-page.ts";
 import { specialToken } from "./chat-template.ts";
-import { type Completion, startCompletion, tokenText } from "./completions.ts";
+import { startCompletion, tokenText } from "./completions.ts";
 import { ApiError, toApiError } from "./errors.ts";
 import type { Metrics } from "./metrics.ts";
 import { openApiDocument, routes } from "./openapi.ts";
 import * as schemas from "./schemas.ts";
-import { checkModel, type Service } from "./service.ts";
+import { checkModel, type Reply, type Service } from "./service.ts";
 import { eventStream, type StreamOptions } from "./stream.ts";
 
 export interface AppOptions {
@@ -53,12 +53,14 @@ export function createApp(options: AppOptions): App {
   const { engine, modelName } = service;
   const { tokenizer } = engine;
   const app: App = new Hono();
-  const streamOf = (context: Context<{ Bindings: HttpBindings }>, { answers, chunks }: Completion | ChatAnswer) =>
-    eventStream(chunks(), (error) => toApiError(error).body, {
+  const answer = async (context: Context<{ Bindings: HttpBindings }>, reply: Reply<object>, isStream: boolean) => {
+    if (!isStream) return context.json(await reply.whole());
+    return eventStream(reply.chunks(), (error) => toApiError(error).body, {
       ...options.stream,
-      stop: answers.stop,
+      stop: reply.answers.stop,
       hangUp: () => context.env.outgoing.destroy(),
     });
+  };
 
   app.use(requestId());
   app.use(async (context, next) => {
@@ -98,15 +100,11 @@ export function createApp(options: AppOptions): App {
 
   app.post(routes.completions.path, async (context) => {
     const body = await read(context.req.raw, schemas.completionRequest);
-    const completion = startCompletion(service, body, context.req.raw.signal);
-    if (!body.stream) return context.json(await completion.whole());
-    return streamOf(context, completion);
+    return answer(context, startCompletion(service, body, context.req.raw.signal), body.stream === true);
   });
   app.post(routes.chat.path, async (context) => {
     const body = await read(context.req.raw, schemas.chatRequest);
-    const answer = startChat(service, body, context.req.raw.signal);
-    if (!body.stream) return context.json(await answer.whole());
-    return streamOf(context, answer);
+    return answer(context, startChat(service, body, context.req.raw.signal), body.stream === true);
   });
 
   const model = {

@@ -7,16 +7,10 @@ import type { ChatTemplate } from "./chat-template.ts";
 import { tokenText } from "./completions.ts";
 import { ApiError } from "./errors.ts";
 import type { ChatLogprobs, ChatRequest, ChatResponse } from "./schemas.ts";
-import { Answers, checkModel, type Service, samplingOf } from "./service.ts";
-
-export interface ChatAnswer {
-  readonly answers: Answers;
-  whole(): Promise<ChatResponse>;
-  chunks(): AsyncGenerator<object, void, void>;
-}
+import { Answers, checkModel, type Reply, type Service, samplingOf } from "./service.ts";
 
 /** @throws ApiError, and the engine's errors */
-export function startChat(service: Service, body: ChatRequest, signal: AbortSignal): ChatAnswer {
+export function startChat(service: Service, body: ChatRequest, signal: AbortSignal): Reply<ChatResponse> {
   checkModel(service, body.model);
   refuseUnsupported(body);
   const { engine } = service;

@@ -5,18 +5,14 @@ import type { GenerationEvent, GenerationRequest } from "../engine/request.ts";
 import type { TokenScore } from "../engine/scores.ts";
 import { ApiError } from "./errors.ts";
 import type { CompletionLogprobs, CompletionRequest, CompletionResponse } from "./schemas.ts";
-import { Answers, checkModel, type Service, samplingOf } from "./service.ts";
-
-export interface Completion {
-  readonly answers: Answers;
-  /** The whole answer, once everything has come. */
-  whole(): Promise<CompletionResponse>;
-  /** The same in chunks. */
-  chunks(): AsyncGenerator<object, void, void>;
-}
+import { Answers, checkModel, type Reply, type Service, samplingOf } from "./service.ts";
 
 /** @throws ApiError, and the engine's errors */
-export function startCompletion(service: Service, body: CompletionRequest, signal: AbortSignal): Completion {
+export function startCompletion(
+  service: Service,
+  body: CompletionRequest,
+  signal: AbortSignal,
+): Reply<CompletionResponse> {
   checkModel(service, body.model);
   if (body.suffix) {
     const message = "suffix: this model continues texts and cannot fill a gap; leave suffix out";

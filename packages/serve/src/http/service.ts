@@ -101,6 +101,15 @@ export class Answers {
   }
 }
 
+/** What a request is answered with. */
+export interface Reply<Response extends object> {
+  readonly answers: Answers;
+  /** Everything, once it has come. */
+  whole(): Promise<Response>;
+  /** The same in chunks. */
+  chunks(): AsyncGenerator<object, void, void>;
+}
+
 /** What sampling fields mean to the engine. */
 export function samplingOf(body: SamplingFields, { defaults, engine }: Service): Omit<GenerationRequest, "tokens"> {
   const temperature = body.temperature ?? defaults.temperature;
