@@ -62,9 +62,15 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
   readonly #parts: ExecutableParts;
   readonly #launcher: Launcher;
   readonly #outputs = new Map<string, Output>();
+  /** Those of states first. */
   readonly #places: readonly Place[];
+  readonly #states: number;
   /** The tensors of the last run, and how many were passed to it. */
   #last: { readonly tensors: readonly CudaTensor[]; readonly given: number } | undefined;
+  /** The names of all outputs in their order, as `run` gives them. */
+  readonly #results: { readonly [name: string]: undefined };
+  /** Enqueues a copy of what is kept elsewhere. */
+  readonly #copy: (from: Block, to: Block) => void;
   /** What the last run wrote: where a fault of this executable shows. */
   #written: readonly Block[] = [];
   #closed = false;
@@ -72,13 +78,18 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
   constructor(host: ExecutableHost, parts: ExecutableParts) {
     this.#host = host;
     this.#parts = parts;
+    this.#results = Object.fromEntries(Object.keys(parts.graph.outputs).map((name) => [name, undefined]));
+    this.#copy = host.copy.bind(host);
     this.#launcher = new Launcher(host.device, parts.plan.steps);
     const outputOf = new Map(parts.state);
-    this.#places = Object.keys(parts.graph.inputs).flatMap((name) => {
+    const places = Object.keys(parts.graph.inputs).flatMap((name) => {
       const [storage, constant] = [parts.plan.inputs[name], parts.constants[name]];
       if (storage && constant) storage.address = constant.block.address;
       return constant ? [] : [{ name, storage, output: outputOf.get(name) }];
     });
+    const states = places.filter(({ output }) => output !== undefined);
+    this.#places = [...states, ...places.filter(({ output }) => output === undefined)];
+    this.#states = states.length;
   }
 
   get written(): readonly Block[] {
@@ -90,20 +101,18 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     host.checkOpen();
     if (this.#closed) throw new DisposedError("cuda: the executable is closed");
     const { graph, plan } = this.#parts;
+    // Loops without closures: a token has some sixty inputs, and code that has run a few hundred times is not yet compiled.
     const tensors = this.#tensorsOf(inputs);
-    const results: { [name: string]: DeviceTensor | undefined } = {};
-    for (const name of Object.keys(graph.outputs)) results[name] = undefined;
-    const stateBlocks = new Set<Block>();
-    this.#places.forEach(({ output }, index) => {
-      const tensor = tensors[index];
-      if (output === undefined || tensor === undefined) return;
-      stateBlocks.add(tensor.exclusive(host.copy.bind(host)));
-      results[output] = tensor;
-    });
-    const { blocks, copies } = this.#blocksOf(tensors, stateBlocks);
+    const results: { [name: string]: DeviceTensor | undefined } = { ...this.#results };
+    const written: Block[] = [];
+    for (let i = 0; i < this.#states; i++) {
+      const tensor = tensors[i] as CudaTensor;
+      written.push(tensor.exclusive(this.#copy));
+      results[(this.#places[i] as Place).output as string] = tensor;
+    }
+    const { blocks, copies } = this.#blocksOf(tensors, written);
     const failure = blocks.find(({ error }) => error)?.error;
     const addresses: number[] = [];
-    const written: Block[] = [...stateBlocks];
     for (const [name, storage] of Object.entries(plan.outputs)) {
       const spec = graph.outputs[name];
       if (spec === undefined) continue;
@@ -115,11 +124,12 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
       results[name] = output.view;
     }
     // Outputs that somebody keeps may have moved, and be read again.
-    blocks.forEach(({ address }, index) => {
-      const storage = this.#places[index]?.storage;
+    for (let i = 0; i < blocks.length; i++) {
+      const { address } = blocks[i] as Block;
+      const { storage } = this.#places[i] as Place;
       if (storage) storage.address = address;
       addresses.push(address);
-    });
+    }
     this.#launcher.run(addresses);
     for (const block of written) block.error = failure;
     this.#written = written;
@@ -128,15 +138,18 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
   }
 
   /** The block that each input is read from. What is overwritten as state must not be read as something else: a copy is. */
-  #blocksOf(tensors: readonly CudaTensor[], stateBlocks: ReadonlySet<Block>) {
+  #blocksOf(tensors: readonly CudaTensor[], states: readonly Block[]) {
     const copies: Block[] = [];
-    const blocks = tensors.map(({ block, spec }, index) => {
-      if (this.#places[index]?.output !== undefined || !stateBlocks.has(block)) return block;
-      const copy = this.#host.allocate(spec);
-      this.#host.copy(block, copy);
-      copies.push(copy);
-      return copy;
-    });
+    const blocks: Block[] = [];
+    for (let i = 0; i < tensors.length; i++) {
+      const { block, spec } = tensors[i] as CudaTensor;
+      if (i >= this.#states && states.includes(block)) {
+        const copy = this.#host.allocate(spec);
+        this.#host.copy(block, copy);
+        copies.push(copy);
+        blocks.push(copy);
+      } else blocks.push(block);
+    }
     return { blocks, copies };
   }
 
@@ -164,8 +177,10 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     const last = this.#last;
     if (!last || Object.keys(given).length !== last.given) return undefined;
     const tensors: CudaTensor[] = [];
-    for (const [index, { name, output }] of this.#places.entries()) {
-      const [tensor, before] = [given[name], last.tensors[index]];
+    for (let i = 0; i < this.#places.length; i++) {
+      const { name, output } = this.#places[i] as Place;
+      const tensor = given[name];
+      const before = last.tensors[i];
       if (!tensor || !before) return undefined;
       if (tensor === before) {
         tensors.push(before);

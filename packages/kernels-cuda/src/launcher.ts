@@ -20,7 +20,8 @@ export class Launcher {
   /** Where each kernel's arguments begin, and the list of pointers to them: where code expects them, the driver knows. */
   readonly #places: readonly { readonly arguments: number; readonly list: number }[];
   readonly #graphs: { readonly addresses: readonly number[]; readonly handle: number }[] = [];
-  #last: readonly number[] = [];
+  /** Those whose arguments are written. */
+  #last: readonly number[] | undefined;
 
   constructor(device: Device, steps: readonly Step[]) {
     this.#device = device;
@@ -62,13 +63,12 @@ export class Launcher {
       driver.call("cuGraphLaunch", known.handle, stream);
       return;
     }
-    this.#writeAddresses();
-    if (isSame(this.#last, addresses) && this.#steps.length > 1 && !this.#device.blocking) {
+    const isAgain = this.#last !== undefined && isSame(this.#last, addresses);
+    if (!isAgain) this.#writeAddresses();
+    this.#last = addresses;
+    if (isAgain && this.#steps.length > 1 && !this.#device.blocking) {
       driver.call("cuGraphLaunch", this.#capture(addresses), stream);
-    } else {
-      this.#last = addresses;
-      this.#enqueue();
-    }
+    } else this.#enqueue();
   }
 
   #writeAddresses(): void {
@@ -209,7 +209,9 @@ export class Launcher {
 }
 
 function isSame(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((address, index) => address === b[index]);
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
 }
 
 function addressOf({ storage, offset }: View): number {

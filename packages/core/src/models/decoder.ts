@@ -8,6 +8,7 @@ import { simplify } from "../graph/passes.ts";
 import { inPrecision, type Precision } from "../graph/precision.ts";
 import { sdpaClamp } from "../ops/sisa-attention.ts";
 import { i32, type TensorSpec } from "../spec.ts";
+import { GivenInput } from "./given-input.ts";
 import type { LanguageModel } from "./language-model.ts";
 import { checkToken, Sampler, type TokenChoice } from "./sampler.ts";
 
@@ -31,6 +32,9 @@ export interface DecoderOptions {
   readonly allowClamp?: boolean;
 }
 
+/** What a run of so many tokens of each row takes beside the caches. */
+type Inputs = Readonly<Record<"ids" | "start" | "last", GivenInput>>;
+
 /** A model with its caches on a backend. Close it when done. */
 export class Decoder implements AsyncDisposable {
   /** Tokens that a row can hold. */
@@ -45,10 +49,7 @@ export class Decoder implements AsyncDisposable {
   #sampler: Sampler | undefined;
   /** What was chosen last, one token a row: where the sampler has left them, [batch,1], or as they were read. */
   #chosen: DeviceTensor | readonly number[] | undefined;
-  readonly #inputs = new Map<
-    number,
-    { readonly ids: DeviceTensor; readonly start: DeviceTensor; readonly last: DeviceTensor }
-  >();
+  readonly #inputs = new Map<number, Inputs>();
 
   private constructor(
     options: DecoderOptions,
@@ -173,10 +174,10 @@ export class Decoder implements AsyncDisposable {
     // Which tokens they are cannot be checked here; gather refuses those that are none.
     for (let row = 0; row < this.batch; row++) this.#check([0], row, start[row] ?? 0);
     const inputs = this.#inputsFor(1);
-    if (isKnown) this.#options.backend.write(inputs.ids, Int32Array.from(chosen));
-    const ids = isKnown ? inputs.ids : (chosen as DeviceTensor);
+    if (isKnown) inputs.ids.write(Int32Array.from(chosen));
+    const ids = isKnown ? inputs.ids.tensor : (chosen as DeviceTensor);
     const last = start.map(() => 0);
-    const { logits, decaySpan } = this.#enqueue(1, { ...inputs, ids }, this.#placesOf(start), last);
+    const { logits, decaySpan } = this.#enqueue(1, ids, this.#placesOf(start), last);
     this.#held.forEach((held, row) => {
       this.#held[row] = held + 1;
     });
@@ -284,26 +285,22 @@ export class Decoder implements AsyncDisposable {
     rows.forEach((row, index) => {
       ids.set(row, index * length);
     });
-    this.#options.backend.write(inputs.ids, ids);
+    inputs.ids.write(ids);
     return this.#enqueue(
       length,
-      inputs,
+      inputs.ids.tensor,
       positions,
       rows.map((row) => row.length - 1),
     );
   }
 
-  #enqueue(
-    length: number,
-    inputs: { readonly ids: DeviceTensor; readonly start: DeviceTensor; readonly last: DeviceTensor },
-    positions: readonly number[],
-    last: readonly number[],
-  ) {
-    const { backend } = this.#options;
-    backend.write(inputs.start, Int32Array.from(positions));
-    backend.write(inputs.last, Int32Array.from(last));
+  #enqueue(length: number, ids: DeviceTensor, positions: readonly number[], lasts: readonly number[]) {
+    const { start, last } = this.#inputsFor(length);
+    start.write(Int32Array.from(positions));
+    last.write(Int32Array.from(lasts));
     const executable = this.#executables.get(length) ?? this.#executables.get(0);
-    const { logits, decaySpan } = executable?.run({ ...this.#caches, ...inputs }) ?? {};
+    const given = { ...this.#caches, ids, start: start.tensor, last: last.tensor };
+    const { logits, decaySpan } = executable?.run(given) ?? {};
     if (logits === undefined) throw new GraphError("decoder: the decode graph gave no logits");
     return { logits, decaySpan };
   }
@@ -313,18 +310,18 @@ export class Decoder implements AsyncDisposable {
     if (known) return known;
     const { backend } = this.#options;
     const inputs = {
-      ids: backend.tensor(i32(this.batch, length)),
-      start: backend.tensor(i32(this.batch)),
-      last: backend.tensor(i32(this.batch)),
+      ids: new GivenInput(backend, i32(this.batch, length)),
+      start: new GivenInput(backend, i32(this.batch)),
+      last: new GivenInput(backend, i32(this.batch)),
     };
     // Lengths of prompts vary without end; only single tokens are worth keeping.
-    if (length !== 1) for (const [other, tensors] of this.#inputs) if (other !== 1) this.#forget(other, tensors);
+    if (length !== 1) for (const [other, inputs] of this.#inputs) if (other !== 1) this.#forget(other, inputs);
     this.#inputs.set(length, inputs);
     return inputs;
   }
 
-  #forget(length: number, tensors: { readonly [name: string]: DeviceTensor }): void {
-    for (const tensor of Object.values(tensors)) tensor.dispose();
+  #forget(length: number, inputs: Inputs): void {
+    for (const input of Object.values(inputs)) input.dispose();
     this.#inputs.delete(length);
   }
 
@@ -333,7 +330,7 @@ export class Decoder implements AsyncDisposable {
     await this.#sampler?.close();
     for (const executable of this.#executables.values()) executable.close();
     for (const tensor of Object.values(this.#caches)) tensor.dispose();
-    for (const [length, tensors] of this.#inputs) this.#forget(length, tensors);
+    for (const [length, inputs] of this.#inputs) this.#forget(length, inputs);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -6,6 +6,7 @@ import { trace } from "../graph/graph.ts";
 import { reshape } from "../ops/reshape.ts";
 import { sampleTokens } from "../ops/sample-tokens.ts";
 import { f32, i32 } from "../spec.ts";
+import { GivenInput } from "./given-input.ts";
 
 /** How the next token is chosen from logits. */
 export interface SamplingOptions {
@@ -190,25 +191,19 @@ export class Sampler implements AsyncDisposable {
       const size = this.#vocabularySize;
       return choices.map((choice, row) => chosen(all.subarray(row * size, (row + 1) * size), choice));
     }
-    const { backend, executable, inputs } = this.#device;
+    const { executable, uniform, temperature, topK, topP } = this.#device;
     const floats = (of: (choice: TokenChoice) => number) => Float32Array.from(choices, of);
-    backend.write(
-      inputs.uniform,
-      floats(({ uniform }) => Math.min(uniform, belowOne)),
-    );
-    backend.write(
-      inputs.temperature,
-      floats(({ temperature = 1 }) => leastOf(temperature)),
-    );
-    backend.write(
-      inputs.topK,
-      Int32Array.from(choices, ({ topK = 0 }) => topK),
-    );
-    backend.write(
-      inputs.topP,
-      floats(({ topP = 1 }) => topP),
-    );
-    this.#tokens = executable.run({ logits, ...inputs }).value;
+    uniform.write(floats((choice) => Math.min(choice.uniform, belowOne)));
+    temperature.write(floats((choice) => leastOf(choice.temperature ?? 1)));
+    topK.write(Int32Array.from(choices, (choice) => choice.topK ?? 0));
+    topP.write(floats((choice) => choice.topP ?? 1));
+    this.#tokens = executable.run({
+      logits,
+      uniform: uniform.tensor,
+      temperature: temperature.tensor,
+      topK: topK.tensor,
+      topP: topP.tensor,
+    }).value;
     return [...(await this.#tokens.read())];
   }
 
@@ -234,14 +229,14 @@ type DeviceSampling = Awaited<ReturnType<typeof onDevice>>;
 async function onDevice(backend: Backend, rows: number, vocabularySize: number) {
   const executable = await backend.compile(samplingGraph(rows, vocabularySize));
   const inputs = {
-    uniform: backend.tensor(f32(rows)),
-    temperature: backend.tensor(f32(rows)),
-    topK: backend.tensor(i32(rows)),
-    topP: backend.tensor(f32(rows)),
+    uniform: new GivenInput(backend, f32(rows)),
+    temperature: new GivenInput(backend, f32(rows)),
+    topK: new GivenInput(backend, i32(rows)),
+    topP: new GivenInput(backend, f32(rows)),
   };
   const close = () => {
     executable.close();
-    for (const tensor of Object.values(inputs)) tensor.dispose();
+    for (const input of Object.values(inputs)) input.dispose();
   };
-  return { backend, executable, inputs, close };
+  return { executable, ...inputs, close };
 }
