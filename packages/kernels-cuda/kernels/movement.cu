@@ -56,6 +56,11 @@ extern "C" __global__ void moveMany(const __grid_constant__ MoveTable table) {
   else moveWords<unsigned char>(move, first, end);
 }
 
+// Words of two places, one behind the other.
+extern "C" __global__ void readWords(const uint32* first, int64 firstCount, const uint32* second, int64 secondCount, uint32* target) {
+  GRID_STRIDE(index, firstCount + secondCount) target[index] = index < firstCount ? first[index] : second[index - firstCount];
+}
+
 extern "C" __global__ void iota(int* out, int64 count) {
   GRID_STRIDE(index, count) out[index] = (int)index;
 }

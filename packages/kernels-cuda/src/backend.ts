@@ -272,15 +272,11 @@ class Cuda implements CudaBackend, ExecutableHost, ConstantsHost<Block> {
 
   async read({ dtype }: TensorSpec, block: Block): Promise<TypedArray> {
     this.checkOpen();
-    const [bytes, fault] = await this.device.read([
-      { address: block.address, bytes: block.bytes },
-      { address: this.#fault.address, bytes: 8 },
-    ]);
-    const [number = 0, value = 0] = new Int32Array(fault?.buffer ?? new ArrayBuffer(8));
+    const [bytes, fault] = await this.device.read(block, this.#fault);
+    const [number = 0, value = 0] = new Int32Array(fault.buffer);
     if (number !== 0) this.#spread(number, value);
     if (block.error) throw block.error;
     const empty = allocate(dtype, 0);
-    if (bytes === undefined) return empty;
     const result = empty.constructor as new (buffer: ArrayBufferLike, offset: number, length: number) => TypedArray;
     return new result(bytes.buffer, bytes.byteOffset, bytes.byteLength / empty.BYTES_PER_ELEMENT);
   }

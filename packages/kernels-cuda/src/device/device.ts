@@ -6,7 +6,7 @@ import { type DeviceInfo, Driver, versionText } from "./driver.ts";
 import { kernelEntry, kernelImages, targetFor } from "./kernels.ts";
 import { loadCublasLt, loadDriver } from "./libraries.ts";
 import { DeviceMemory, StagingPool } from "./memory.ts";
-import { host, Native } from "./native.ts";
+import { type HostMemory, host, Native } from "./native.ts";
 
 const functionAttribute = { maximumDynamicSharedBytes: 8, sharedCarveout: 9 } as const;
 /** All that a multiprocessor has, in percent. */
@@ -14,8 +14,19 @@ const wholeCarveout = 100;
 /** From this compute capability on, a kernel can begin before the one before it ends. */
 const overlappingCapability = 90;
 
+/** Words that are read by a kernel, at most. */
+const mostWords = 64;
+
 /** How long to look again at once before sleeping between looks. */
 const eagerMilliseconds = 2;
+
+/** Bytes on the device, from a multiple of four on, in memory that lasts to a multiple of four. */
+interface Range {
+  readonly address: number;
+  readonly bytes: number;
+}
+
+const wordsOf = ({ bytes }: Range) => Math.ceil(bytes / 4);
 
 export async function openDriver(): Promise<Driver> {
   const native = await Native.load();
@@ -35,6 +46,10 @@ export class Device {
   readonly #ordinal: number;
   readonly #modules = new Map<string, number>();
   readonly #functions = new Map<string, { readonly handle: number; sharedBytes: number }>();
+  /** Events that nobody waits for. */
+  readonly #events: number[] = [];
+  /** The arguments of readWords: five pointers to them, and they. */
+  readonly #arguments: HostMemory;
 
   private constructor(driver: Driver, info: DeviceInfo, blocking: boolean) {
     this.driver = driver;
@@ -50,6 +65,7 @@ export class Device {
     driver.call("cuCtxSetCurrent", driver.handle("cuDevicePrimaryCtxRetain", this.#ordinal));
     this.memory = new DeviceMemory(driver);
     this.#staging = new StagingPool(driver);
+    this.#arguments = driver.native.allocate(2 * 5 * 8);
     this.stream = driver.handle("cuStreamCreate", 1);
     this.cublasLt = new CublasLt(driver, loadCublasLt(driver.native), this.stream);
   }
@@ -128,33 +144,40 @@ export class Device {
   }
 
   /**
-   * Bytes of several places once all that was enqueued before is done.
+   * Bytes of two places once all that was enqueued before is done.
    * @throws DeviceError where it failed
    */
-  async read(places: readonly { readonly address: number; readonly bytes: number }[]): Promise<Uint8Array[]> {
-    const total = places.reduce((sum, { bytes }) => sum + bytes, 0);
-    const staging = this.#staging.take(total);
-    let offset = 0;
-    for (const { address, bytes } of places) {
-      if (bytes > 0) this.driver.call("cuMemcpyDtoHAsync", staging.address + offset, address, bytes, this.stream);
-      offset += bytes;
+  async read(first: Range, second: Range): Promise<readonly [Uint8Array, Uint8Array]> {
+    const between = 4 * wordsOf(first);
+    const staging = this.#staging.take(between + 4 * wordsOf(second));
+    if (wordsOf(first) + wordsOf(second) <= mostWords) this.#readWords(first, second, staging.address);
+    else {
+      const copy = (offset: number, { address, bytes }: Range) =>
+        bytes > 0 && this.driver.call("cuMemcpyDtoHAsync", staging.address + offset, address, bytes, this.stream);
+      copy(0, first);
+      copy(between, second);
     }
+    const copyOf = (offset: number, { bytes }: Range) => new Uint8Array(staging.buffer, offset, bytes).slice();
     try {
       await this.finished();
-      offset = 0;
-      return places.map(({ bytes }) => {
-        const copy = new Uint8Array(staging.buffer, offset, bytes).slice();
-        offset += bytes;
-        return copy;
-      });
+      return [copyOf(0, first), copyOf(between, second)];
     } finally {
       this.#staging.give(staging);
     }
   }
 
+  /** By a kernel: the copy engine would wait for the kernels before it, and those behind it for the engine. */
+  #readWords(first: Range, second: Range, target: number): void {
+    const { address, buffer } = this.#arguments;
+    const values = [first.address, wordsOf(first), second.address, wordsOf(second), target];
+    new BigUint64Array(buffer).set([...values.map((_, i) => address + 8 * (values.length + i)), ...values].map(BigInt));
+    const kernel = this.kernel("readWords", 0);
+    this.driver.call("cuLaunchKernel", kernel, 1, 1, 1, mostWords, 1, 1, 0, this.stream, address, 0);
+  }
+
   /** Resolves once everything enqueued so far is done, without holding up the program. @throws DeviceError */
   async finished(): Promise<void> {
-    const event = this.driver.handle("cuEventCreate", 2);
+    const event = this.#events.pop() ?? this.driver.handle("cuEventCreate", 2);
     try {
       this.driver.call("cuEventRecord", event, this.stream);
       const start = performance.now();
@@ -164,7 +187,7 @@ export class Device {
           else setTimeout(resolve, 1);
         });
       }
-      this.driver.call("cuEventDestroy", event);
+      this.#events.push(event);
     } catch (error) {
       const hint = "run again with cuda({ blocking: true }) or CUDA_LAUNCH_BLOCKING=1 to learn in which operation";
       throw new DeviceError(`cuda: a kernel failed: ${error instanceof Error ? error.message : error}; ${hint}`, {
@@ -177,6 +200,8 @@ export class Device {
     this.driver.call("cuStreamSynchronize", this.stream);
     this.cublasLt.close();
     this.#staging.close();
+    this.#arguments.free();
+    for (const event of this.#events) this.driver.call("cuEventDestroy", event);
     this.memory.close();
     for (const module of this.#modules.values()) this.driver.call("cuModuleUnload", module);
     this.driver.call("cuStreamDestroy", this.stream);
