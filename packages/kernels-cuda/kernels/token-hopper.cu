@@ -9,13 +9,13 @@ const int clusterSize = 8;
 const int warps = 12, threads = 32 * warps, copiers = 4;  // at work, and warps that copy
 const int mostLayers = 32;
 const int mostRows = 8;
-const int mostResults = 1024;                                // of a product, that a block finishes together
 const int mostPieces = 32, pieceBytes = 36 << 10;            // of weights: in shared memory or on their way, and their size
 const int flightBytes = 96 << 10;                            // on their way at once
 const int buffers = 4;                                       // of sums: a cluster may be behind by a layer
 const int padding = 16;                                      // bytes between rows, so that eight rows lie in different banks
 const int tileRows = 16, stepWidth = 16;                     // of weights, that an instruction takes
 const int headRows = 48;                                     // of the last product, at a time
+const int mostParts = 4;                                     // of k, each by a warp
 
 struct Layer {
   const bf16 *narrow, *wide;          // rows of d: those of q, k, v, c and b, and those of phase and strength
@@ -32,8 +32,11 @@ struct Layer {
 struct Token {
   uint32* turn;   // how many exchanges of all blocks there were in all launches
   uint4* sums;    // [buffers, parts, rows, d / 2]: two sums, each with the turn that it is of
-  const bf16* x;  // [rows, d]
-  bf16* last;     // x behind the last layer; none where the last product takes it
+  const bf16* x;  // [rows, d], or [idCount, d] where there are ids
+  const int* ids;
+  Fault* idFault;
+  int idNode, idCount;
+  bf16* last;  // x behind the last layer; none where the last product takes it
   const float *cosine, *sine;  // [positions, D / 2]; none where nothing is rotated
   const int* start;
   Pages pages;
@@ -88,10 +91,15 @@ __device__ inline void syncCluster() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-__device__ inline void multiplyAdd(float (&d)[4], const uint32 (&a)[4], const uint32 (&b)[2]) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+__device__ inline void loadTiles(uint32 (&x)[4], uint32 from) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(from));
+}
+// Where a step is left.
+__device__ inline void multiplyAdd(float (&d)[4], const uint32 (&a)[4], uint32 b0, uint32 b1, bool isLeft = true) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.s32 p, %10, 0;\n"
+               "@p mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n}"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"((int)isLeft));
 }
 __device__ inline uint32 pairOf(float a, float b) {
   __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
@@ -127,17 +135,16 @@ template <int D, int S> struct Shared {
   Product product[products];
   alignas(16) float sums[2][warps][tileRows * mostRows];
   float inverse[mostRows];
-  float results[mostResults];
   int position[mostRows], isThere[mostRows], before[mostRows], newest[mostRows];  // tokens held, and rows of caches
   int newestRank[mostRows];                                                        // of the block that attends to the newest
   // Attention: the sequence and the part of its keys that the block takes, and what belongs to its newest token.
   int sequence, firstKey, endOfKeys, isNewest;
-  alignas(16) float q[D];
-  alignas(16) float c[S == 0 ? 4 : S];
-  alignas(16) bf16 key[D], value[D], importance[S == 0 ? 8 : S];
+  alignas(16) bf16 q[D], c[S == 0 ? 8 : S], key[D], value[D], importance[S == 0 ? 8 : S];
   float decay;
-  alignas(16) float most[warps], total[warps];
-  alignas(16) float found[clusterSize][D + 4];  // weighted values, largest score, sum of weights
+  // Of each warp, and of each block: weighted values are relative to the largest score.
+  alignas(16) float2 weights[warps];  // largest score, sum of weights
+  alignas(16) float2 foundWeights[clusterSize];
+  alignas(16) float found[clusterSize][D];
   alignas(16) bf16 attended[mostRows][D + padding / 2];
 };
 
@@ -241,9 +248,9 @@ template <int D, int S> struct Copier : Block<D, S> {
 #pragma unroll 1
     for (int i = lane; i < 4 * token.rows && !token.pages.table; i += 32) {
       int row = i / 4, kind = i % 4, width = kind < 2 ? D * 2 : kind == 2 ? S * 2 : S > 0 ? 4 : 0;
-      const void* caches[] = {layer.keys, layer.values, layer.importances, layer.decays};
+      const void* cache = kind == 0 ? (const void*)layer.keys : kind == 1 ? layer.values : kind == 2 ? (const void*)layer.importances : layer.decays;
       int64 line = (int64)token.heads * width;
-      prefetch((const unsigned char*)caches[kind] + row * token.pages.capacity * line, shared.position[row] * line);
+      prefetch((const unsigned char*)cache + row * token.pages.capacity * line, shared.position[row] * line);
     }
     if (lane < 2) prefetch(lane == 0 ? layer.norm : layer.gateNorm, token.d * 4);
   }
@@ -267,9 +274,9 @@ template <int D, int S> struct Copier : Block<D, S> {
 template <int D, int S> struct Worker : Block<D, S> {
   using Base = Block<D, S>;
   using Base::token, Base::shared, Base::lane, Base::warp, Base::rank, Base::cluster, Base::clusters, Base::perD, Base::perS, Base::perPhase;
-  // Lanes that share a key, each with eight of its elements and SE of its states; keys of a lane at a time.
-  static const int lanesOfKey = D / 8, groups = 32 / lanesOfKey, SE = S / lanesOfKey > 1 ? S / lanesOfKey : 2;
-  static const int atOnce = S * 64 / D > 64 ? 2 : 3, keysAtOnce = atOnce * warps * groups;
+  static const int keysOfWarp = 16, keysAtOnce = keysOfWarp * warps;
+  // Whether a warp's keys fit into registers beside the weights of the projections, and values beside keys.
+  static const bool isEarly = D / 2 + S / 4 <= 48;
   int thread = threadIdx.x;
   uint32 turn;
   int consumed = 0;     // pieces
@@ -335,11 +342,10 @@ template <int D, int S> struct Worker : Block<D, S> {
     __syncwarp();
   }
 
-  // A warp's part of a product, to `sums`. Weights go to registers before what x comes by is waited for; beyond the last step of k
-  // the last is taken once more, times zero.
+  // A warp's part of a product, to `sums`. Weights go to registers before what x comes by is waited for.
   template <int index> __device__ void multiply(int all, uint32 x, int pitchOfX) {
     const int exchange = index == Output ? exchanges : index == Down ? Hidden : Inputs;
-    const int atOnce = index == Output ? 2 : index == Down ? 6 : 12;
+    const int atOnce = index == Output ? 2 : index == Head ? 12 : 6;
     const Product& p = shared.product[index];
     Work work = p.work[warp];
     float* sums = shared.sums[buffer ^= 1][warp];
@@ -347,27 +353,19 @@ template <int D, int S> struct Worker : Block<D, S> {
     int piece = consumed + work.piece, slot = piece % mostPieces, pitch = p.bytes + padding;
     wait(addressOf(&shared.full[slot]), piece / mostPieces & 1);
     uint32 line = addressOf(memory) + token.atRing + shared.place[slot] + work.offset + min(lane % 16, all - 1 - work.tile) * pitch + lane / 16 * 16;
-    uint32 pairs = x + min(lane / 4, token.rows - 1) * pitchOfX + work.first * stepWidth * 2 + lane % 4 * 4;
+    uint32 columns = x + min(lane % 8, token.rows - 1) * pitchOfX + (2 * work.first + lane / 8) * 16;
     float d[2][4] = {};
 #pragma unroll 1
-    for (int left = work.count; left > 0; left -= atOnce, line += atOnce * stepWidth * 2, pairs += atOnce * stepWidth * 2) {
+    for (int left = work.count; left > 0; left -= atOnce, line += atOnce * stepWidth * 2, columns += atOnce * stepWidth * 2) {
       uint32 a[atOnce][4];
 #pragma unroll
-      for (int j = 0; j < atOnce; j++)
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(a[j][0]), "=r"(a[j][1]), "=r"(a[j][2]), "=r"(a[j][3]) : "r"(line + min(j, left - 1) * stepWidth * 2));
+      for (int j = 0; j < atOnce; j++) loadTiles(a[j], line + j * stepWidth * 2);
       if (exchange < exchanges) waitFor(exchange);
 #pragma unroll
-      for (int from = 0; from < atOnce; from += (atOnce + 1) / 2) {
-        uint32 b[(atOnce + 1) / 2][2];
-#pragma unroll
-        for (int j = 0; j < (atOnce + 1) / 2; j++)
-#pragma unroll
-          for (int i = 0; i < 2; i++)
-            asm volatile("{\n.reg .pred p;\nsetp.gt.s32 p, %2, 0;\nmov.u32 %0, 0;\n@p ld.shared.u32 %0, [%1];\n}"
-                         : "=&r"(b[j][i]) : "r"(pairs + (from + j) * stepWidth * 2 + 16 * i), "r"(left - from - j));
-#pragma unroll
-        for (int j = 0; j < (atOnce + 1) / 2; j++) multiplyAdd(d[j % 2], a[from + j], b[j]);
+      for (int j = 0; j < atOnce; j += 2) {
+        uint32 b[4];
+        loadTiles(b, columns + j * stepWidth * 2);
+        multiplyAdd(d[0], a[j], b[0], b[1], left > j), multiplyAdd(d[1], a[j + 1], b[2], b[3], left > j + 1);
       }
     }
 #pragma unroll
@@ -382,52 +380,50 @@ template <int D, int S> struct Worker : Block<D, S> {
     int row = warps - 1 - warp;
     if (row >= token.rows) return;
     waitFor(Inputs);
-    float squares = 0;
+    const float4* squares = (const float4*)(memory + token.atSquares) + row * (token.d / 32);
+    float sum = 0;
 #pragma unroll 1
-    for (int i = lane; i < token.d / 8; i += 32) squares += ((const float*)(memory + token.atSquares))[row * (token.d / 8) + i];
-    squares = warpSum(squares);
-    if (lane == 0) shared.inverse[row] = rsqrtf(squares / token.d + epsilon);
+    for (int i = lane; i < token.d / 32; i += 32) sum += squares[i].x + squares[i].y + squares[i].z + squares[i].w;
+    sum = warpSum(sum);
+    if (lane == 0) shared.inverse[row] = rsqrtf(__fdividef(sum, token.d) + epsilon);
   }
 
-  // A product once each warp has its part: gives the block's columns to all, as one part of a sum, or keeps what is to be finished.
-  template <int index> __device__ void addUp(int all, int part, int firstLogit) {
+  // Until each warp has its part of a product. Its weights may go.
+  template <int index> __device__ void endProduct(int all) {
     syncWarps<warps>();
-    const Product& p = shared.product[index];
-    // The weights may go.
+    int perPiece = shared.product[index].perPiece;
 #pragma unroll 1
-    for (int from = 0; from < all; from += p.perPiece, consumed++)
+    for (int from = 0; from < all; from += perPiece, consumed++)
       if (thread == 0) arrive(addressOf(&shared.empty[consumed % mostPieces]));
-    int parts = p.parts, between = p.tiles * tileRows * mostRows, columns = this->columns();
-    bool isGiven = index == Output || index == Down;
+  }
+
+  // One result of a product, from the parts of all warps.
+  template <int index> __device__ float result(int r, int row) {
+    const bool isNormed = index != Output && index != Down;
+    const Product& p = shared.product[index];
+    int tile = r / tileRows, between = p.tiles * tileRows * mostRows;
+    const float* from = shared.sums[buffer][tile] + (r - tile * tileRows) * token.rows + row;
+    float sum = 0;
+#pragma unroll
+    for (int k = 0; k < mostParts; k++) sum += k < p.parts ? from[k * between] : 0;
+    return isNormed ? sum * shared.inverse[row] : sum;
+  }
+
+  // The block's columns of a product to all, as one part of a sum.
+  template <int index> __device__ void give(int part) {
+    int columns = this->columns();
     uint64* sums = (uint64*)token.sums + (((turn + 1) % buffers * token.parts + part) * token.rows * token.d + rank * columns);
 #pragma unroll 1
-    for (int i = thread; i < all * token.rows; i += threads) {
-      int r = token.rows == 1 ? i : i / token.rows, row = i - r * token.rows, tile = r / tileRows;
-      const float* from = shared.sums[buffer][tile] + i - tile * tileRows * token.rows;
-      float sum = 0;
-#pragma unroll 1
-      for (int k = 0; k < parts; k += 4, from += 4 * between)
-#pragma unroll
-        for (int j = 0; j < 4; j++) sum += k + j < parts ? from[j * between] : 0;
-      if (isGiven) {
-        uint64 x = (uint64)(turn + 1) << 32 | __float_as_uint(sum);
-        asm volatile("st.relaxed.gpu.global.b64 [%0], %1;" ::"l"(sums + row * token.d + r), "l"(x) : "memory");
-        continue;
-      }
-      sum *= shared.inverse[row];
-      if (index != Head) {
-        shared.results[i] = sum;
-        continue;
-      }
-      int64 to = (int64)row * token.n + firstLogit + r;
-      if (token.isWide) ((float*)token.logits)[to] = sum;
-      else ((bf16*)token.logits)[to] = __float2bfloat16_rn(sum);
+    for (int i = thread; i < columns * token.rows; i += threads) {
+      int r = token.rows == 1 ? i : i / token.rows, row = i - r * token.rows;
+      uint64 x = (uint64)(turn + 1) << 32 | __float_as_uint(result<index>(r, row));
+      asm volatile("st.relaxed.gpu.global.b64 [%0], %1;" ::"l"(sums + row * token.d + r), "l"(x) : "memory");
     }
   }
 
-  // What two warps finish of a head's projections, a thread what belongs together of one sequence: a pair of q, k or v, or of c
-  // and b with their phase; or the decay.
-  enum { Query, Key, Value, State, Decay };
+  // What two warps finish of a head's projections, a thread what belongs together of one sequence: a pair of q, k, v, c or b, or
+  // the decay.
+  enum { Query, Key, Value, Reading, Importance, Decay };
   struct Finisher {
     int kind, row, place;  // place: among the head's pairs
     float first, second;   // cosine and sine, or angle before, or bias and sum of decays before
@@ -435,11 +431,10 @@ template <int D, int S> struct Worker : Block<D, S> {
   };
 
   __device__ void startFinisher(Finisher& f) {
-    const int pairs = perD / 2;
     f.kind = warp / 2, f.row = token.rows;
-    int index = warp % 2 * 32 + lane, each = f.kind < State ? pairs : f.kind == State ? perPhase : 1;
-    if (f.kind > Decay || each == 0) return;
-    f.row = f.kind < State ? index / pairs : f.kind == State ? index / max(perPhase, 1) : index == 0 ? shared.sequence : token.rows;
+    int index = warp % 2 * 32 + lane, each = f.kind < Reading ? perD / 2 : f.kind < Decay ? perPhase : S > 0;
+    if (each == 0) return;
+    f.row = f.kind < Reading ? index / (perD / 2) : f.kind < Decay ? index / max(perPhase, 1) : index == 0 ? shared.sequence : token.rows;
     if (f.row >= token.rows) return;
     f.place = rank * each + (f.kind < Decay ? index - f.row * each : 0);
     f.first = 1, f.second = 0, f.line = (int64)shared.newest[f.row] * token.heads;
@@ -449,20 +444,20 @@ template <int D, int S> struct Worker : Block<D, S> {
 
   // What there is before the projections are.
   __device__ void prepare(Finisher& f, const Layer& layer, int head) {
-    if (S == 0 || f.row >= token.rows || f.kind < State) return;
+    if (S == 0 || f.row >= token.rows || f.kind < Reading) return;
     int64 before = (int64)shared.before[f.row] * token.heads + head;
     int position = shared.position[f.row];
-    if (f.kind == State) f.first = position > 0 ? __ldcg(layer.phases + before * (S / 2) + f.place) : 0, f.second = __ldg(layer.lambda + head);
+    if (f.kind < Decay) f.first = position > 0 ? __ldcg(layer.phases + before * (S / 2) + f.place) : 0;
     else f.first = __ldg(layer.bias + head), f.second = position % BLOCK != 0 ? __ldcg(layer.decays + before) : 0;
   }
 
   // To the blocks that attend to a sequence.
-  __device__ void sendToAll(int row, const float* there, float2 x, float factor) {
-    x = {rounded<bf16>(x.x) * factor, rounded<bf16>(x.y) * factor};
+  __device__ void sendToAll(int row, const bf16* there, float2 x) {
+    uint32 word = pairOf(x.x, x.y);
 #pragma unroll
     for (int i = 0; i < clusterSize; i++) {
       int to = row * token.splits + i;
-      if (i < token.splits) send(addressIn(addressOf(there), to), x, addressIn(sent(Queries), to));
+      if (i < token.splits) send(addressIn(addressOf(there), to), word, addressIn(sent(Queries), to));
     }
   }
   // To the cache, and to the block that attends to the newest token.
@@ -475,265 +470,346 @@ template <int D, int S> struct Worker : Block<D, S> {
 
   __device__ void finish(const Layer& layer, int head, const Finisher& f) {
     if (f.row >= token.rows) return;
-    // Results of the block in the order of its rows.
-    int own = f.place - rank * (f.kind < State ? perD / 2 : perPhase);
-    auto result = [&](int r) { return shared.results[r * token.rows + f.row]; };
-    auto turned = [&](int r, float cosine, float sine) {
-      float a = rounded<bf16>(result(r)), b = rounded<bf16>(result(r + 1));
-      return float2{a * cosine - b * sine, a * sine + b * cosine};
-    };
     int64 line = f.line + head;
+    auto resultOf = [&](int r) { return this->template result<Projections>(r, f.row); };
+    if (f.kind == Decay) {
+      float strength = resultOf(Base::projectionRows - 1) + f.first;
+      float decay = (float)((double)f.second - (fmaxf(strength, 0.f) + log1pf(expf(-fabsf(strength)))));
+      send(addressIn(addressOf(&shared.decay), rank), __float_as_uint(decay), addressIn(sent(Queries), rank));
+      if (shared.isNewest && shared.isThere[f.row]) layer.decays[line] = decay;
+      return;
+    }
+    // Results of the block in the order of its rows.
+    bool isState = f.kind >= Reading;
+    int own = f.place - rank * (isState ? perPhase : perD / 2), r = isState ? 3 * perD + (f.kind - Reading) * perS : f.kind * perD;
+    float a = rounded<bf16>(resultOf(r + 2 * own)), b = rounded<bf16>(resultOf(r + 2 * own + 1)), cosine = f.first, sine = f.second;
+    if (isState) {
+      const double turn = 6.283185307179586476925, perTurn = 0.15915494309189533577;
+      double turns = ((double)f.first + resultOf(3 * perD + 2 * perS + own)) * perTurn;
+      turns -= floor(turns);
+      sincospif((float)(2 * turns), &sine, &cosine);
+      if (f.kind == Importance && shared.isThere[f.row]) layer.phases[line * (S / 2) + f.place] = (float)(turn * turns);
+    }
+    float2 x = {a * cosine - b * sine, a * sine + b * cosine};
     int place = 2 * f.place;
-    if (f.kind < State) {
-      float2 x = turned(f.kind * perD + 2 * own, f.first, f.second);
-      if (f.kind == Query) sendToAll(f.row, shared.q + place, x, token.scale);
-      else keep(f.row, (f.kind == Key ? layer.keys : layer.values) + line * D + place, (f.kind == Key ? shared.key : shared.value) + place, x);
-    } else if constexpr (S > 0) {
-      if (f.kind == State) {
-        const double turn = 6.283185307179586476925, perTurn = 0.15915494309189533577;
-        double turns = ((double)f.first + result(3 * perD + 2 * perS + own)) * perTurn;
-        turns -= floor(turns);
-        float cosine, sine;
-        sincospif((float)(2 * turns), &sine, &cosine);
-        sendToAll(f.row, shared.c + place, turned(3 * perD + 2 * own, cosine, sine), f.second);
-        keep(f.row, layer.importances + line * S + place, shared.importance + place, turned(3 * perD + perS + 2 * own, cosine, sine));
-        if (shared.isThere[f.row]) layer.phases[line * (S / 2) + f.place] = (float)(turn * turns);
-      } else {
-        float strength = result(Base::projectionRows - 1) + f.first;
-        float decay = (float)((double)f.second - (fmaxf(strength, 0.f) + log1pf(expf(-fabsf(strength)))));
-        send(addressIn(addressOf(&shared.decay), rank), __float_as_uint(decay), addressIn(sent(Queries), rank));
-        if (shared.isNewest && shared.isThere[f.row]) layer.decays[line] = decay;
-      }
+    if (f.kind == Query || f.kind == Reading) sendToAll(f.row, (isState ? shared.c : shared.q) + place, x);
+    else {
+      bf16* cache = isState ? layer.importances + line * S : (f.kind == Key ? layer.keys : layer.values) + line * D;
+      keep(f.row, cache + place, (isState ? shared.importance : f.kind == Key ? shared.key : shared.value) + place, x);
     }
   }
 
-  // Keys of a warp at a time, each of a group of lanes.
+  // Keys of a warp at a time. Four lanes share two keys, eight apart; of each a lane has every fourth part of 16 bytes (of 8 where
+  // S is 16), which are operands of products as they lie if the query's are taken alike.
   struct Keys {
-    Raw<bf16, 8> k[atOnce], v[atOnce];
-    Raw<bf16, SE> b[atOnce];
-    float decay[atOnce];    // in the key's block of positions up to it
-    float between[atOnce];  // from there to the query's block
-    float total, rest;      // of one block of positions for each lane, and of every 32nd behind it
+    uint32 k[2][D / 8], v[2][D / 8], b[2][S == 0 ? 1 : S / 8];
+    float decay[2];     // in the key's block of positions up to it
+    float total, rest;  // of one block of positions for each lane, and of every 32nd behind it
+    float lambda;
   };
 
-  __device__ int positionOf(int base, int i) { return base + (i * warps + warp) * groups; }
+  static __device__ int64 lineOf(int row, int heads, int head) { return (int64)row * heads + head; }
+  __device__ int rowOf(int position) {
+    int sequence = shared.sequence;
+    if (!token.pages.table) return sequence * token.pages.capacity + position;
+    return max(__ldcg(token.pages.table + sequence * token.pages.perSequence + position / PAGE), 0) * PAGE + position % PAGE;
+  }
+  // A lane's part of a row.
+  template <int width> static __device__ void load(uint32 (&x)[width / 8], const bf16* row, int own) {
+    if constexpr (width == 16) *(uint2*)x = __ldcg((const uint2*)row + own);
+    else
+#pragma unroll
+      for (int i = 0; i < width / 32; i++) *(uint4*)&x[4 * i] = __ldcg((const uint4*)row + 4 * i + own);
+  }
+  template <int width> static __device__ void take(uint32 (&x)[width / 8], const bf16* row, int own) {
+    if constexpr (width == 16) *(uint2*)x = ((const uint2*)row)[own];
+    else
+#pragma unroll
+      for (int i = 0; i < width / 32; i++) *(uint4*)&x[4 * i] = ((const uint4*)row)[4 * i + own];
+  }
 
+  // In caches, of the lane's keys; those that are left out are the last.
+  __device__ int64 lineOfKey(int i, int head, int base) {
+    return lineOf(rowOf(min(base + warp * keysOfWarp + lane / 4 + 8 * i, shared.endOfKeys - 1)), token.heads, head);
+  }
   __device__ void fetch(Keys& keys, const Layer& layer, int head, int base) {
-    int group = lane / lanesOfKey, own = lane % lanesOfKey, end = shared.endOfKeys, sequence = min(shared.sequence, token.rows - 1);
-    auto rowOf = [&](int position) {
-      int row = sequence * token.pages.capacity + position;
-      if (token.pages.table) row = max(__ldcg(token.pages.table + sequence * token.pages.perSequence + position / PAGE), 0) * PAGE + position % PAGE;
-      return (int64)row * token.heads + head;
-    };
+    int own = lane % 4, first = base + warp * keysOfWarp;
+    if (first >= shared.endOfKeys) return;
 #pragma unroll
-    for (int i = 0; i < atOnce; i++) {
-      int64 row = rowOf(max(min(positionOf(base, i) + group, end - 1), 0));
-      keys.k[i].load(layer.keys + row * D + own * 8), keys.v[i].load(layer.values + row * D + own * 8);
-      if constexpr (S > 0) {
-        keys.decay[i] = __ldcg(layer.decays + row);
-        if (own * SE < S) keys.b[i].load(layer.importances + row * S + own * SE);
-        else keys.b[i].clear();
-      }
+    for (int i = 0; i < 2; i++) {
+      int64 line = lineOfKey(i, head, base);
+      load<D>(keys.k[i], layer.keys + line * D, own);
+      if constexpr (isEarly) load<D>(keys.v[i], layer.values + line * D, own);
+      if constexpr (S > 0) load<S>(keys.b[i], layer.importances + line * S, own), keys.decay[i] = __ldcg(layer.decays + line);
     }
     if constexpr (S > 0) {
-      int queryBlock = shared.position[sequence] / BLOCK, block = positionOf(base, 0) / BLOCK + lane;
-      auto totalOf = [&](int block) { return __ldcg(layer.decays + rowOf(block * BLOCK + BLOCK - 1)); };
-      keys.total = block < queryBlock ? totalOf(block) : 0, keys.rest = 0;
+      keys.total = keys.rest = 0, keys.lambda = __ldg(layer.lambda + head);
+      int queryBlock = shared.position[shared.sequence] / BLOCK;
 #pragma unroll 1
-      while ((block += 32) < queryBlock) keys.rest += totalOf(block);
-    }
-  }
-  // Once they are there.
-  __device__ void settle(Keys& keys, int base) {
-    if constexpr (S > 0) {
-      int first = positionOf(base, 0) / BLOCK;
-#pragma unroll
-      for (int i = 0; i < atOnce; i++) keys.between[i] = warpSum((first + lane < positionOf(base, i) / BLOCK ? 0 : keys.total) + keys.rest);
+      for (int block = first / BLOCK + lane, i = 0; block < queryBlock; block += 32, i++) {
+        float total = __ldcg(layer.decays + lineOf(rowOf(block * BLOCK + BLOCK - 1), token.heads, head));
+        if (i == 0) keys.total = total;
+        else keys.rest += total;
+      }
     }
   }
 
-  // What the block finds among its keys goes to the cluster.
-  __device__ void attend(Keys& keys, const Layer& layer, int head) {
-    int group = lane / lanesOfKey, own = lane % lanesOfKey, end = shared.endOfKeys;
-    float q[8], c[SE] = {};
-    Eight<float>::load(q, shared.q + own * 8);
+  // The sums of decays from the end of a key's block of positions to the begin of the query's.
+  __device__ void settle(const Keys& keys, int base, float (&between)[2]) {
+    int first = base + warp * keysOfWarp;
+    float rest = keys.rest + __shfl_xor_sync(0xffffffffu, keys.rest, 16), sum = keys.total + (lane < 16 ? 0 : rest);
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      float other = __shfl_down_sync(0xffffffffu, sum, step);
+      sum += lane + step < 32 ? other : 0;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) between[i] = __shfl_sync(0xffffffffu, sum, (first + 8 * i) / BLOCK - first / BLOCK);
+  }
+
+  // What a warp has found: values of the lane's part of a row, relative to the largest score of all lanes.
+  struct Attention {
+    float most = -INFINITY, total = 0, values[D / 4] = {};
+  };
+
+  __device__ void attend(Attention& found, Keys& keys, const Layer& layer, int head, const float (&between)[2], int base) {
+    int own = lane % 4, first = base + warp * keysOfWarp, end = shared.endOfKeys;
+    // The newest token's is not in the cache yet.
+    int newest = shared.isNewest ? shared.position[shared.sequence] - first - lane / 4 : -1;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      if (newest != 8 * i) continue;
+      take<D>(keys.k[i], shared.key, own);
+      if constexpr (isEarly) take<D>(keys.v[i], shared.value, own);
+      if constexpr (S > 0) take<S>(keys.b[i], shared.importance, own), keys.decay[i] = shared.decay;
+    }
+    __syncwarp();
+    float products[4] = {}, states[4] = {};
+    uint32 q[D / 8];
+    take<D>(q, shared.q, own);
+#pragma unroll
+    for (int j = 0; j < D / 8; j += 2) {
+      const uint32 a[4] = {keys.k[0][j], keys.k[1][j], keys.k[0][j + 1], keys.k[1][j + 1]};
+      multiplyAdd(products, a, q[j], q[j + 1]);
+    }
     if constexpr (S > 0) {
+      uint32 c[S / 8];
+      take<S>(c, shared.c, own);
 #pragma unroll
-      for (int i = 0; i < SE; i++) if (own * SE < S) c[i] = shared.c[own * SE + i];
-    }
-    Found<8> found;
-    int newest = shared.position[shared.sequence];
-#pragma unroll 1
-    for (int base = shared.firstKey;;) {
-      float scores[atOnce], most = -INFINITY;
-#pragma unroll
-      for (int i = 0; i < atOnce; i++) {
-        int position = positionOf(base, i) + group;
-        // The newest token's is not in the cache yet.
-        if (position == newest && position < end) {
-          *(uint4*)keys.k[i].word = *(const uint4*)(shared.key + own * 8), *(uint4*)keys.v[i].word = *(const uint4*)(shared.value + own * 8);
-          if constexpr (S > 0) {
-#pragma unroll
-            for (int e = 0; e < SE / 2; e++) keys.b[i].word[e] = own * SE < S ? ((const uint32*)(shared.importance + own * SE))[e] : 0;
-            keys.decay[i] = shared.decay;
-          }
-        }
-        float score = 0, state = 0;
-#pragma unroll
-        for (int e = 0; e < 8; e++) score += q[e] * keys.k[i][e];
-        if constexpr (S > 0) {
-#pragma unroll
-          for (int e = 0; e < SE; e++) state += c[e] * keys.b[i][e];
-          score += state * __expf(fminf(keys.between[i] + shared.decay - keys.decay[i], 0.f));
-        }
-#pragma unroll
-        for (int step = lanesOfKey / 2; step > 0; step /= 2) score += __shfl_xor_sync(0xffffffffu, score, step);
-        scores[i] = position < end ? score : -INFINITY, most = fmaxf(most, scores[i]);
+      for (int j = 0; j < S / 8; j += 2) {
+        const uint32 a[4] = {keys.b[0][j], keys.b[1][j], keys.b[0][j + 1], keys.b[1][j + 1]};
+        multiplyAdd(states, a, c[j], c[j + 1]);
       }
-      found.raise(most);
+    }
+    if constexpr (!isEarly) {
 #pragma unroll
-      for (int i = 0; i < atOnce; i++) found.add(scores[i], keys.v[i]);
-      base += keysAtOnce;
-      if (base >= end) break;
-      fetch(keys, layer, head, base), settle(keys, base);
+      for (int i = 0; i < 2; i++) {
+        if (newest == 8 * i) take<D>(keys.v[i], shared.value, own);
+        else load<D>(keys.v[i], layer.values + lineOfKey(i, head, base) * D, own);
+      }
+      __syncwarp();
+    }
+    float scores[2], most = found.most;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      float score = products[2 * i] * token.scale;
+      if constexpr (S > 0) score += keys.lambda * states[2 * i] * __expf(fminf(between[i] + shared.decay - keys.decay[i], 0.f));
+      scores[i] = first + lane / 4 + 8 * i < end ? score : -INFINITY, most = fmaxf(most, scores[i]);
     }
 #pragma unroll
-    for (int step = lanesOfKey; step < 32; step *= 2) found.join(step);
+    for (int step = 4; step < 32; step *= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
+    float shrink = weightOf(found.most, most), p[2] = {weightOf(scores[0], most), weightOf(scores[1], most)};
+    found.most = most, found.total = found.total * shrink + p[0] + p[1];
+#pragma unroll
+    for (int j = 0; j < D / 4; j++) {
+      // What is left out may be NaN.
+      float v[2];
+#pragma unroll
+      for (int i = 0; i < 2; i++) v[i] = p[i] == 0 ? 0 : j % 2 == 0 ? lowOf(keys.v[i][j / 2]) : highOf(keys.v[i][j / 2]);
+      found.values[j] = found.values[j] * shrink + p[0] * v[0] + p[1] * v[1];
+    }
+  }
+
+  // Two lanes with the same elements of other keys add them up, and take half of the sums each.
+  template <int n> static __device__ void halve(Attention& found, int lane) {
+    const int step = 128 * n / D;
+    found.total += __shfl_xor_sync(0xffffffffu, found.total, step);
+#pragma unroll
+    for (int j = 0; j < n; j++) {
+      float lower = found.values[j], upper = found.values[j + n];
+      found.values[j] = (lane & step ? upper : lower) + __shfl_xor_sync(0xffffffffu, lane & step ? lower : upper, step);
+    }
+  }
+
+  // What the block found among its keys goes to the cluster.
+  __device__ void share(Attention& found) {
+    halve<D / 8>(found, lane), halve<D / 16>(found, lane), halve<D / 32>(found, lane);
+    const int each = D / 32;  // elements that a lane is left with
     float(*values)[D] = (float(*)[D])shared.sums[buffer ^= 1];
-    if (group == 0) {
-      Eight<float>::store(values[warp] + own * 8, found.values);
-      if (lane == 0) shared.most[warp] = found.most, shared.total[warp] = found.total;
-    }
+    int part = lane / 4 * each, column = (part / 8 * 4 + lane % 4) * 8 + part % 8;
+#pragma unroll
+    for (int j = 0; j < each; j++) values[warp][column + j] = found.values[j];
+    if (lane == 0) shared.weights[warp] = {found.most, found.total};
     syncWarps<warps>();
-    if (thread >= D) return;
+    // Neighbouring lanes take some of the warps' parts of an element, and send its sum to some of the blocks.
+    const int lanes = threads / D >= 4 ? 4 : 2, parts = warps / lanes, targets = clusterSize / lanes;
+    int element = thread / lanes, which = thread % lanes;
+    if (element >= D) return;
     float largest = -INFINITY, sum = 0, result = 0;
 #pragma unroll
-    for (int i = 0; i < warps; i++) largest = fmaxf(largest, shared.most[i]);
+    for (int i = 0; i < warps; i++) largest = fmaxf(largest, shared.weights[i].x);
 #pragma unroll
-    for (int i = 0; i < warps; i++) {
-      float weight = weightOf(shared.most[i], largest);
-      sum += weight * shared.total[i], result += weight * values[i][thread];
+    for (int i = 0; i < parts; i++) {
+      float2 own = shared.weights[which * parts + i];
+      float weight = weightOf(own.x, largest);
+      sum += weight * own.y, result += weight * values[which * parts + i][element];
     }
 #pragma unroll
-    for (int to = 0; to < clusterSize; to++) {
+    for (int step = 1; step < lanes; step *= 2)
+      sum += __shfl_xor_sync(0xffffffffu, sum, step), result += __shfl_xor_sync(0xffffffffu, result, step);
+#pragma unroll
+    for (int i = 0; i < targets; i++) {
+      int to = which * targets + i;
       uint32 barrier = addressIn(sent(Attended), to);
-      send(addressIn(addressOf(&shared.found[rank][thread]), to), __float_as_uint(result), barrier);
-      if (thread == 0) send(addressIn(addressOf(&shared.found[rank][D]), to), float2{largest, sum}, barrier);
+      send(addressIn(addressOf(&shared.found[rank][element]), to), __float_as_uint(result), barrier);
+      if (element == 0) send(addressIn(addressOf(&shared.foundWeights[rank]), to), float2{largest, sum}, barrier);
     }
   }
 
-  // From the parts of all blocks of the cluster.
+  // From the parts of all blocks of the cluster, of which two lanes take half each.
   __device__ void join() {
 #pragma unroll 1
-    for (int i = thread; i < token.rows * D; i += threads) {
-      int row = i / D, column = i % D;
-      const float(*found)[D + 4] = shared.found + row * token.splits;
+    for (int i = thread; i < token.rows * D * 2; i += threads) {
+      int row = i / (2 * D), column = i / 2 % D, half = i % 2;
+      const float2* weights = shared.foundWeights + row * token.splits;
       float largest = -INFINITY, sum = 0, result = 0;
 #pragma unroll
-      for (int j = 0; j < clusterSize; j++) largest = j < token.splits ? fmaxf(largest, found[j][D]) : largest;
+      for (int j = 0; j < clusterSize; j++) largest = j < token.splits ? fmaxf(largest, weights[j].x) : largest;
 #pragma unroll
-      for (int j = 0; j < clusterSize; j++) {
-        float weight = j < token.splits ? weightOf(found[j][D], largest) : 0;
-        if (j < token.splits) sum += weight * found[j][D + 1], result += weight * found[j][column];
+      for (int j = 0; j < clusterSize / 2; j++) {
+        int part = 2 * j + half;
+        if (part >= token.splits) continue;
+        float weight = weightOf(weights[part].x, largest);
+        sum += weight * weights[part].y, result += weight * shared.found[row * token.splits + part][column];
       }
-      shared.attended[row][column] = __float2bfloat16_rn(__fdividef(result, sum));
+      sum += __shfl_xor_sync(0xffffffffu, sum, 1), result += __shfl_xor_sync(0xffffffffu, result, 1);
+      if (half == 0) shared.attended[row][column] = __float2bfloat16_rn(__fdividef(result, sum));
     }
   }
 
-  // Of gates, to the cluster.
+  // Of gates, to the cluster: four lanes have the gates and what they let through of two elements, and send to two blocks each.
   __device__ void sendHidden(int own) {
+    int all = own * 2 * token.rows;
 #pragma unroll 1
-    for (int i = thread; i < own / 2 * token.rows; i += threads) {
-      int row = token.rows == 1 ? 0 : i / (own / 2), j = (i - row * (own / 2)) * 2;
-      float values[2];
+    for (int begin = warp * 32; begin < all; begin += threads) {
+      int i = min(begin + lane, all - 1), which = i % 4, pair = i / 4, row = token.rows == 1 ? 0 : pair / (own / 2), j = (pair - row * (own / 2)) * 2;
+      float x = rounded<bf16>(result<Gates>((which < 2 ? 0 : own) + j + which % 2, row)), other = __shfl_xor_sync(0xffffffffu, x, 2);
+      float gate = which < 2 ? x : other, up = which < 2 ? other : x;
+      float value = __fdividef(gate, 1 + __expf(-gate)) * up, next = __shfl_xor_sync(0xffffffffu, value, 1);
+      uint32 word = which % 2 == 0 ? pairOf(value, next) : pairOf(next, value);
+      uint32 there = addressOf(memory + token.atHidden + row * token.hiddenPitch + (rank * own + j) * 2);
+      if (begin + lane >= all) continue;
 #pragma unroll
-      for (int e = 0; e < 2; e++) {
-        float gate = rounded<bf16>(shared.results[(j + e) * token.rows + row]), up = rounded<bf16>(shared.results[(own + j + e) * token.rows + row]);
-        values[e] = __fdividef(gate, 1 + __expf(-gate)) * up;
-      }
-      uint32 word = pairOf(values[0], values[1]), there = addressOf(memory + token.atHidden + row * token.hiddenPitch + (rank * own + j) * 2);
-#pragma unroll
-      for (int to = 0; to < clusterSize; to++) send(addressIn(there, to), word, addressIn(sent(Hidden), to));
+      for (int to = 0; to < 2; to++) send(addressIn(there, 2 * which + to), word, addressIn(sent(Hidden), 2 * which + to));
     }
+    __syncwarp();
   }
 
-  __device__ void mix(const Layer& layer, Finisher& finisher, int parts) {
-    bool takesPart = cluster < token.heads;
-    gather(parts, takesPart ? layer.norm : nullptr);
-    if (!takesPart) return;
+  // A head of the cluster, whose keys are on their way where they fit.
+  __device__ void mix(const Layer& layer, int head, Finisher& finisher, Keys& keys) {
+    prepare(finisher, layer, head);
+    if (isAttending()) expect(Queries, D * 2 + S * 2 + (S > 0 ? 4 : 0) + (shared.isNewest ? D * 4 + S * 2 : 0));
+    expect(Attended, token.rows * token.splits * (D + 2) * 4);
+    multiply<Projections>(Base::projectionRows, inputs(), token.d * 2 + padding);
+    if (head == cluster) normalize(layer.epsilon);
+    if (!isEarly && isAttending()) fetch(keys, layer, head, shared.firstKey);
+    endProduct<Projections>(Base::projectionRows);
+    finish(layer, head, finisher);
+    __syncwarp();
+    if (isAttending()) {
+      Attention found;
 #pragma unroll 1
-    for (int head = cluster; head < token.heads; head += clusters) {
-      prepare(finisher, layer, head);
-      if (isAttending()) expect(Queries, D * 4 + S * 4 + (S > 0 ? 4 : 0) + (shared.isNewest ? D * 4 + S * 2 : 0));
-      expect(Attended, token.rows * token.splits * (D + 2) * 4);
-      multiply<Projections>(Base::projectionRows, inputs(), token.d * 2 + padding);
-      if (head == cluster) normalize(layer.epsilon);
-      Keys keys;
-      fetch(keys, layer, head, shared.firstKey);
-      addUp<Projections>(Base::projectionRows, 0, 0);
-      syncWarps<warps>();
-      finish(layer, head, finisher);
+      for (int base = shared.firstKey;;) {
+        bool isTaking = base + warp * keysOfWarp < shared.endOfKeys;
+        float between[2] = {};
+        if (S > 0 && isTaking) settle(keys, base, between);
+        if (base == shared.firstKey) waitFor(Queries), haveGot(Queries);
+        if (isTaking) attend(found, keys, layer, head, between, base);
+        base += keysAtOnce;
+        if (base >= shared.endOfKeys) break;
+        fetch(keys, layer, head, base);
+      }
+      share(found);
       __syncwarp();
-      settle(keys, shared.firstKey);
-      if (isAttending()) {
-        waitFor(Queries);
-        haveGot(Queries);
-        attend(keys, layer, head);
-        __syncwarp();
-      }
-      waitFor(Attended);
-      haveGot(Attended);
-      join();
-      syncWarps<warps>();
-      multiply<Output>(this->columns(), addressOf(shared.attended), D * 2 + padding);
-      addUp<Output>(this->columns(), head, 0);
     }
-    haveGot(Inputs);
+    waitFor(Attended);
+    haveGot(Attended);
+    join();
+    syncWarps<warps>();
+    multiply<Output>(this->columns(), addressOf(shared.attended), D * 2 + padding);
+    endProduct<Output>(this->columns());
+    give<Output>(head);
   }
 
-  __device__ void feedForward(const Layer& layer) {
-    int all = shared.product[Gates].all;
-    gather(token.heads, all > 0 ? layer.gateNorm : nullptr);
-    if (all == 0) return;
+  __device__ void feedForward(const Layer& layer, int all) {
     expect(Hidden, token.rows * all * clusterSize);
     multiply<Gates>(all, inputs(), token.d * 2 + padding);
     normalize(layer.gateEpsilon);
-    haveGot(Inputs);
-    addUp<Gates>(all, 0, 0);
-    syncWarps<warps>();
+    endProduct<Gates>(all);
     sendHidden(all / 2);
     multiply<Down>(this->columns(), addressOf(memory) + token.atHidden, token.hiddenPitch);
     haveGot(Hidden);
-    addUp<Down>(this->columns(), cluster, 0);
+    endProduct<Down>(this->columns());
+    give<Down>(cluster);
   }
 
-  __device__ void project(int parts) {
-    gather(parts, token.headNorm);
+  __device__ void project() {
     int all = shared.product[Head].all, firstLogit = this->firstOfHead();
 #pragma unroll 1
     for (int row = 0; row < all; row += headRows) {
       int rows = min(headRows, all - row);
       multiply<Head>(rows, inputs(), token.d * 2 + padding);
       if (row == 0) normalize(token.headEpsilon);
-      addUp<Head>(rows, 0, firstLogit + row);
+      endProduct<Head>(rows);
+#pragma unroll 1
+      for (int i = thread; i < rows * token.rows; i += threads) {
+        int r = token.rows == 1 ? i : i / token.rows, sequence = i - r * token.rows;
+        int64 to = (int64)sequence * token.n + firstLogit + row + r;
+        float logit = result<Head>(r, sequence);
+        if (token.isWide) ((float*)token.logits)[to] = logit;
+        else ((bf16*)token.logits)[to] = __float2bfloat16_rn(logit);
+      }
     }
   }
 
   __device__ void run() {
     Finisher finisher;
     startFinisher(finisher);
+    // Halves of layers, and what follows the last; one loop, since instructions come slowly where they are used once.
 #pragma unroll 1
-    for (int i = 0; i < token.layers; i++) {
+    for (int half = 0; half <= 2 * token.layers; half++) {
       // Keeps the compiler from finding out before what then does not fit into registers.
       asm volatile("" : "+r"(thread), "+r"(lane), "+r"(warp), "+r"(rank), "+r"(cluster), "+r"(clusters));
-      mix(this->layer(i), finisher, i == 0 ? 0 : this->feeding());
-      turn++;
-      feedForward(this->layer(i));
+      const Layer& layer = this->layer(half / 2);
+      bool isLast = half == 2 * token.layers, isMixing = half % 2 == 0 && !isLast;
+      int all = shared.product[Gates].all;
+      const float* norm = isLast ? token.headNorm : isMixing ? cluster < token.heads ? layer.norm : nullptr : all > 0 ? layer.gateNorm : nullptr;
+      int head = cluster;
+#pragma unroll 1
+      do {
+        Keys keys;
+        if (isEarly && isMixing && norm && isAttending()) fetch(keys, layer, head, shared.firstKey);
+        if (head == cluster) gather(half == 0 ? 0 : half % 2 == 0 ? this->feeding() : token.heads, norm);
+        if (isMixing && norm) mix(layer, head, finisher, keys);
+        head += clusters;
+      } while (isMixing && head < token.heads);
+      if (isLast) break;
+      if (!isMixing && norm) feedForward(layer, all);
+      if (norm) haveGot(Inputs);
       turn++;
     }
-    if (token.head) project(this->feeding());
+    if (token.head) project();
     else {
-      gather(this->feeding(), nullptr);
       syncWarps<warps>();
       int pairs = this->columns() / 2;
       for (int i = thread; i < token.rows * pairs && cluster == 0; i += threads)
@@ -747,7 +823,7 @@ template <int D, int S> struct Worker : Block<D, S> {
 // Which rows and which part of k each warp takes.
 __device__ inline void plan(Product& p, int all, int k, int most) {
   int pitch = k * 2 + padding, steps = k / stepWidth;
-  int tiles = max(1, (min(all, most) + tileRows - 1) / tileRows), parts = max(1, min(warps / tiles, steps));
+  int tiles = max(1, (min(all, most) + tileRows - 1) / tileRows), parts = max(1, min(min(warps / tiles, mostParts), steps));
   // So many rows at a time are whole pieces.
   int tilesPerPiece = max(1, min(tiles, pieceBytes / pitch / tileRows));
   int perPiece = (tiles % tilesPerPiece == 0 ? tilesPerPiece : 1) * tileRows;
@@ -772,8 +848,12 @@ template <int D, int S> __device__ void decodeToken(const Token& token) {
     ((uint64*)memory)[i] = x;
   }
 #pragma unroll 1
-  for (int i = thread; i < token.rows * pairs; i += blockDim.x)
-    ((uint32*)(memory + token.atOwn))[i] = __ldcg((const uint32*)token.x + i / pairs * (token.d / 2) + block.rank * pairs + i % pairs);
+  for (int i = thread; i < token.rows * pairs; i += blockDim.x) {
+    int row = i / pairs, pair = i - row * pairs, id = token.ids ? __ldcg(token.ids + row) : row;
+    bool isBad = token.ids && (id < 0 || id >= token.idCount);
+    if (isBad && blockIdx.x == 0 && pair == 0) report(token.idFault, token.idNode, id);
+    ((uint32*)(memory + token.atOwn))[i] = isBad ? 0 : __ldcg((const uint32*)token.x + (int64)id * (token.d / 2) + block.rank * pairs + pair);
+  }
   if (thread < mostPieces) startBarrier(addressOf(&shared.full[thread]), 1), startBarrier(addressOf(&shared.empty[thread]), 1);
   else if (thread < mostPieces + exchanges) startBarrier(addressOf(&shared.sent[thread - mostPieces]), 1);
   else if (thread < 2 * mostPieces) shared.turn = __ldcg(token.turn);

@@ -54,7 +54,21 @@ export interface AttentionPhase {
   readonly scale: number;
 }
 
-export type Phase = ProductPhase | AttentionPhase;
+/** Rows of a table by their ids, as the x with which such a launch begins. */
+export interface GatherPhase {
+  readonly kind: "gather";
+  readonly table: View;
+  readonly ids: View;
+  readonly value: View;
+  readonly fault: readonly [View, number];
+  readonly rows: number;
+  /** Elements of a row. */
+  readonly k: number;
+  /** Rows of the table. */
+  readonly length: number;
+}
+
+export type Phase = ProductPhase | AttentionPhase | GatherPhase;
 
 /** What such a launch needs of the device and the plan. */
 export interface LaunchTarget extends Pick<PlanTarget, "capability" | "clusters"> {
@@ -63,9 +77,11 @@ export interface LaunchTarget extends Pick<PlanTarget, "capability" | "clusters"
 }
 
 /** As in kernels/token-hopper.cu. */
-const [clusterSize, warps, copiers, mostLayers, mostResults, buffers, padding, step] = [8, 12, 4, 32, 1024, 4, 16, 16];
+const [clusterSize, warps, copiers, mostLayers, buffers, padding, step] = [8, 12, 4, 32, 4, 16, 16];
 /** Rows of weights that the warps of a block take at once. */
 const mostRowsOfBlock = step * warps;
+/** How far behind the last weights in the ring a product may read, of what it then leaves out. */
+const beyondBytes = 12 * 2 * step;
 /** What a block of Hopper may have, less what the kernel has beside its ring. */
 const sharedBytes = (227 - 27) * 1024;
 
@@ -82,6 +98,7 @@ interface Layer {
 
 interface Token {
   readonly steps: readonly Step[];
+  readonly embedding: GatherPhase | undefined;
   readonly layers: readonly Layer[];
   readonly head: ProductPhase | undefined;
 }
@@ -143,9 +160,14 @@ function joinRun(
   return joined;
 }
 
-/** The layers with which steps begin, and the product behind them. What is found between must be read by nobody else. */
+/**
+ * The layers with which steps begin, what x is gathered from before them, and the product behind them. What is found between
+ * must be read by nobody else.
+ */
 function tokenAt(steps: readonly PhaseStep[], users: ReadonlyMap<Storage, ReadonlySet<Step>>): Token | undefined {
-  const phases = steps.map(({ phase }) => phase);
+  const [start] = steps;
+  const embedding = start?.phase.kind === "gather" ? start.phase : undefined;
+  const phases = steps.slice(embedding ? 1 : 0).map(({ phase }) => phase);
   const layers: Layer[] = [];
   while (layers.length < mostLayers) {
     const layer = layerAt(phases.slice(5 * layers.length), layers.at(-1));
@@ -155,15 +177,21 @@ function tokenAt(steps: readonly PhaseStep[], users: ReadonlyMap<Storage, Readon
   const [first, last] = [layers[0], layers.at(-1)];
   const next = phases[5 * layers.length];
   const head = last && next && isHead(next, last) ? next : undefined;
-  const own: readonly Step[] = steps.slice(0, 5 * layers.length + (head ? 1 : 0));
-  const between = layers.flatMap(({ projections, attention, output, gates, down }) => [
+  const own: readonly Step[] = steps.slice(0, (embedding ? 1 : 0) + 5 * layers.length + (head ? 1 : 0));
+  const results = layers.flatMap(({ projections, attention, output, gates, down }) => [
     ...[...projections.results, attention.value, ...output.results, ...gates.results],
     ...(head || down !== last?.down ? down.results : []),
   ]);
+  const between = embedding ? [embedding.value, ...results] : results;
   const isBetween = (view: View | undefined) =>
     view === undefined ||
     (view.storage.origin === "temporary" && [...(users.get(view.storage) ?? [])].every((step) => own.includes(step)));
-  return first && between.every(isBetween) ? { steps: own, layers, head } : undefined;
+  const begins = first && (!embedding || isEmbedding(embedding, first.projections));
+  return begins && between.every(isBetween) ? { steps: own, embedding, layers, head } : undefined;
+}
+
+function isEmbedding({ value, rows, k }: GatherPhase, { x, ...sizes }: ProductPhase): boolean {
+  return isSame(value, x) && rows === sizes.rows && k === sizes.k;
 }
 
 function isHead(phase: Phase, { projections, down }: Layer): phase is ProductPhase {
@@ -246,36 +274,37 @@ function placesOf({ inputs, heads, width, stateWidth }: AttentionPhase, projecti
 const isSame = (a: View, b: View) => a.storage === b.storage && a.offset === b.offset;
 
 /** The launch; undefined where the device or the kernel cannot have it. */
-function launchOf({ steps: [first], layers, head }: Token, target: LaunchTarget): Step | undefined {
+function launchOf({ embedding, layers, head }: Token, target: LaunchTarget): Step | undefined {
   const [layer] = layers;
-  if (!layer || !first) return undefined;
+  if (!layer) return undefined;
   const { projections, attention, gates } = layer;
   const { rows, k: d } = projections;
   const { heads, width, stateWidth } = attention;
   const [hidden = 0] = gates.n;
   const kernel = `decodeTokenHopper_${width}_${stateWidth}`;
   const block = 32 * (warps + copiers);
-  // For each block of a cluster.
-  const projected = (3 * width + 2.5 * stateWidth) / clusterSize + 1;
   // A cluster has heads, hidden elements of the feed-forward by groups, or both.
   const groups = hidden / step;
   const clusters = Math.min(target.clusters(kernel, block, sharedBytes), Math.max(heads, groups));
   if (clusters === 0) return undefined;
   const mostGroups = Math.ceil(groups / Math.min(groups, clusters));
   const gateRows = (2 * step * mostGroups) / clusterSize;
-  if (gateRows > mostRowsOfBlock || rows * Math.max(projected, gateRows) > mostResults) return undefined;
+  if (gateRows > mostRowsOfBlock) return undefined;
   const hiddenPitch = 2 * step * mostGroups + padding;
   const layerStructures = layers.map(packLayer);
   const [layerBytes = 0] = layerStructures.map(({ bytes }) => bytes.length * layers.length);
   const places = [layerBytes];
   for (const bytes of [2 * d + padding, hiddenPitch, d / 2, d / 4]) places.push((places.at(-1) ?? 0) + rows * bytes);
-  const ringBytes = sharedBytes - (places.at(-1) ?? 0);
+  const ringBytes = sharedBytes - (places.at(-1) ?? 0) - beyondBytes;
   const parts = Math.max(heads, clusters);
   const [logits] = head?.results ?? [];
   const structure = packStruct([
     { storage: target.zeros(1), offset: 0 },
     { storage: target.zeros(2 * buffers * parts * rows * d), offset: 0 },
-    projections.x,
+    embedding?.table ?? projections.x,
+    embedding?.ids ?? null,
+    ...(embedding?.fault ?? [null, 0]),
+    embedding?.length ?? 0,
     head ? null : (layers.at(-1)?.down.results[0] ?? null),
     ...attention.rotation,
     attention.start,
@@ -299,7 +328,7 @@ function launchOf({ steps: [first], layers, head }: Token, target: LaunchTarget)
   ]);
   const packed = packArguments(kernel, kernelEntry(kernel).parameters, [filledUp(structure, kernel)]);
   const grid = [clusterSize * clusters, 1, 1] as const;
-  return { op: first.op, kind: "kernel", kernel, grid, block, sharedBytes, mode: "cooperative", packed };
+  return { op: "cuda/decodeToken", kind: "kernel", kernel, grid, block, sharedBytes, mode: "cooperative", packed };
 }
 
 /** The structure Layer. */

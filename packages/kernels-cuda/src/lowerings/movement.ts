@@ -2,6 +2,7 @@
 
 import { bytesOf, type Dim, type Node, sizesOf } from "@sisa/core";
 import { elementType } from "../device/element-type.ts";
+import type { GatherPhase } from "../join-phases.ts";
 import type { Alias, Context, LoweringRule, Part, Region, Value, View } from "../plan.ts";
 import { broadcastStrides, denseStrides, reshapeStrides } from "../views.ts";
 import { copyElements } from "./copy.ts";
@@ -130,7 +131,9 @@ export const gather: LoweringRule = (context) => {
   const fault = context.fault(idsMessage("gather", rows));
   const blocks = Math.min(ids.count, context.multiprocessors * 64);
   const args = [table, ids, value, ids.count, rows, bytes / word, ...fault];
-  context.kernel(`gather_${word}`, blocks, threadsFor(bytes / word), args);
+  const phase: GatherPhase = { kind: "gather", table, ids, value, fault, rows: ids.count, k: bytes / 2, length: rows };
+  const isPhase = value.spec.dtype === "bfloat16";
+  context.kernel(`gather_${word}`, blocks, threadsFor(bytes / word), args, 0, { phase: isPhase ? phase : undefined });
 };
 
 export const takeRow: LoweringRule = (context) => {
