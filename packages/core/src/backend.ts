@@ -78,7 +78,7 @@ export interface Executable<I extends GraphInputs, O extends GraphOutputs> {
    *   its own; DisposedError where one was disposed of, or the executable or backend is closed
    */
   run(inputs: { readonly [N in keyof I]?: DeviceTensor }): { readonly [N in keyof O]: DeviceTensor };
-  /** Frees the program, its constants and the outputs that were not kept. */
+  /** Frees the program, constants that no other program reads, and the outputs that were not kept. */
   close(): void;
 }
 
