@@ -18,7 +18,7 @@ template <int D, int S, int PASS, int N, int STAGES> struct Backward {
   static_assert(!TOGETHER || N == 64, "gradients of queries come from one product of a warpgroup");
   static const int NARROW = S ? OtherNarrow::BYTES : 0, LINES = KEYS ? 8 * N : 0;
   static const int FIXED = 2 * Wide::BYTES + (S ? (TOGETHER ? 2 : 1) * Narrow::BYTES : 0), STAGE = 2 * OtherWide::BYTES + NARROW;
-  // Together: warps that scale queries' states by the factor between spans, and places for gradients of scores.
+  // Together: warps that make hats of states in shared memory, and places for gradients of scores.
   // For each of its warps, the third warpgroup has a place from which sums are added to those in memory.
   static const int SCALERS = 2, SLOTS = 2, ALL_SLOTS = TOGETHER ? SLOTS * Scores::BYTES : 0;
   static const int SUMS = 16 * D * 4, ALL_SUMS = TOGETHER ? 4 * SUMS : 0;
@@ -54,12 +54,16 @@ template <int D, int S, int PASS, int N, int STAGES> struct Backward {
   __device__ uint32 full(int stage) const { return barriers + 32 + 16 * stage; }
   __device__ uint32 empty(int stage) const { return barriers + 40 + 16 * stage; }
   __device__ uint32 scaled(int stage) const { return barriers + 192 + 8 * stage; }
+  __device__ uint32 hatFull(int place) const { return barriers + 240 + 8 * place; }
   __device__ uint32 scoresFull(int slot) const { return barriers + 128 + 16 * slot; }
   __device__ uint32 scoresEmpty(int slot) const { return barriers + 136 + 16 * slot; }
   __device__ void start() const {
     if (threadIdx.x == 0) {
       const int readers = 8 + (TOGETHER ? 4 : 0) + (TOGETHER && S > 0 ? SCALERS : 0);
-      for (int place = 0; place < ROW_STAGES; place++) startBarrier(rowsFull(place), 1), startBarrier(rowsEmpty(place), readers);
+      for (int place = 0; place < ROW_STAGES; place++) {
+        startBarrier(rowsFull(place), 1), startBarrier(rowsEmpty(place), readers);
+        startBarrier(hatFull(place), SCALERS);
+      }
       for (int stage = 0; stage < STAGES; stage++) {
         startBarrier(full(stage), 1);
         startBarrier(empty(stage), 8);
@@ -72,13 +76,21 @@ template <int D, int S, int PASS, int N, int STAGES> struct Backward {
   }
 };
 
-// Scales eight elements in shared memory.
-__device__ inline void scaleParts(uint32 address, __nv_bfloat162 factor) {
-  uint32 x[4];
-  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(address));
+// A row of W elements in shared memory times a factor, rounded once. Lanes begin at different parts of their rows, so that
+// they meet in no bank.
+template <int W> __device__ inline void scaleRow(uint32 target, uint32 source, int row, float factor) {
+  const int PARTS = W / 8;
 #pragma unroll
-  for (int i = 0; i < 4; i++) *(__nv_bfloat162*)&x[i] = __hmul2(*(__nv_bfloat162*)&x[i], factor);
-  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");
+  for (int i = 0; i < PARTS; i++) {
+    uint32 at = row * 2 * W + (i + row / (8 / PARTS)) % PARTS * 16, x[4];
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(source + at));
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+      float2 pair = __bfloat1622float2(*(__nv_bfloat162*)&x[k]);
+      x[k] = packed(pair.x * factor, pair.y * factor);
+    }
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(target + at), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");
+  }
 }
 
 // Has the copy engine add sums in shared memory to those in memory: instructions that add from registers keep the path to
@@ -107,7 +119,7 @@ __device__ inline float2 loadPair(uint32 address) {
 template <int D, int S, int PASS, int N, int STAGES>
 __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& secondMap, const TensorMap& narrowMap,
                                   const TensorMap& otherFirstMap, const TensorMap& otherSecondMap, const TensorMap& otherNarrowMap,
-                                  const TensorMap& otherHatMap, const TensorMap& hatMap, const float* lambda, const Spans& spans, int* counter, const float* lineData,
+                                  const TensorMap& otherHatMap, const float* lambda, const Spans& spans, int* counter, const float* lineData,
                                   bf16* dFirst, bf16* dSecond, float* dNarrow, float* dot, float* sums, const float* cosines, const float* sines,
                                   const AttentionSizes& sizes, int firstPitch, int secondPitch) {
   typedef Backward<D, S, PASS, N, STAGES> Layout;
@@ -143,24 +155,37 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
     giveRegisters<TOGETHER ? 40 : 24>();
     // The warps after the one that fetches.
     if (SCALES && threadIdx.x / 32 >= 1 && threadIdx.x / 32 <= Layout::SCALERS) {
+      int lane = threadIdx.x - 32;
       while (true) {
-        wait(layout.rowsFull(rows.stage), rows.parity);
-        bool more = work.take(layout.items[rows.stage]);
-        int reaches = layout.reaches[rows.stage];
-        leave(layout.rowsEmpty(rows.stage));
+        int place = rows.stage;
+        wait(layout.rowsFull(place), rows.parity);
         rows.next();
-        if (!more) return;
-        int span = ownSpan(), first = span * SPAN, reach = reaches / 2;
-        bool steep = reaches % 2;
-        for (int step = 0; step < stepsOf(first); step++) {
-          int n = tileOf(step);
-          wait(layout.full(ring.stage), ring.parity);
-          if (isNear(n, reach) && !(steep && n * N / SPAN == span)) {
-            // A power of 2: what was rounded needs no rounding again.
-            __nv_bfloat162 f = __float2bfloat162_rn(between(n, span));
-            uint32 part = layout.otherNarrow(ring.stage).base + (threadIdx.x - 32) * 16;
+        if (!work.take(layout.items[place])) return;
+        int span = ownSpan(), steps = stepsOf(span * SPAN), far = farSteps(layout.reaches[place] / 2), own = work.line * work.tiles;
+        // Tiles of a steep span itself keep their states.
+        int others = layout.reaches[place] % 2 ? max(tiles - (span + 1) * (SPAN / N), 0) : steps;
+        const float* decay = spans.decay + (int64)own * SPAN;
+        int first = spans.firsts[own + span], last = spans.lasts[own + span];
 #pragma unroll
-            for (int i = 0; i < Layout::NARROW; i += Layout::SCALERS * 32 * 16) scaleParts(part + i, f);
+        for (int row = lane; row < SPAN; row += Layout::SCALERS * 32)
+          scaleRow<SW>(layout.hat(place).base, layout.narrow(place).base, row, exp2Of((float)(last - first) - decay[span * SPAN + row]));
+        fenceShared();
+        leave(layout.hatFull(place));
+        leave(layout.rowsEmpty(place));
+        float weight = lambda[work.line % sizes.heads] / sizes.scale, exponent = 0;
+        int start = 0;
+        // Of the next near tile, before it is needed.
+        auto fetch = [&](int step) {
+          exponent = decay[tileOf(step) * N + lane], start = spans.firsts[own + tileOf(step) * N / SPAN];
+        };
+        if (far < others) fetch(far);
+        for (int step = 0; step < steps; step++) {
+          wait(layout.full(ring.stage), ring.parity);
+          if (step >= far && step < others) {
+            float factor = exp2Of(exponent) * weight * powerOf2(start - last);
+            if (step + 1 < others) fetch(step + 1);
+            uint32 tile = layout.otherNarrow(ring.stage).base;
+            scaleRow<SW>(tile, tile, lane, factor);
             fenceShared();
           }
           leave(layout.scaled(ring.stage));
@@ -187,11 +212,10 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
         steep = isSteep(span);
         layout.reaches[rows.stage] = 2 * reach + steep;
       }
-      arriveExpecting(rowsFull, Layout::FIXED);
+      arriveExpecting(rowsFull, Layout::FIXED - (SCALES ? Layout::Narrow::BYTES : 0));
       layout.first(rows.stage).copy(firstMap, head, first, batch, rowsFull);
       layout.second(rows.stage).copy(secondMap, head, first, batch, rowsFull);
       if (S) layout.narrow(rows.stage).copy(narrowMap, head, first, batch, rowsFull);
-      if (S && TOGETHER) layout.hat(rows.stage).copy(hatMap, head, first, batch, rowsFull);
       rows.next();
       int steps = stepsOf(KEYS ? first : min(first + SPAN, T) - 1);
       for (int step = 0; step < steps; step++) {
@@ -202,7 +226,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
         arriveExpecting(full, 2 * Layout::OtherWide::BYTES + Layout::LINES + (withNarrow ? Layout::NARROW : 0));
         layout.otherFirst(ring.stage).copy(otherFirstMap, head, n * N, batch, full);
         layout.otherSecond(ring.stage).copy(otherSecondMap, head, n * N, batch, full);
-        if (withNarrow) layout.otherNarrow(ring.stage).copy(steep && n * N / SPAN == span ? otherNarrowMap : otherHatMap, head, n * N, batch, full);
+        if (withNarrow) layout.otherNarrow(ring.stage).copy(TOGETHER || (steep && n * N / SPAN == span) ? otherNarrowMap : otherHatMap, head, n * N, batch, full);
         if (KEYS) {
           const float* lines = lineData + ((int64)work.line * blocks + n * N / 64) * 128 + n * N % 64;
           copyBytes(layout.lines(ring.stage), lines, Layout::LINES / 2, full);
@@ -220,12 +244,14 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
     uint32 ownSums = layout.sums(warp);
     while (true) {
       int place = rows.stage;
-      wait(layout.rowsFull(place), rows.parity);
+      uint32 parity = rows.parity;
+      wait(layout.rowsFull(place), parity);
       rows.next();
       if (!work.take(layout.items[place])) {
         if (lane == 0) waitAdded();
         return;
       }
+      if (SCALES) wait(layout.hatFull(place), parity);
       int span = ownSpan(), first = span * SPAN, steps = stepsOf(first), far = steps, others = steps;
       // Of the next near tile, the decays of two queries and the start of its span, loaded before they are needed.
       float decays[2] = {}, weight = 0;
@@ -316,9 +342,11 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
   float factor = sizes.scale * LOG2E;
   while (true) {
     int place = rows.stage;
-    wait(layout.rowsFull(place), rows.parity);
+    uint32 parity = rows.parity;
+    wait(layout.rowsFull(place), parity);
     rows.next();
     if (!work.take(layout.items[place])) return;
+    if (SCALES) wait(layout.hatFull(place), parity);
     int span = ownSpan(), first = span * SPAN, head = work.line % sizes.heads, batch = work.line / sizes.heads;
     int row = first + warpRow, reach = 0;
     bool steep = false;

@@ -105,12 +105,13 @@ extern "C" __global__ void attentionQueryGradients(const float* sums, const bf16
       const __grid_constant__ TensorMap first, const __grid_constant__ TensorMap second,                               \
       const __grid_constant__ TensorMap narrow, const __grid_constant__ TensorMap otherFirst,                          \
       const __grid_constant__ TensorMap otherSecond, const __grid_constant__ TensorMap otherNarrow,                    \
-      const __grid_constant__ TensorMap otherHat, const __grid_constant__ TensorMap hat, const float* lambda,          \
+      const __grid_constant__ TensorMap otherHat, const float* lambda,                                                 \
       const float* decay, const int* firsts, const int* lasts, const int* reach, int* counter, const float* lines,     \
       bf16* dFirst, bf16* dSecond, float* dNarrow, float* dot, float* sums, const float* cosines, const float* sines,  \
       const __grid_constant__ AttentionSizes sizes, int firstPitch, int secondPitch) {                                 \
     attentionBackward<D, S, PASS, N, STAGES>(first, second, narrow, otherFirst, otherSecond, otherNarrow, otherHat,    \
-                                             hat, lambda, Spans{decay, firsts, lasts, nullptr, nullptr, reach}, counter, lines, dFirst,  \
+                                             lambda, Spans{decay, firsts, lasts, nullptr, nullptr, reach}, counter,    \
+                                             lines, dFirst,                                                            \
                                              dSecond, dNarrow, dot, sums, cosines, sines, sizes, firstPitch,           \
                                              secondPitch);                                                             \
   }

@@ -3,11 +3,9 @@
 // Time is cut into blocks of 64 positions. A thread takes one line, a pair of elements of one head, through one block; sums
 // of whole blocks come from a kernel before it (forward: angles modulo a turn) or are added by one after it (backward). Every
 // other kernel goes through the positions from the last back: what was read or written last may still be in the second cache.
-#include "common.cuh"
+#include "states.cuh"
 
-const int BLOCK = 64;    // decayBlock in @sisa/core
 const int THREADS = 64;  // of a block of threads; `threads` in src/lowerings/ssm-prepare.ts
-const double turn = 6.283185307179586476925;
 
 struct PrepareSizes {
   int batches, length, heads, lines;
@@ -31,8 +29,6 @@ struct Place {
   }
 };
 
-__device__ inline double wrapped(double angle) { return angle - turn * floor(angle * (1.0 / turn)); }
-
 // Two neighbouring elements as they lie in memory.
 template <class T> struct PairOf;
 template <> struct PairOf<float> {
@@ -46,12 +42,6 @@ __device__ inline float2 wide(float2 pair) { return pair; }
 __device__ inline float2 wide(__nv_bfloat162 pair) { return __bfloat1622float2(pair); }
 __device__ inline void storePair(float* p, float x, float y) { *(float2*)p = make_float2(x, y); }
 __device__ inline void storePair(__nv_bfloat16* p, float x, float y) { *(__nv_bfloat162*)p = __floats2bfloat162_rn(x, y); }
-
-// Of an angle from 0 to a turn. For bfloat16 the instructions of the device are near enough: 1e-6.
-template <class T> __device__ inline void sineCosine(float angle, float& sine, float& cosine) {
-  if constexpr (sizeof(T) == 4) sincosf(angle, &sine, &cosine);
-  else __sincosf(angle > (float)(turn / 2) ? angle - (float)turn : angle, &sine, &cosine);
-}
 
 // Sums of the angles of each block, modulo a turn.
 extern "C" __global__ void __launch_bounds__(THREADS) phaseTotals(const float* phase, double* totals, const __grid_constant__ PrepareSizes n) {
@@ -209,79 +199,8 @@ extern "C" __global__ void logDecay(const float* x, const float* bias, float* ou
   }
 }
 
-struct DecaySizes {
-  int batches, length, heads;
-  int pitch, gradientPitch;  // elements from one position to the next, of x and its gradient
-};
-
-// From read = c . dc and write = b . db of each position and head: gradients by x and bias, as above, and by lambda, or by raw
-// where lambda = softplus(raw). That of log decay is the sum of read - write from a position on. One block for each head of each
-// sequence; the last to end adds up what each of them has: `sums` are of read and of the gradient by x.
-extern "C" __global__ void __launch_bounds__(256)
-    decayGradients(const float* read, const float* write, const float* x, const float* bias, const float* lambda, const float* raw,
-                   __nv_bfloat16* dx, float* dBias, float* dLambda, double2* sums, uint32* ended, const __grid_constant__ DecaySizes n) {
-  const int EACH = 8;  // positions in a row that a thread takes
-  __shared__ double totals[8], shared[32];
-  __shared__ bool isLast;
-  int head = blockIdx.x % n.heads, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  int64 start = (int64)(blockIdx.x / n.heads) * n.length;
-  double later = 0, reads = 0, gradients = 0;
-  for (int first = (n.length - 1) / (256 * EACH) * (256 * EACH); first >= 0; first -= 256 * EACH) {
-    int own = first + threadIdx.x * EACH;
-    float change[EACH], strength[EACH];
-    double total = 0;
-#pragma unroll
-    for (int i = 0; i < EACH; i++) {
-      int64 at = start + own + i;
-      bool inside = own + i < n.length;
-      float reading = inside ? read[at * n.heads + head] : 0.f, writing = inside ? write[at * n.heads + head] : 0.f;
-      strength[i] = inside ? x[at * n.pitch + head] : 0.f;
-      change[i] = reading - writing;
-      reads += reading, total += change[i];
-    }
-    double sum = total;
-    for (int step = 1; step < 32; step *= 2) {
-      double next = __shfl_down_sync(0xffffffffu, sum, step);
-      if (lane + step < 32) sum += next;
-    }
-    if (lane == 0) totals[warp] = sum;
-    __syncthreads();
-    sum += later - total;
-    for (int i = 0; i < 8; i++) {
-      if (i > warp) sum += totals[i];
-      later += totals[i];
-    }
-#pragma unroll
-    for (int i = EACH - 1; i >= 0; i--) {
-      sum += change[i];
-      float e = expf(-fabsf(strength[i] + bias[head]));
-      float result = -(float)sum * (strength[i] + bias[head] < 0.f ? e : 1.f) / (1.f + e);
-      if (own + i >= n.length) continue;
-      dx[(start + own + i) * n.gradientPitch + head] = __float2bfloat16_rn(result);
-      gradients += result;
-    }
-    __syncthreads();
-  }
-  reads = blockSum(reads, shared), gradients = blockSum(gradients, shared);
-  if (threadIdx.x == 0) {
-    sums[blockIdx.x] = make_double2(reads, gradients);
-    __threadfence();
-    isLast = atomicInc(ended, gridDim.x - 1) == gridDim.x - 1;
-  }
-  __syncthreads();
-  if (!isLast) return;
-  __threadfence();
-  for (head = threadIdx.x; head < n.heads; head += blockDim.x) {
-    reads = 0, gradients = 0;
-#pragma unroll 4
-    for (int batch = 0; batch < n.batches; batch++) {
-      double2 own = __ldcg(&sums[batch * n.heads + head]);
-      reads += own.x, gradients += own.y;
-    }
-    dBias[head] = (float)gradients;
-    dLambda[head] = (float)(reads / lambda[head]) * (raw ? 1.f / (1.f + expf(-raw[head])) : 1.f);
-  }
-}
+#define DENSE const float *cGradient, const float *read, const float *write
+STATE_GRADIENTS(stateGradients, DENSE, (DenseGradients{cGradient, read, write}))
 
 #define PREPARE(suffix, T)                                                                                              \
   extern "C" __global__ void __launch_bounds__(THREADS, 13)                                                             \

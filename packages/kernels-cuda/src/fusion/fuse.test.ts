@@ -88,7 +88,7 @@ describe.each(["sisa", "transformer"] as const)("a training step of %s", (family
 
 test("states and attention take along what follows them", () => {
   const sisa = fuse(gradients("sisa", "bfloat16"), { leastRows: 1 });
-  const joined = ["decayAttentionBackwardStrength", "ssmPrepareBackwardNarrow", "logDecay"];
+  const joined = ["decayAttentionStates", "decayAttentionBackwardStates"];
   for (const name of joined) expect(count(sisa, `cuda/${name}`), name).toBe(2);
   const transformer = fuse(gradients("transformer", "bfloat16"), { leastRows: 1 });
   expect(count(transformer, "cuda/attentionBackwardRotated")).toBe(2);

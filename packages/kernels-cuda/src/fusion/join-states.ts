@@ -8,6 +8,7 @@ import {
   attentionBackwardOp,
   castOp,
   decayAttentionBackwardOp,
+  decayAttentionOp,
   type Graph,
   mulOp,
   type Node,
@@ -20,13 +21,15 @@ import {
   sizesOf,
   softplusOp,
   ssmPrepareBackwardOp,
+  ssmPrepareOp,
   sumOp,
   type Tensor,
 } from "@sisa/core";
 import {
   attentionBackwardRotatedOp,
   decayAttentionBackwardJoinedOp,
-  decayAttentionBackwardStrengthOp,
+  decayAttentionBackwardStatesOp,
+  decayAttentionStatesOp,
   logDecayOp,
   ssmPrepareBackwardNarrowOp,
 } from "./operations.ts";
@@ -40,8 +43,10 @@ class Joiner {
   readonly #graph: Graph;
   readonly #readers: ReturnType<typeof readersOf>;
   readonly #replacements = new Map<AnyTensor, (lookup: Lookup) => AnyTensor>();
-  /** Backward passes of states whose gradients of decays are made with those of attention. */
-  readonly #withoutDecays = new Set<Node>();
+  /** What prepares states and attends, by rotated c. */
+  readonly #withStates = new Map<AnyTensor, (lookup: Lookup) => OpOutputs>();
+  /** Backward passes of states that are part of those of attention. */
+  readonly #withAttention = new Set<Node>();
 
   constructor(graph: Graph) {
     this.#graph = graph;
@@ -51,6 +56,7 @@ class Joiner {
   join(): Graph {
     for (const node of this.#graph.nodes) {
       if (node.op === attentionBackwardOp) this.#joinAttention(node);
+      if (node.op === decayAttentionOp) this.#joinStates(node);
       if (node.op === decayAttentionBackwardOp) this.#joinDecayAttention(node);
       if (node.op === ssmPrepareBackwardOp) this.#joinPhase(node);
       if (node.op === negOp) this.#joinLogDecay(node);
@@ -79,6 +85,22 @@ class Joiner {
     this.#replaceAll(joined, { q: rotations[0].outputs.value, k: rotations[1].outputs.value, v: node.outputs.v });
   }
 
+  /** Where states come from c, b, and the projection of decays. */
+  #joinStates(node: Node): void {
+    const { cRotated, bRotated, gQuery, gKey, lambda, q, k, v, ...others } = node.inputs;
+    if (!cRotated) return;
+    const prepare = cRotated.node;
+    if (prepare.op !== ssmPrepareOp || bRotated?.node !== prepare || gQuery !== gKey) return;
+    if (gQuery?.node !== prepare || prepare.inputs.start || Object.keys(others).length > 0) return;
+    const decays = this.#decaysOf(prepare.inputs.logDecay);
+    if (!decays || this.#readerOf(prepare.inputs.logDecay) !== prepare) return;
+    const { c, b, phase } = prepare.inputs;
+    const inputs = { q, k, v, c, b, phase, strength: decays.x, strengthBias: decays.bias, lambda };
+    const joined = once((lookup) => applyOp(decayAttentionStatesOp, mapped(inputs, lookup), node.attributes, node.tag));
+    this.#withStates.set(cRotated, joined);
+    this.#replaceAll(joined, { ...prepare.outputs, ...node.outputs });
+  }
+
   /** Where one g is summed from both gradients, and those by c and b go on to where the states were prepared. */
   #joinDecayAttention(node: Node): void {
     const { cRotated, bRotated, gQuery, gKey, v, lambda } = node.outputs;
@@ -92,24 +114,31 @@ class Joiner {
     const { cos, sin } = rotations?.[0].inputs ?? {};
     const [q, k] = rotations ? rotations.map(({ outputs }) => outputs.value) : [node.outputs.q, node.outputs.k];
     const g = sum.outputs.value;
-    const goesOn = this.#readerOf(g) === prepare && prepare.inputs.gGradient === g && this.#narrowPhaseOf(prepare);
-    const decays = goesOn ? this.#strengthGradientOf(prepare.outputs.logDecay) : undefined;
+    const goesOn = this.#readerOf(g) === prepare && prepare.inputs.gGradient === g && !prepare.inputs.phiGradient;
+    const phase = goesOn ? this.#narrowPhaseOf(prepare) : undefined;
+    const decays = phase && this.#strengthGradientOf(prepare.outputs.logDecay);
     const softened = decays && this.#softenedOf(lambda, node.inputs.lambda);
-    const tables = cos && sin ? { cos, sin } : {};
-    const op = decays ? decayAttentionBackwardStrengthOp : decayAttentionBackwardJoinedOp;
-    const ofDecays = decays && { strength: decays.x, strengthBias: decays.bias, raw: softened?.raw };
-    const inputs = { ...node.inputs, ...tables, ...ofDecays };
-    const joined = once((lookup) => applyOp(op, mapped(inputs, lookup), node.attributes, node.tag));
-    this.#replaceAll(joined, { q, k, v, cRotated, bRotated, lambda: softened?.gradient ?? lambda });
-    if (!decays) {
-      this.#replaceAll(joined, { g });
+    const inputs = { ...node.inputs, ...(cos && sin ? { cos, sin } : {}) };
+    if (!phase || !decays) {
+      const joined = once((lookup) =>
+        applyOp(decayAttentionBackwardJoinedOp, mapped(inputs, lookup), node.attributes, node.tag),
+      );
+      this.#replaceAll(joined, { q, k, v, cRotated, bRotated, lambda, g });
       return;
     }
-    this.#withoutDecays.add(prepare);
-    this.#replaceAll(joined, { strength: decays.rounded });
-    this.#replacements.set(decays.total, (lookup) =>
-      reshape(joined(lookup).strengthBias as Tensor, decays.total.shape),
-    );
+    const ofStates = { phi: prepare.inputs.phi, strength: decays.x, strengthBias: decays.bias, raw: softened?.raw };
+    const forward = this.#withStates.get(node.inputs.cRotated as AnyTensor);
+    const joined = once((lookup) => {
+      const { cSquares, bSquares } = forward?.(lookup) ?? {};
+      const squares = cSquares && bSquares ? { cSquares, bSquares } : {};
+      const given = { ...mapped({ ...inputs, ...ofStates }, lookup), ...squares };
+      return applyOp(decayAttentionBackwardStatesOp, given, node.attributes, node.tag);
+    });
+    this.#withAttention.add(prepare);
+    const { c, b } = prepare.outputs;
+    this.#replaceAll(joined, { q, k, v, c, b, strength: decays.rounded, lambda: softened?.gradient ?? lambda });
+    this.#replaceShaped(joined, "phase", phase);
+    this.#replaceShaped(joined, "strengthBias", decays.total);
   }
 
   /** Where the gradient by lambda goes on to raw, with lambda = softplus(raw). */
@@ -142,17 +171,14 @@ class Joiner {
   }
 
   #joinPhase(node: Node): void {
-    const value = this.#narrowPhaseOf(node);
+    const value = this.#withAttention.has(node) ? undefined : this.#narrowPhaseOf(node);
     if (!value) return;
-    const { gGradient, ...others } = node.inputs;
-    const { c, b, logDecay } = node.outputs;
-    const withDecays = !this.#withoutDecays.has(node);
-    const inputs = withDecays ? node.inputs : others;
     const joined = once((lookup) =>
-      applyOp(ssmPrepareBackwardNarrowOp, mapped(inputs, lookup), node.attributes, node.tag),
+      applyOp(ssmPrepareBackwardNarrowOp, mapped(node.inputs, lookup), node.attributes, node.tag),
     );
-    this.#replaceAll(joined, { c, b, ...(withDecays ? { logDecay } : {}) });
-    this.#replacements.set(value, (lookup) => reshape(joined(lookup).phase as Tensor, value.shape));
+    const { c, b, logDecay } = node.outputs;
+    this.#replaceAll(joined, { c, b, logDecay });
+    this.#replaceShaped(joined, "phase", value);
   }
 
   /** x and the bias of each head, where a tensor is x + bias. */
@@ -164,11 +190,17 @@ class Joiner {
     return sizesOf(x.shape)[2] === sizesOf(bias.shape)[0] ? { x, bias } : undefined;
   }
 
-  #joinLogDecay({ inputs, outputs: { value } }: Node): void {
-    const softened = inputs.x;
-    const strength = softened?.node.op === softplusOp ? this.#strengthOf(softened.node.inputs.x) : undefined;
-    if (!value || !strength || !this.#readerOf(softened)) return;
+  #joinLogDecay({ outputs: { value } }: Node): void {
+    const strength = this.#decaysOf(value);
+    if (!value || !strength) return;
     this.#replacements.set(value, (lookup) => applyOp(logDecayOp, mapped(strength, lookup), {}).value as AnyTensor);
+  }
+
+  /** x and the bias of each head, where a tensor is -softplus(x + bias). */
+  #decaysOf(tensor: AnyTensor | undefined) {
+    const softened = tensor?.node.op === negOp ? tensor.node.inputs.x : undefined;
+    if (softened?.node.op !== softplusOp || !this.#readerOf(softened)) return undefined;
+    return this.#strengthOf(softened.node.inputs.x);
   }
 
   /** What a gradient by log decay becomes, where that is -softplus(x + bias): rounded by x, and summed by the bias. */
@@ -194,5 +226,9 @@ class Joiner {
     for (const [name, tensor] of Object.entries(tensors)) {
       if (tensor) this.#replacements.set(tensor, (lookup) => joined(lookup)[name] as AnyTensor);
     }
+  }
+
+  #replaceShaped(joined: (lookup: Lookup) => OpOutputs, name: string, tensor: AnyTensor): void {
+    this.#replacements.set(tensor, (lookup) => reshape(joined(lookup)[name] as Tensor, tensor.shape));
   }
 }

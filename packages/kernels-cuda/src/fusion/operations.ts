@@ -8,13 +8,10 @@ import {
   add,
   apply,
   attentionBackwardOp,
-  blockCumulativeSum,
-  broadcastTo,
   cast,
-  constant,
   type DefinedOp,
   decayAttentionBackwardOp,
-  decayBlock,
+  decayAttentionOp,
   defineComposite,
   matmulOp,
   mul,
@@ -25,6 +22,7 @@ import {
   sigmoid,
   softplus,
   ssmPrepareBackwardOp,
+  ssmPrepareOp,
   sum,
   type Tensor,
 } from "@sisa/core";
@@ -59,6 +57,47 @@ export const rmsNormBackwardAddOp = /* @__PURE__ */ defineComposite<
   compose({ addend, ...inputs }, attributes) {
     const { x, weight } = apply(rmsNormBackwardOp, inputs, { ...attributes });
     return { x: add(addend, x), weight };
+  },
+});
+
+/** log alpha = -softplus(x + bias), [B,T,H]. */
+export const logDecayOp = /* @__PURE__ */ defineComposite<
+  "cuda/logDecay",
+  { readonly x: Tensor; readonly bias: Tensor },
+  Record<string, never>
+>({
+  name: "cuda/logDecay",
+  inputs: ["x", "bias"],
+  compose: ({ x, bias }) => ({ value: neg(softplus(add(x, bias))) }),
+});
+
+/** Of each vector of [B,T,H,S], [B,T,H] float32. */
+const squaresOf = (x: Tensor): Tensor => {
+  const wide = cast(x, "float32") as Tensor;
+  return sum(mul(wide, wide), { axes: [3] });
+};
+
+/**
+ * decayAttention of states that ssmPrepare prepares, with decays from their projection: log alpha = -softplus(strength +
+ * strengthBias). Squared norms of rotated vectors say how far they reach.
+ */
+export const decayAttentionStatesOp = /* @__PURE__ */ defineComposite<
+  "cuda/decayAttentionStates",
+  { readonly [N in "q" | "k" | "v" | "c" | "b" | "phase" | "strength" | "strengthBias" | "lambda"]: Tensor },
+  { readonly scale: number },
+  {
+    readonly [N in "value" | "logSumExp" | "cRotated" | "bRotated" | "g" | "phi" | "cSquares" | "bSquares"]: Tensor;
+  }
+>({
+  name: "cuda/decayAttentionStates",
+  inputs: ["q", "k", "v", "c", "b", "phase", "strength", "strengthBias", "lambda"],
+  compose({ q, k, v, c, b, phase, strength, strengthBias, lambda }, attributes) {
+    const logDecay = apply(logDecayOp, { x: strength, bias: strengthBias }, {}).value;
+    const prepared = apply(ssmPrepareOp, { c, b, logDecay, phase }, {});
+    const { cRotated, bRotated, g } = prepared;
+    const inputs = { q, k, v, cRotated, bRotated, gQuery: g, gKey: g, lambda };
+    const squares = { cSquares: squaresOf(cRotated), bSquares: squaresOf(bRotated) };
+    return { ...apply(decayAttentionOp, inputs, { ...attributes }), ...prepared, ...squares };
   },
 });
 
@@ -121,69 +160,67 @@ export const decayAttentionBackwardJoinedOp = /* @__PURE__ */ defineComposite<
   },
 });
 
+/** ssmPrepareBackward, whose gradient by the phase is rounded to bfloat16. */
+export const ssmPrepareBackwardNarrowOp = /* @__PURE__ */ defineComposite<
+  "cuda/ssmPrepareBackwardNarrow",
+  InputsOf<typeof ssmPrepareBackwardOp>,
+  Record<string, never>,
+  { c: Tensor; b: Tensor; logDecay: Tensor; phase: Tensor }
+>({
+  name: "cuda/ssmPrepareBackwardNarrow",
+  inputs: ["cRotated", "bRotated", "phi", "cGradient", "bGradient", "gGradient", "phiGradient?"],
+  compose(inputs) {
+    const { phase, ...others } = apply(ssmPrepareBackwardOp, inputs, {});
+    return { ...others, phase: cast(phase, "bfloat16") as Tensor };
+  },
+});
+
 /**
- * decayAttentionBackwardJoined, whose gradient by g goes on to where decays come from: log alpha = -softplus(strength +
- * strengthBias). That by strength is bfloat16. The one by lambda goes on to raw where lambda = softplus(raw).
+ * decayAttentionBackwardJoined, whose gradients by c, b and g go on through ssmPrepareBackwardNarrow, and the one by g to where
+ * decays come from: log alpha = -softplus(strength + strengthBias). That by strength is bfloat16. The one by lambda goes on to
+ * raw where lambda = softplus(raw). Squared norms are those of decayAttentionStates, where that came before.
  */
-export const decayAttentionBackwardStrengthOp = /* @__PURE__ */ defineComposite<
-  "cuda/decayAttentionBackwardStrength",
+export const decayAttentionBackwardStatesOp = /* @__PURE__ */ defineComposite<
+  "cuda/decayAttentionBackwardStates",
   InputsOf<typeof decayAttentionBackwardOp> &
-    Tables & { readonly strength: Tensor; readonly strengthBias: Tensor; readonly raw?: Tensor | undefined },
+    Tables & {
+      readonly phi: Tensor;
+      readonly strength: Tensor;
+      readonly strengthBias: Tensor;
+      readonly raw?: Tensor | undefined;
+      readonly cSquares?: Tensor | undefined;
+      readonly bSquares?: Tensor | undefined;
+    },
   { readonly scale: number },
   {
     q: Tensor;
     k: Tensor;
     v: Tensor;
-    cRotated: Tensor;
-    bRotated: Tensor;
+    c: Tensor;
+    b: Tensor;
+    phase: Tensor;
     strength: Tensor;
     strengthBias: Tensor;
     lambda: Tensor;
   }
 >({
-  name: "cuda/decayAttentionBackwardStrength",
-  inputs: [...joinedInputs, "strength", "strengthBias", "raw?"],
-  compose({ strength, strengthBias, raw, ...inputs }, attributes) {
+  name: "cuda/decayAttentionBackwardStates",
+  inputs: [...joinedInputs, "phi", "strength", "strengthBias", "raw?", "cSquares?", "bSquares?"],
+  compose({ phi, strength, strengthBias, raw, cSquares: _c, bSquares: _b, ...inputs }, attributes) {
     const given = inputs as InputsOf<typeof decayAttentionBackwardJoinedOp>;
-    const { g, lambda, ...others } = apply(decayAttentionBackwardJoinedOp, given, { ...attributes });
-    const dLogDecay = blockCumulativeSum({ x: g }, { size: decayBlock, reverse: true });
-    const dStrength = mul(neg(dLogDecay), sigmoid(add(strength, strengthBias)));
+    const joined = apply(decayAttentionBackwardJoinedOp, given, { ...attributes });
+    const { q, k, v, cRotated: cGradient, bRotated: bGradient, g: gGradient, lambda } = joined;
+    const { cRotated, bRotated } = given;
+    const rotated = { cRotated, bRotated, phi, cGradient, bGradient, gGradient };
+    const { c, b, logDecay, phase } = apply(ssmPrepareBackwardNarrowOp, rotated, {});
+    const dStrength = mul(neg(logDecay), sigmoid(add(strength, strengthBias)));
     return {
-      ...others,
+      ...{ q, k, v, c, b, phase },
       strength: cast(dStrength, "bfloat16") as Tensor,
       strengthBias: sum(dStrength, { axes: [0, 1] }),
       lambda: raw ? mul(lambda, sigmoid(raw)) : lambda,
     };
   },
-});
-
-/** ssmPrepareBackward, whose gradient by the phase is rounded to bfloat16; with one by log decay where there is one by g. */
-export const ssmPrepareBackwardNarrowOp = /* @__PURE__ */ defineComposite<
-  "cuda/ssmPrepareBackwardNarrow",
-  Omit<InputsOf<typeof ssmPrepareBackwardOp>, "gGradient"> & { readonly gGradient?: Tensor | undefined },
-  Record<string, never>,
-  { c: Tensor; b: Tensor; logDecay?: Tensor; phase: Tensor }
->({
-  name: "cuda/ssmPrepareBackwardNarrow",
-  inputs: ["cRotated", "bRotated", "phi", "cGradient", "bGradient", "gGradient?", "phiGradient?"],
-  compose(inputs) {
-    const phi = inputs.phi as Tensor;
-    const gGradient = inputs.gGradient ?? (broadcastTo(constant(0, phi.dtype), phi.shape.slice(0, 3)) as Tensor);
-    const given = { ...inputs, gGradient } as InputsOf<typeof ssmPrepareBackwardOp>;
-    const { c, b, logDecay, phase } = apply(ssmPrepareBackwardOp, given, {});
-    return { c, b, phase: cast(phase, "bfloat16") as Tensor, ...(inputs.gGradient ? { logDecay } : {}) };
-  },
-});
-
-/** log alpha = -softplus(x + bias), [B,T,H]. */
-export const logDecayOp = /* @__PURE__ */ defineComposite<
-  "cuda/logDecay",
-  { readonly x: Tensor; readonly bias: Tensor },
-  Record<string, never>
->({
-  name: "cuda/logDecay",
-  inputs: ["x", "bias"],
-  compose: ({ x, bias }) => ({ value: neg(softplus(add(x, bias))) }),
 });
 
 /** What all tensors of one optimizer step share. */

@@ -3,6 +3,7 @@
 import type { Argument, TensorMapArgument } from "../device/arguments.ts";
 import type { Context, Region, Value, View } from "../plan.ts";
 import { rowsOf } from "../views.ts";
+import { prepareSpans } from "./ssm-prepare.ts";
 
 /** Compute capability of the only devices that have these instructions. */
 export const hopperCapability = 90;
@@ -123,16 +124,21 @@ function mapOf(value: Value, rows: number): TensorMapArgument {
 interface Spans {
   readonly c: Value;
   readonly b: Value;
-  readonly cHat: Value;
-  readonly bHat: Value;
+  readonly cHat: Value | undefined;
+  readonly bHat: Value | undefined;
   /** decay, firsts, lasts. */
   readonly exponents: readonly View[];
   /** The largest of rows of cHat and of bHat. */
   readonly norms: readonly View[];
-  reach(ahead: boolean): View;
 }
 
-function spansOf(context: Context, sizes: AttentionSizes, span: number, backward: boolean): Spans | undefined {
+/** @param hats those that are wanted in memory */
+function spansOf(
+  context: Context,
+  sizes: AttentionSizes,
+  span: number,
+  hats: "none" | "b" | "both",
+): Spans | undefined {
   const { batches, length, heads, stateWidth } = sizes;
   if (stateWidth === 0) return undefined;
   const [c, b] = [context.input("cRotated"), context.input("bRotated")];
@@ -140,33 +146,36 @@ function spansOf(context: Context, sizes: AttentionSizes, span: number, backward
   const spans = Math.ceil(length / span);
   const like = (value: Value): Value => ({ ...value, ...context.scratch(value.bytes) });
   const perSpan = (count = 1) => context.scratch(4 * batches * heads * spans * count);
-  const bHat = like(b);
-  const cHat = backward ? like(c) : c;
+  const bHat = hats === "none" ? undefined : like(b);
+  const cHat = hats === "both" ? like(c) : undefined;
   const exponents = [perSpan(span), perSpan(), perSpan()];
   const norms = [perSpan(), perSpan()];
-  const given = [c, b, context.input("gQuery"), context.input("lambda"), backward ? cHat : null, bHat];
-  context.kernel("decaySpans", [spans * heads, batches, 1], 256, [
-    ...given,
-    ...exponents,
-    ...norms,
-    packed,
-    stateWidth,
-    span,
-  ]);
-  return {
-    c,
-    b,
-    cHat,
-    bHat,
-    exponents,
-    norms,
-    reach(ahead) {
-      const reach = perSpan();
-      const args = [...exponents.slice(1), ...norms, reach, packed, spans, ahead ? 1 : 0];
-      context.kernel("decayReach", [Math.ceil(spans / 8), batches * heads, 1], 256, args);
-      return reach;
-    },
-  };
+  const [g, lambda] = [context.input("gQuery"), context.input("lambda")];
+  const [cSquares, bSquares] = [context.optional("cSquares"), context.optional("bSquares")];
+  const grid = [spans * heads, batches, 1] as const;
+  if (hats === "none" && cSquares && bSquares) {
+    const args = [cSquares, bSquares, g, lambda, ...exponents, ...norms, packed];
+    context.kernel("spanExponents", grid, span, args);
+  } else {
+    const args = [c, b, g, lambda, cHat ?? null, bHat ?? null, ...exponents, ...norms, packed, stateWidth, span];
+    context.kernel("decaySpans", grid, 256, args);
+  }
+  return { c, b, cHat, bHat, exponents, norms };
+}
+
+/** The same from states that are prepared here. */
+function preparedSpans(context: Context, sizes: AttentionSizes, span: number): Spans {
+  const { c, b, bHat, exponents, norms } = prepareSpans(context, { span, scale: sizes.scale });
+  return { c, b, cHat: undefined, bHat: { ...b, ...bHat }, exponents, norms };
+}
+
+/** How far each span reaches, back to keys or ahead to queries. */
+function reachOf(context: Context, sizes: AttentionSizes, { exponents, norms }: Spans, ahead: boolean): View {
+  const [spans, lines] = [Math.ceil(sizes.length / backwardRows), sizes.batches * sizes.heads];
+  const reach = context.scratch(4 * lines * spans);
+  const args = [...exponents.slice(1), ...norms, reach, pack(sizes), spans, ahead ? 1 : 0];
+  context.kernel("decayReach", [Math.ceil(spans / 8), lines, 1], 256, args);
+  return reach;
 }
 
 /** A number that blocks count up to share their work. */
@@ -190,7 +199,7 @@ export function forwardOnHopper(context: Context, sizes: AttentionSizes): void {
   const [q, k, v] = ["q", "k", "v"].map((name) => mappable(context, name)) as [Value, Value, Value];
   const [value, logSumExp] = [context.output("value"), context.output("logSumExp")];
   if (value.count === 0) return;
-  const spans = spansOf(context, sizes, rows, false);
+  const spans = context.node.inputs.phase ? preparedSpans(context, sizes, rows) : spansOf(context, sizes, rows, "b");
   const maps = [mapOf(q, rows), mapOf(k, keys), mapOf(v, keys)];
   const states = [stateMap(spans?.c, rows), stateMap(spans?.b, keys), stateMap(spans?.bHat, keys)];
   const decays = spans ? [context.input("lambda"), ...spans.exponents, ...spans.norms] : new Array<null>(6).fill(null);
@@ -211,8 +220,15 @@ export interface StateGradients {
   readonly write: View;
 }
 
-/** Adds the steps of all backward operations up to the gradients of decay. */
-export function backwardOnHopper(context: Context, sizes: AttentionSizes, states: StateGradients | undefined): void {
+/**
+ * Adds the steps of all backward operations up to the gradients of decay.
+ * @returns where gradients by c are, if that is in sums: the operation goes on to gradients of states, which take them from there
+ */
+export function backwardOnHopper(
+  context: Context,
+  sizes: AttentionSizes,
+  states: StateGradients | undefined,
+): View | undefined {
   const { batches, length, heads, width, stateWidth } = sizes;
   const [q, k, v] = ["q", "k", "v"].map((name) => mappable(context, name)) as [Value, Value, Value];
   const [value, gradient, logSumExp] = ["value", "gradient", "logSumExp"].map((name) => context.input(name)) as [
@@ -222,10 +238,11 @@ export function backwardOnHopper(context: Context, sizes: AttentionSizes, states
   ];
   const fits = (region: Region) => (pitchOf(region, q.sizes) ?? 1) % 8 === 0 && region.offset % 16 === 0;
   const [dq, dk, dv] = ["q", "k", "v"].map((name) => context.stridedOutput(name, [], fits)) as [Value, Value, Value];
-  if (dq.count === 0) return;
+  if (dq.count === 0) return undefined;
   const tables = ["cos", "sin"].map((name) => context.optional(name) ?? null);
   const packed = pack(sizes);
-  const spans = spansOf(context, sizes, backwardRows, true);
+  const together = !context.deterministic && backwardTiles.Together[`${width}_${stateWidth}`] !== undefined;
+  const spans = spansOf(context, sizes, backwardRows, together ? "none" : "both");
   const lines = context.scratch(4 * batches * heads * Math.ceil(length / 64) * 128);
   context.kernel("attentionRows", context.multiprocessors * 8, 256, [value, gradient, logSumExp, lines, packed, width]);
   const blocks = Math.min(Math.ceil(length / backwardRows) * batches * heads, context.multiprocessors);
@@ -236,12 +253,10 @@ export function backwardOnHopper(context: Context, sizes: AttentionSizes, states
     others: readonly (Value | undefined)[],
     out: Argument[],
   ) => {
-    const together = pass === "Together";
     const [count, stages] = backwardTiles[pass][`${width}_${stateWidth}`] ?? [0, 0];
     const maps = [...own.map((x) => stateMap(x, backwardRows)), ...others.map((x) => stateMap(x, count))];
-    const hat = stateMap(together ? spans?.bHat : undefined, backwardRows);
     const decays = spans
-      ? [lambda, ...spans.exponents, spans.reach(pass !== "Queries")]
+      ? [lambda, ...spans.exponents, reachOf(context, sizes, spans, pass !== "Queries")]
       : new Array<null>(5).fill(null);
     const stage = count * (2 * (2 * width + stateWidth) + (pass === "Queries" ? 0 : 8));
     const rowBytes = 2 * backwardRows * (2 * width + (together ? 2 : 1) * stateWidth);
@@ -249,7 +264,7 @@ export function backwardOnHopper(context: Context, sizes: AttentionSizes, states
     const handedOver = together ? 2 * 2 * backwardRows * count + 4 * count * width : 0;
     const sharedBytes = sharedBytesFor(rowBytes, stages * stage + handedOver);
     const name = `attentionBackward${pass}Hopper_${width}_${stateWidth}_${count}_${stages}`;
-    const args = [...maps, hat, ...decays, counter(context), lines, ...out];
+    const args = [...maps, ...decays, counter(context), lines, ...out];
     context.kernel(name, blocks, together ? 512 : 384, args, sharedBytes);
   };
   const pitch = (x: Value) => pitchOf(x, x.sizes) ?? heads * width;
@@ -259,16 +274,18 @@ export function backwardOnHopper(context: Context, sizes: AttentionSizes, states
   const ofKeys = (sums: View | null) => {
     return [dk, dv, b?.wide ?? null, write, sums, ...tables, packed, pitch(dk), pitch(dv)];
   };
-  if (context.deterministic || !backwardTiles.Together[`${width}_${stateWidth}`]) {
+  if (!together) {
     const ofQueries = [dq, null, c?.wide ?? null, read, null, ...tables, packed, pitch(dq), 0];
     run("Queries", queries, [...keys, spans?.bHat], ofQueries);
     run("Keys", keys, [...queries, spans?.cHat], ofKeys(null));
-    return;
+    return undefined;
   }
   const bytes = 4 * batches * heads * Math.ceil(length / 64) * 64 * (width + stateWidth);
   const sums = context.scratch(bytes);
   context.zero(sums, bytes);
   run("Together", keys, [...queries, spans?.cHat], ofKeys(sums));
+  const goesOn = context.node.outputs.phase !== undefined;
   const given = [sums, spans?.c ?? null, ...tables, dq, c?.wide ?? null, read, packed, width, stateWidth, pitch(dq)];
-  context.kernel("attentionQueryGradients", [context.multiprocessors * 8, spans ? 2 : 1, 1], 256, given);
+  context.kernel("attentionQueryGradients", [context.multiprocessors * 8, spans && !goesOn ? 2 : 1, 1], 256, given);
+  return goesOn ? sums : undefined;
 }

@@ -13,7 +13,7 @@ import {
 import { axesOf, blocksFor } from "./elementwise.ts";
 import { rotate } from "./fused.ts";
 import type { Lowering } from "./index.ts";
-import { decayGradients } from "./ssm-prepare.ts";
+import { decaysOf, prepareStates, type States, stateGradients } from "./ssm-prepare.ts";
 
 /** Positions of a tile; TILE in kernels/attention.cu, and decayBlock in @sisa/core. */
 const tileSize = 64;
@@ -58,7 +58,8 @@ interface Sizes extends AttentionSizes {
 
 function sizesFor(context: Context): Sizes {
   const [batches = 0, length = 0, heads = 0, width = 0] = context.strided("q").sizes;
-  const stateWidth = sizesOf(context.node.inputs.cRotated?.shape ?? [])[3] ?? 0;
+  const { cRotated, c = cRotated } = context.node.inputs;
+  const stateWidth = sizesOf(c?.shape ?? [])[3] ?? 0;
   const { scale } = context.attributes<AttentionAttributes>();
   const packed = new Uint8Array(20);
   const view = new DataView(packed.buffer);
@@ -88,13 +89,29 @@ function sharedMemoryOf(context: Context, { width, stateWidth }: Sizes, wide: 1 
 
 type Names = readonly (View | null)[];
 
+/** States that were prepared by an operation before. */
+function statesOf(context: Context, { stateWidth }: Sizes): States | undefined {
+  if (stateWidth === 0) return undefined;
+  return { c: context.input("cRotated"), b: context.input("bRotated"), g: context.input("gQuery") };
+}
+
+/** States that are prepared here. Only Hopper's kernels read their squared norms. */
+function prepared(context: Context): States {
+  const { strength } = context.node.inputs;
+  const sizes = sizesOf(strength?.shape ?? []);
+  const bytes = 4 * sizes.reduce((a, b) => a * b, 1);
+  const logDecay = { ...context.strided("strength"), ...context.scratch(bytes), bytes };
+  decaysOf(context, { x: "strength", bias: "strengthBias" }, logDecay);
+  return prepareStates(context, logDecay);
+}
+
 /** What the kernels take in front: the inputs, and what the prologue makes of them. */
-function operands(context: Context, sizes: Sizes): Names {
+function operands(context: Context, sizes: Sizes, states: States | undefined): Names {
   const names = ["q", "k", "v"].map((name) => context.input(name));
-  if (sizes.stateWidth === 0) return [...names, ...new Array<null>(9).fill(null)];
+  if (!states) return [...names, ...new Array<null>(9).fill(null)];
   const { batches, length, heads, stateWidth, tiles, packed } = sizes;
-  const [c, b] = [context.input("cRotated"), context.input("bRotated")];
-  const [g, lambda] = [context.input("gQuery"), context.input("lambda")];
+  const { c, b, g } = states;
+  const lambda = context.input("lambda");
   const rotated = 2 * batches * length * heads * stateWidth;
   const [cHat, bHat] = [context.scratch(rotated), context.scratch(rotated)];
   const perTile = () => context.scratch(4 * batches * heads * tiles);
@@ -112,9 +129,10 @@ const forward: LoweringRule = (context) => {
 
 function portableForward(context: Context, sizes: Sizes): void {
   const { batches, heads, width, stateWidth, tiles, packed } = sizes;
+  const states = context.node.inputs.phase ? prepared(context) : statesOf(context, sizes);
   const [value, logSumExp] = [context.output("value"), context.output("logSumExp")];
   if (value.count === 0) return;
-  const given = operands(context, sizes);
+  const given = operands(context, sizes, states);
   const { stages, sharedBytes } = sharedMemoryOf(context, sizes, 1);
   const args = [...given, value, logSumExp, packed, stages];
   context.kernel(`attentionForward_${width}_${stateWidth}`, [tiles, batches * heads, 1], 128, args, sharedBytes);
@@ -122,13 +140,19 @@ function portableForward(context: Context, sizes: Sizes): void {
 
 const backward: LoweringRule = (context) => {
   const sizes = sizesFor(context);
-  const { batches, length, heads, width, packed } = sizes;
-  const states = sizes.stateWidth > 0 ? stateGradients(context, sizes) : undefined;
-  if (context.capability === hopperCapability) backwardOnHopper(context, sizes, states);
-  else portableBackward(context, sizes, states);
-  if (!states || batches * length * heads * width === 0) return;
+  const { batches, length, heads, width, stateWidth, scale, packed } = sizes;
+  const states = stateWidth > 0 ? rotatedGradients(context, sizes) : undefined;
+  const sums =
+    context.capability === hopperCapability
+      ? backwardOnHopper(context, sizes, states)
+      : portableBackward(context, sizes, states);
+  if (!states) return;
   const { c, b, read, write } = states;
-  if (context.node.outputs.strength) return decayGradients(context, read, write);
+  if (context.node.outputs.phase) {
+    const ofC = sums ? { sums, headWidth: width, scale } : { dense: c.wide, read, write };
+    return stateGradients(context, { c: ofC, b: b.wide });
+  }
+  if (batches * length * heads * width === 0) return;
   const together = context.node.outputs.g !== undefined;
   const [g, dLambda] = [context.output(together ? "g" : "gKey"), context.output("lambda")];
   const readSums = context.scratch(8 * batches * heads);
@@ -136,28 +160,31 @@ const backward: LoweringRule = (context) => {
   const lambdaArgs = [readSums, context.input("lambda"), dLambda, packed];
   context.kernel("decayLambdaGradient", Math.ceil(heads / 64), 64, lambdaArgs);
   for (const { wide, narrow } of [c, b]) {
-    if (narrow) context.kernel("cast_f", blocksFor(context, narrow.count), 256, [wide, narrow, axesOf(narrow, [wide])]);
+    if (!narrow) continue;
+    context.kernel("cast_f", blocksFor(context, narrow.count), 256, [wide, narrow, axesOf(narrow, [wide])]);
   }
 };
 
 /** Gradients by c and b come in float32; where the operation's are narrow, those are rounded from them. */
-function stateGradients(context: Context, { batches, length, heads }: Sizes): StateGradients {
+function rotatedGradients(context: Context, { batches, length, heads }: Sizes): StateGradients {
   const [c, b] = ["cRotated", "bRotated"].map((name) => {
-    const value = context.output(name);
+    const goesOn = context.node.outputs[name] === undefined;
+    const value = goesOn ? context.input(name) : context.output(name);
     if (value.spec.dtype === "float32") return { wide: value, narrow: undefined };
     const spec = { ...value.spec, dtype: "float32" as const };
-    return { wide: { ...value, ...context.scratch(2 * value.bytes), spec, bytes: 2 * value.bytes }, narrow: value };
+    const wide = { ...value, ...context.scratch(2 * value.bytes), spec, bytes: 2 * value.bytes };
+    return { wide, narrow: goesOn ? undefined : value };
   }) as [StateGradients["c"], StateGradients["b"]];
   const rows = 4 * batches * length * heads;
   const read = context.node.outputs.gQuery ? context.output("gQuery") : context.scratch(rows);
   return { c, b, read, write: context.scratch(rows) };
 }
 
-function portableBackward(context: Context, sizes: Sizes, states: StateGradients | undefined): void {
+function portableBackward(context: Context, sizes: Sizes, states: StateGradients | undefined): undefined {
   const { batches, length, heads, width, stateWidth, tiles, packed } = sizes;
   const [dq, dk, dv] = ["q", "k", "v"].map((name) => context.output(name)) as [Value, Value, Value];
   if (dq.count === 0) return;
-  const given = operands(context, sizes);
+  const given = operands(context, sizes, statesOf(context, sizes));
   const [value, gradient, logSumExp] = [context.input("value"), context.input("gradient"), context.input("logSumExp")];
   const delta = context.scratch(4 * batches * heads * length);
   const blocks = Math.min(Math.ceil((batches * length * heads) / 4), context.multiprocessors * 64);
@@ -176,5 +203,15 @@ function portableBackward(context: Context, sizes: Sizes, states: StateGradients
 
 export const attention: Lowering = { lower: forward, declines };
 export const decayAttention: Lowering = { lower: forward, declines };
+export const decayAttentionStates: Lowering = {
+  lower: forward,
+  declines(node) {
+    const { c, b, phase, strength } = node.inputs;
+    const states = { cRotated: c, bRotated: b, gQuery: strength, gKey: strength };
+    const inputs = Object.fromEntries(Object.entries({ ...node.inputs, ...states }).filter(([, tensor]) => tensor));
+    const isEmpty = sizesOf(c?.shape ?? []).includes(0);
+    return isEmpty || phase?.dtype !== "float32" || declines({ ...node, inputs } as Node);
+  },
+};
 export const decayAttentionBackward: Lowering = { lower: backward, declines };
 export const attentionBackward: Lowering = { lower: backward, declines };

@@ -8,7 +8,7 @@ import { rowsOf } from "../views.ts";
 import { blocksFor } from "./elementwise.ts";
 import type { Lowering } from "./index.ts";
 
-/** Positions of a block; BLOCK in kernels/prepare.cu, and decayBlock in @sisa/core. */
+/** Positions of a block; BLOCK in kernels/states.cuh, and decayBlock in @sisa/core. */
 const blockSize = 64;
 /** THREADS in kernels/prepare.cu: few, so that the last block of lines has few that are idle. */
 const threads = 64;
@@ -75,20 +75,34 @@ export const ssmPrepare: Lowering = {
     return !narrow || start !== undefined || logDecay?.dtype !== "float32" || phase?.dtype !== "float32";
   },
   lower(context) {
-    const [c, b] = ["c", "b"].map((name) => stateRows(context, name));
-    const phase = stateRows(context, "phase", 1);
-    const logDecay = context.input("logDecay");
-    const outputs = ["cRotated", "bRotated", "g", "phi"].map((name) => context.output(name));
-    if (!c || !b || !phase || c.value.count === 0) return;
-    const sizes = sizesOfStates(phase.value);
-    const totals = context.scratch(totalBytes(sizes));
-    const packed = packSizes(sizes, { c: c.pitch, b: b.pitch, phase: phase.pitch });
-    const grid = gridOf(sizes);
-    context.kernel("phaseTotals", grid.lines, threads, [phase.value, totals, packed]);
-    const args = [c.value, b.value, logDecay, phase.value, totals, ...outputs, packed];
-    context.kernel(`ssmPrepare_${c.value.spec.dtype}`, grid.lines + grid.heads, threads, args);
+    prepareStates(context, context.input("logDecay"));
   },
 };
+
+/** What attention takes of SISA's states. */
+export interface States {
+  readonly c: Value;
+  readonly b: Value;
+  readonly g: Value;
+}
+
+/** Adds the steps of ssmPrepare for an operation that has its other inputs and its outputs. */
+export function prepareStates(context: Context, logDecay: Value): States {
+  const [c, b] = ["c", "b"].map((name) => stateRows(context, name));
+  const phase = stateRows(context, "phase", 1);
+  const outputs = ["cRotated", "bRotated", "g", "phi"].map((name) => context.output(name));
+  const [cRotated, bRotated, g] = outputs as [Value, Value, Value];
+  const states = { c: cRotated, b: bRotated, g };
+  if (!c || !b || c.value.count === 0) return states;
+  const sizes = sizesOfStates(phase.value);
+  const totals = context.scratch(totalBytes(sizes));
+  const packed = packSizes(sizes, { c: c.pitch, b: b.pitch, phase: phase.pitch });
+  const grid = gridOf(sizes);
+  context.kernel("phaseTotals", grid.lines, threads, [phase.value, totals, packed]);
+  const args = [c.value, b.value, logDecay, phase.value, totals, ...outputs, packed];
+  context.kernel(`ssmPrepare_${c.value.spec.dtype}`, grid.lines + grid.heads, threads, args);
+  return states;
+}
 
 function backwardDeclines({ inputs }: Node): boolean {
   const { cRotated, bRotated, phi, cGradient, bGradient, gGradient, phiGradient } = inputs;
@@ -99,19 +113,19 @@ function backwardDeclines({ inputs }: Node): boolean {
   return !alike || !known || !wide;
 }
 
-/** With a gradient by the phase in float32 or bfloat16, and by log decay where there is one by g. */
+/** With a gradient by the phase in float32 or bfloat16. */
 export const ssmPrepareBackward: Lowering = {
   declines: backwardDeclines,
   lower(context) {
     const inputs = ["cRotated", "bRotated", "phi", "cGradient", "bGradient"].map((name) => context.input(name));
-    const gGradient = context.optional("gGradient") ?? null;
+    const gGradient = context.input("gGradient");
     const phiGradient = context.optional("phiGradient") ?? null;
     const [rotated, , phi, gradient] = inputs;
     if (!rotated || !phi || !gradient) return;
     const element = bytesOf(rotated.spec.dtype);
     const fits = (region: Region) => pitchOf(region, rotated.sizes, element) !== undefined;
     const [dc, db] = ["c", "b"].map((name) => context.stridedOutput(name, [], fits));
-    const dLogDecay = gGradient ? context.output("logDecay") : null;
+    const dLogDecay = context.output("logDecay");
     const dPhase = context.stridedOutput("phase", [], (region) => pitchOf(region, phi.sizes, 1, 1) !== undefined);
     if (!dc || !db || rotated.count === 0) return;
     const sizes = sizesOfStates(phi);
@@ -122,7 +136,7 @@ export const ssmPrepareBackward: Lowering = {
     const grid = gridOf(sizes);
     const kernel = `ssmPrepareBackward_${rotated.spec.dtype}_${gradient.spec.dtype}`;
     const args = [...inputs, gGradient, phiGradient, dc, db, dLogDecay, within, totals, packed];
-    context.kernel(kernel, grid.lines + (gGradient ? grid.heads : 0), threads, args);
+    context.kernel(kernel, grid.lines + grid.heads, threads, args);
     context.kernel(`phaseLater_${dPhase.spec.dtype}`, grid.lines, threads, [within, totals, dPhase, packed]);
   },
 };
@@ -137,25 +151,116 @@ function headRows(context: Context, name: string): { readonly value: Value; read
 export const logDecay: Lowering = {
   declines: ({ inputs: { x } }) => sizesOf(x?.shape ?? []).reduce((a, b) => a * b, 1) >= 2 ** 32,
   lower(context) {
-    const { value: x, pitch } = headRows(context, "x");
-    const value = context.output();
-    if (value.count === 0) return;
-    const args = [x, context.input("bias"), value, value.count, x.sizes.at(-1) ?? 0, pitch];
-    context.kernel("logDecay", blocksFor(context, value.count), 256, args);
+    decaysOf(context, { x: "x", bias: "bias" }, context.output());
   },
 };
 
-/**
- * From read = c . dc and write = b . db of each position and head [B,T,H], all gradients by what decays are made of: `strength`,
- * `strengthBias` and `lambda`.
- */
-export function decayGradients(context: Context, read: View, write: View): void {
-  const { value: x, pitch } = headRows(context, "strength");
-  const dx = context.stridedOutput("strength", [], ({ strides }) => rowsOf(x.sizes, strides) !== undefined);
+/** -softplus(x + bias) of each position and head. */
+export function decaysOf(context: Context, names: { readonly x: string; readonly bias: string }, value: Value): void {
+  const { value: x, pitch } = headRows(context, names.x);
+  if (value.count === 0) return;
+  const args = [x, context.input(names.bias), value, value.count, x.sizes.at(-1) ?? 0, pitch];
+  context.kernel("logDecay", blocksFor(context, value.count), 256, args);
+}
+
+/** Of the structure StateSizes, what is not 0. */
+interface StateSizes {
+  readonly sizes: readonly number[];
+  readonly pitches: { readonly strength: number; readonly c: number; readonly b: number; readonly phase: number };
+  readonly strengthGradientPitch?: number;
+  readonly headWidth?: number;
+  readonly scale?: number;
+}
+
+function packStates({ sizes, pitches, strengthGradientPitch = 0, headWidth = 0, scale = 1 }: StateSizes): Uint8Array {
+  const { strength, c, b, phase } = pitches;
+  const packed = new DataView(new ArrayBuffer(44));
+  [...sizes, strength, c, b, phase, strengthGradientPitch, headWidth].forEach((value, index) => {
+    packed.setInt32(4 * index, value, true);
+  });
+  packed.setFloat32(40, scale, true);
+  return new Uint8Array(packed.buffer);
+}
+
+/** Warps take 128 columns of the states of all heads and a block of positions each: StatePlace in kernels/states.cuh. */
+function warpsOf([batches = 0, length = 0, heads = 0, width = 1]: readonly number[]) {
+  const headsOfWarp = 128 / width;
+  const [parts, blocks] = [Math.ceil(heads / headsOfWarp), Math.ceil(length / blockSize)];
+  return { headsOfWarp, lines: parts * batches, parts, blocks, count: parts * batches * blocks };
+}
+
+/** What attention on Hopper needs of SISA's states. */
+export interface PreparedSpans extends States {
+  readonly bHat: View;
+  /** decay, firsts, lasts. */
+  readonly exponents: readonly View[];
+  /** The largest of rows of cHat and of bHat. */
+  readonly norms: readonly View[];
+}
+
+/** Adds the steps from c, b, the phase and the projection of decays to what attention on Hopper needs of them. */
+export function prepareSpans(context: Context, { span, scale }: { span: number; scale: number }): PreparedSpans {
+  const [c, b, phase] = [stateRows(context, "c", 4), stateRows(context, "b", 4), stateRows(context, "phase")];
+  const { value: strength, pitch } = headRows(context, "strength");
+  const outputs = ["cRotated", "bRotated", "phi", "cSquares", "bSquares"].map((name) => context.output(name));
+  const [cRotated, bRotated, phi, ...squares] = outputs as [Value, Value, Value, Value, Value];
+  const g = context.output("g");
+  const { sizes } = c.value;
+  const [batches = 0, , heads = 0] = sizes;
+  const { blocks, count } = warpsOf(sizes);
+  const spans = Math.ceil(blocks / (span / blockSize));
+  const perSpan = (each: number) => context.scratch(4 * batches * heads * spans * each);
+  const [bHat, exponents, norms] = [
+    context.scratch(bRotated.bytes),
+    [perSpan(span), perSpan(1), perSpan(1)],
+    [perSpan(1), perSpan(1)],
+  ];
+  const pitches = { strength: pitch, c: c.pitch, b: b.pitch, phase: phase.pitch };
+  const packed = packStates({ sizes, pitches, scale });
+  const totals = context.scratch(512 * count);
+  const decays = [strength, context.input("strengthBias")];
+  context.kernel("stateTotals", count, 32, [phase.value, ...decays, totals, g, ...norms, packed, span]);
+  const given = [c.value, b.value, phase.value, totals, g, context.input("lambda")];
+  const made = [cRotated, bRotated, phi, bHat, ...squares, ...exponents, ...norms];
+  context.kernel("prepareSpans", count, 32, [...given, ...made, packed, span]);
+  return { c: cRotated, b: bRotated, g, bHat, exponents, norms };
+}
+
+/** Gradients by c and b [B,T,H,S], float32, with c . dc and b . db; or where those by c are in sums of attention on Hopper. */
+export interface RotatedGradients {
+  readonly c:
+    | { readonly dense: View; readonly read: View; readonly write: View }
+    | { readonly sums: View; readonly headWidth: number; readonly scale: number };
+  readonly b: View;
+}
+
+/** Adds the step from gradients by rotated c and b to all gradients of states and decays. */
+export function stateGradients(context: Context, { c: ofC, b: ofB }: RotatedGradients): void {
+  const [c, b, phi] = ["cRotated", "bRotated", "phi"].map((name) => context.input(name)) as [Value, Value, Value];
+  const { value: strength, pitch } = headRows(context, "strength");
+  const fits = (atOnce: number) => (region: Region) => pitchOf(region, c.sizes, 2, atOnce) !== undefined;
+  const [dc, db] = ["c", "b"].map((name) => context.stridedOutput(name, [], fits(4))) as [Value, Value];
+  const isPhase = (region: Region) => pitchOf(region, phi.sizes, 2) !== undefined;
+  const dPhase = context.stridedOutput("phase", [], isPhase);
+  const isRows = ({ strides }: Region) => rowsOf(strength.sizes, strides) !== undefined;
+  const dStrength = context.stridedOutput("strength", [], isRows);
   const [dBias, dLambda] = [context.output("strengthBias"), context.output("lambda")];
-  const [batches = 0, length = 0, heads = 0] = x.sizes;
-  const sizes = Int32Array.of(batches, length, heads, pitch, rowsOf(dx.sizes, dx.strides)?.pitch ?? heads);
-  const given = [x, context.input("strengthBias"), context.input("lambda"), context.optional("raw") ?? null];
-  const shared = [context.scratch(16 * batches * heads), context.counters(1), new Uint8Array(sizes.buffer)];
-  context.kernel("decayGradients", batches * heads, 256, [read, write, ...given, dx, dBias, dLambda, ...shared]);
+  if (c.count === 0) return;
+  const [cPitch = 0, bPitch = 0, phasePitch = 0] = [dc, db, dPhase].map((x) => pitchOf(x, x.sizes, 2));
+  const packed = packStates({
+    sizes: c.sizes,
+    pitches: { strength: pitch, c: cPitch, b: bPitch, phase: phasePitch },
+    strengthGradientPitch: rowsOf(dStrength.sizes, dStrength.strides)?.pitch ?? c.sizes[2] ?? 0,
+    ...("sums" in ofC ? { headWidth: ofC.headWidth, scale: ofC.scale } : {}),
+  });
+  const { headsOfWarp, parts, lines, count } = warpsOf(c.sizes);
+  const given = [strength, context.input("strengthBias"), context.input("lambda"), context.optional("raw") ?? null];
+  const ofBlocks = [context.scratch(768 * count), context.scratch(16 * count * headsOfWarp)];
+  const ofBatches = context.scratch(16 * lines * headsOfWarp);
+  const shared = [...ofBlocks, ofBatches, context.counters(1 + parts + lines + count)];
+  const [kernel, places] =
+    "sums" in ofC ? ["stateGradientsOfSums", [ofC.sums]] : ["stateGradients", [ofC.dense, ofC.read, ofC.write]];
+  const args = [...places, c, b, phi, ofB, ...given, dc, db, dPhase, dStrength, dBias, dLambda, ...shared, packed];
+  // A block keeps sums of two angles for each lane, and of decays for each head, of all positions.
+  context.kernel(kernel, count, 32, args, blockSize * (32 * 8 + headsOfWarp * 4));
 }
