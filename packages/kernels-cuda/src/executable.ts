@@ -101,14 +101,15 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     host.checkOpen();
     if (this.#closed) throw new DisposedError("cuda: the executable is closed");
     const { graph, plan } = this.#parts;
-    // Loops without closures: a token has some sixty inputs, and code that has run a few hundred times is not yet compiled.
+    // Plain loops over locals: a token has some sixty inputs, and code that has run a few hundred times is not yet compiled.
+    const [places, states, copy] = [this.#places, this.#states, this.#copy];
     const tensors = this.#tensorsOf(inputs);
     const results: { [name: string]: DeviceTensor | undefined } = { ...this.#results };
     const written: Block[] = [];
-    for (let i = 0; i < this.#states; i++) {
+    for (let i = 0; i < states; i++) {
       const tensor = tensors[i] as CudaTensor;
-      written.push(tensor.exclusive(this.#copy));
-      results[(this.#places[i] as Place).output as string] = tensor;
+      written.push(tensor.exclusive(copy));
+      results[(places[i] as Place).output as string] = tensor;
     }
     const { blocks, copies } = this.#blocksOf(tensors, written);
     const failure = blocks.find(({ error }) => error)?.error;
@@ -126,7 +127,7 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     // Outputs that somebody keeps may have moved, and be read again.
     for (let i = 0; i < blocks.length; i++) {
       const { address } = blocks[i] as Block;
-      const { storage } = this.#places[i] as Place;
+      const { storage } = places[i] as Place;
       if (storage) storage.address = address;
       addresses.push(address);
     }
@@ -143,7 +144,7 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     const blocks: Block[] = [];
     for (let i = 0; i < tensors.length; i++) {
       const { block, spec } = tensors[i] as CudaTensor;
-      if (i >= this.#states && states.includes(block)) {
+      if (i >= states.length && states.includes(block)) {
         const copy = this.#host.allocate(spec);
         this.#host.copy(block, copy);
         copies.push(copy);
@@ -176,11 +177,12 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
   #alike(given: { readonly [name: string]: DeviceTensor | undefined }): readonly CudaTensor[] | undefined {
     const last = this.#last;
     if (!last || Object.keys(given).length !== last.given) return undefined;
+    const [places, known] = [this.#places, last.tensors];
     const tensors: CudaTensor[] = [];
-    for (let i = 0; i < this.#places.length; i++) {
-      const { name, output } = this.#places[i] as Place;
+    for (let i = 0; i < places.length; i++) {
+      const { name, output } = places[i] as Place;
       const tensor = given[name];
-      const before = last.tensors[i];
+      const before = known[i];
       if (!tensor || !before) return undefined;
       if (tensor === before) {
         tensors.push(before);
