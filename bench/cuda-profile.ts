@@ -1,8 +1,10 @@
-// Where the time of a training step goes on one NVIDIA GPU, by kernel: SISA beside the Transformer, and steps in a row.
-//   node bench/run.mjs cuda-profile [--size 152m] [--micro-batch 16] [--steps 10] [--rows 60]
+// Training steps on one NVIDIA GPU, SISA beside the Transformer: steps in a row, the models in turns, and where the time of a
+// step goes, by kernel.
+//   node bench/run.mjs cuda-profile [--size 152m] [--micro-batch 16] [--steps 8] [--rows 60]
 import { parseArgs } from "node:util";
 import type { Family, PresetSize } from "@sisa/core";
-import { cuda } from "@sisa/kernels-cuda";
+import { type CudaBackend, cuda } from "@sisa/kernels-cuda";
+import type { Trainer } from "../packages/train/src/trainer.ts";
 import { cudaTrainer, sequenceLength } from "./support/cuda-training.ts";
 import { type Launch, LaunchTimer } from "./support/launches.ts";
 import { median, table } from "./support/statistics.ts";
@@ -11,7 +13,7 @@ const { values: options } = parseArgs({
   options: {
     size: { type: "string", default: "152m" },
     "micro-batch": { type: "string", default: "16" },
-    steps: { type: "string", default: "10" },
+    steps: { type: "string", default: "8" },
     rows: { type: "string", default: "60" },
   },
 });
@@ -19,7 +21,18 @@ const size = options.size as PresetSize;
 const microBatch = Number(options["micro-batch"]);
 const steps = Number(options.steps);
 const warmUp = 3;
-const families: readonly Family[] = ["sisa", "transformer"];
+const rounds = 5;
+
+interface Model {
+  readonly family: Family;
+  readonly stateWidth?: number;
+}
+const models: readonly Model[] = [
+  { family: "sisa", stateWidth: 32 },
+  { family: "sisa", stateWidth: 16 },
+  { family: "transformer" },
+];
+const nameOf = ({ family, stateWidth }: Model) => (stateWidth === undefined ? family : `${family}, S = ${stateWidth}`);
 
 interface Sum {
   milliseconds: number;
@@ -28,11 +41,11 @@ interface Sum {
 }
 
 /** Medians over some steps of each launch, summed by name. */
-async function kernels(family: Family): Promise<ReadonlyMap<string, Sum>> {
+async function kernels({ family, stateWidth }: Model): Promise<ReadonlyMap<string, Sum>> {
   await using backend = await cuda({ blocking: true });
   const timer = new LaunchTimer(backend);
   const runs = 5;
-  await using trainer = await cudaTrainer(backend, family, size, { microBatch, steps: warmUp + runs });
+  await using trainer = await cudaTrainer(backend, family, size, { microBatch, stateWidth, steps: warmUp + runs });
   await trainer.advance(warmUp);
   const timed: (readonly Launch[])[] = [];
   for (let run = 0; run < runs; run++) timed.push(await timer.time(() => trainer.advance(1)));
@@ -47,36 +60,48 @@ async function kernels(family: Family): Promise<ReadonlyMap<string, Sum>> {
   return sums;
 }
 
-/** Milliseconds of a step whose report the host waits for, and of steps in a row. */
-async function wholeSteps(family: Family): Promise<{ readonly alone: number; readonly inARow: number }> {
-  await using backend = await cuda();
-  await using trainer = await cudaTrainer(backend, family, size, { microBatch, steps: warmUp + 4 * steps });
-  await trainer.advance(warmUp);
-  const time = async (count: number) => {
-    const start = performance.now();
-    await trainer.advance(count);
-    return (performance.now() - start) / count;
-  };
-  const alone: number[] = [];
-  const inARow: number[] = [];
-  for (let step = 0; step < steps; step++) alone.push(await time(1));
-  for (let row = 0; row < 3; row++) inARow.push(await time(steps));
-  return { alone: median(alone), inARow: median(inARow) };
+/** Milliseconds of a step among steps in a row, by round, of all models. */
+async function wholeSteps(): Promise<readonly (readonly number[])[]> {
+  const opened: { readonly backend: CudaBackend; readonly trainer: Trainer }[] = [];
+  const times = models.map((): number[] => []);
+  try {
+    for (const { family, stateWidth } of models) {
+      const backend = await cuda();
+      const options = { microBatch, stateWidth, steps: warmUp + rounds * steps };
+      const trainer = await cudaTrainer(backend, family, size, options);
+      opened.push({ backend, trainer });
+      await trainer.advance(warmUp);
+    }
+    for (let round = 0; round < rounds; round++) {
+      for (const [index, { trainer }] of opened.entries()) {
+        const start = performance.now();
+        await trainer.advance(steps);
+        times[index]?.push((performance.now() - start) / steps);
+      }
+    }
+  } finally {
+    for (const { backend, trainer } of opened) {
+      await trainer[Symbol.asyncDispose]();
+      await backend[Symbol.asyncDispose]();
+    }
+  }
+  return times;
 }
 
 process.stdout.write(`${size}, ${microBatch} x ${sequenceLength} tokens a step\n\n`);
-for (const family of families) {
-  const { alone, inARow } = await wholeSteps(family);
-  const rate = (1e3 * microBatch * sequenceLength) / inARow;
-  process.stdout.write(
-    `${family}: ${alone.toFixed(1)} ms a step, ${inARow.toFixed(1)} in a row (${rate.toFixed(0)} tokens/s)\n`,
-  );
-}
-const [sisa = new Map<string, Sum>(), transformer = new Map<string, Sum>()] = [
-  await kernels("sisa"),
-  await kernels("transformer"),
-];
-const names = [...new Set([...sisa.keys(), ...transformer.keys()])];
+const times = await wholeSteps();
+const least = median(times.at(-1) ?? []);
+const steppedRows = models.map((model, index) => {
+  const own = times[index] ?? [];
+  const rate = (1e3 * microBatch * sequenceLength) / median(own);
+  const all = own.map((time) => time.toFixed(2)).join(" ");
+  return [nameOf(model), median(own).toFixed(2), rate.toFixed(0), (least / median(own)).toFixed(3), all];
+});
+process.stdout.write(`${table(["", "ms a step", "tokens/s", "of the Transformer's", "by round"], steppedRows)}\n`);
+
+const sums: ReadonlyMap<string, Sum>[] = [];
+for (const model of models) sums.push(await kernels(model));
+const names = [...new Set(sums.flatMap((sum) => [...sum.keys()]))];
 const cells = ({ milliseconds = 0, count = 0, flops = 0 }: Partial<Sum> = {}) => [
   milliseconds.toFixed(2),
   `${count}`,
@@ -86,10 +111,10 @@ const total = (sums: ReadonlyMap<string, Sum>) => ({
   milliseconds: [...sums.values()].reduce((sum, { milliseconds }) => sum + milliseconds, 0),
   count: [...sums.values()].reduce((sum, { count }) => sum + count, 0),
 });
-const larger = (name: string) => Math.max(...[sisa, transformer].map((sums) => sums.get(name)?.milliseconds ?? 0));
+const larger = (name: string) => Math.max(...sums.map((sum) => sum.get(name)?.milliseconds ?? 0));
 const rows = names
   .toSorted((a, b) => larger(b) - larger(a))
   .slice(0, Number(options.rows))
-  .map((name) => [name, ...cells(sisa.get(name)), ...cells(transformer.get(name))]);
-const header = ["launch", "SISA ms", "count", "TFLOP/s", "Transformer ms", "count", "TFLOP/s"];
-process.stdout.write(`\n${table(header, [...rows, ["all", ...cells(total(sisa)), ...cells(total(transformer))]])}\n`);
+  .map((name) => [name, ...sums.flatMap((sum) => cells(sum.get(name)))]);
+const header = ["launch", ...models.flatMap((model) => [`${nameOf(model)}, ms`, "count", "TFLOP/s"])];
+process.stdout.write(`\n${table(header, [...rows, ["all", ...sums.flatMap((sum) => cells(total(sum)))]])}\n`);

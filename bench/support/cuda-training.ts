@@ -17,8 +17,10 @@ import { Trainer } from "../../packages/train/src/trainer.ts";
 export const sequenceLength = 2048;
 export const vocabularySize = 50_277;
 
-export function configOf(family: Family, size: PresetSize) {
-  return preset(family, size, { vocabularySize, maximumLength: sequenceLength });
+/** @param stateWidth of SISA; default that of the preset */
+export function configOf(family: Family, size: PresetSize, stateWidth?: number) {
+  const own = stateWidth === undefined ? {} : { stateWidth };
+  return preset(family, size, { vocabularySize, maximumLength: sequenceLength, ...own });
 }
 
 /** As a new model's, but normal numbers are drawn once for all parameters: drawing them takes longer than all steps. */
@@ -45,8 +47,9 @@ export async function cudaTrainer(
   backend: CudaBackend,
   family: Family,
   size: PresetSize,
-  { microBatch, steps }: { readonly microBatch: number; readonly steps: number },
+  options: { readonly microBatch: number; readonly steps: number; readonly stateWidth?: number | undefined },
 ): Promise<Trainer> {
+  const { microBatch, steps, stateWidth } = options;
   const settings = resolveSettings(
     { steps: 1000, sequenceLength, microBatchSize: microBatch, precision: "bfloat16" },
     { parameterCount: 0 },
@@ -56,7 +59,7 @@ export async function cudaTrainer(
     const ids = Int32Array.from({ length: microBatch * sequenceLength }, (_, i) => stream.below(vocabularySize, i));
     return { ids, targets: ids.map((id) => (id + 1) % vocabularySize) };
   });
-  const model = languageModel(configOf(family, size));
+  const model = languageModel(configOf(family, size, stateWidth));
   const parameters = firstParameters(model);
   return await Trainer.create({ model, backend, settings, parameters, batches: (step) => batches[step] as Batch });
 }
