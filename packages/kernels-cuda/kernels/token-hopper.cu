@@ -14,6 +14,7 @@ const int flightBytes = 96 << 10;                            // on their way at 
 const int buffers = 4;                                       // of sums: a cluster may be behind by a layer
 const int padding = 16;                                      // bytes between rows, so that eight rows lie in different banks
 const int tileRows = 16, stepWidth = 16;                     // of weights, that an instruction takes
+const int mostColumns = 1536 / clusterSize;                  // of x, that a block has
 const int headRows = 48;                                     // of the last product, at a time
 const int mostParts = 4;                                     // of k, each by a warp
 
@@ -132,6 +133,7 @@ template <int D, int S> struct Shared {
   uint64 full[mostPieces], empty[mostPieces], sent[exchanges];
   int place[mostPieces];  // of pieces in the ring
   uint32 turn;
+  alignas(16) float factors[mostColumns];  // of the norm that comes next, for the block's columns
   Product product[products];
   alignas(16) float sums[2][warps][tileRows * mostRows];
   float inverse[mostRows];
@@ -293,52 +295,60 @@ template <int D, int S> struct Worker : Block<D, S> {
   __device__ uint32 inputs() { return addressOf(memory) + token.atX; }
   __device__ uint32* own() { return (uint32*)(memory + token.atOwn); }
 
+  // Asks for the weights of the coming norm, which each warp of `gather` uses itself. All that a layer reads takes long while
+  // weights are on their way.
+  __device__ void askForFactors(const float* norm) {
+#pragma unroll 1
+    for (int chunk = warp; norm && chunk < token.d / 64; chunk += warps)
+      if (lane < 2) copyAsync(shared.factors + chunk * 8 + lane * 4, norm + rank * this->columns() + chunk * 8 + lane * 4);
+    endOfCopies();
+  }
+
   // Adds what all have found in the last turn to the block's columns of x, and sends them, times the weights of a norm, to the cluster.
-  __device__ void gather(int parts, const float* norm) {
+  __device__ void gather(int parts, bool isNormed) {
     const int chunks = token.d / 64, pair = lane % 4, line = token.d / 2, between = token.rows * line;
-    if (norm) expect(Inputs, token.rows * (token.d * 2 + token.d / 8 * 4));
+    if (isNormed) expect(Inputs, token.rows * (token.d * 2 + token.d / 8 * 4));
     const uint4* sums = token.sums + turn % buffers * token.parts * between;
-    int row = 0, chunk = warp;
-    while (chunk >= chunks) chunk -= chunks, row++;
 #pragma unroll 1
-    while (row < token.rows) {
-      int place = rank * chunks + chunk;
-      uint32* kept = own() + row * (this->columns() / 2) + chunk * 4 + pair;
-      float2 factor = {1, 1}, x = {0, 0};
-      if (norm) factor = __ldg((const float2*)norm + place * 4 + pair);
+    for (int chunk = warp; chunk < chunks; chunk += warps)
 #pragma unroll 1
-      for (int i = lane / 4; i < parts; i += 16) {
-        const uint4* from = sums + i * between + row * line + place * 4 + pair;
-        int next = i + 8 < parts ? 8 * between : 0;
-        uint64 a, b, c, e;
-        do {
-          asm volatile("ld.relaxed.gpu.global.v2.b64 {%0,%1}, [%2];" : "=l"(a), "=l"(b) : "l"(from) : "memory");
-          asm volatile("ld.relaxed.gpu.global.v2.b64 {%0,%1}, [%2];" : "=l"(c), "=l"(e) : "l"(from + next) : "memory");
-        } while ((uint32)(a >> 32) != turn || (uint32)(b >> 32) != turn || (uint32)(c >> 32) != turn || (uint32)(e >> 32) != turn);
-        x.x += __uint_as_float((uint32)a), x.y += __uint_as_float((uint32)b);
-        if (next > 0) x.x += __uint_as_float((uint32)c), x.y += __uint_as_float((uint32)e);
-      }
+      for (int row = 0; row < token.rows; row++) {
+        int place = rank * chunks + chunk;
+        uint32* kept = own() + row * (this->columns() / 2) + chunk * 4 + pair;
+        float2 x = {0, 0};
+#pragma unroll 1
+        for (int i = lane / 4; i < parts; i += 16) {
+          const uint4* from = sums + i * between + row * line + place * 4 + pair;
+          int next = i + 8 < parts ? 8 * between : 0;
+          uint64 a, b, c, e;
+          do {
+            asm volatile("ld.relaxed.gpu.global.v2.b64 {%0,%1}, [%2];" : "=l"(a), "=l"(b) : "l"(from) : "memory");
+            asm volatile("ld.relaxed.gpu.global.v2.b64 {%0,%1}, [%2];" : "=l"(c), "=l"(e) : "l"(from + next) : "memory");
+          } while ((uint32)(a >> 32) != turn || (uint32)(b >> 32) != turn || (uint32)(c >> 32) != turn || (uint32)(e >> 32) != turn);
+          x.x += __uint_as_float((uint32)a), x.y += __uint_as_float((uint32)b);
+          if (next > 0) x.x += __uint_as_float((uint32)c), x.y += __uint_as_float((uint32)e);
+        }
 #pragma unroll
-      for (int step = 4; step < 32; step *= 2) x.x += __shfl_xor_sync(0xffffffffu, x.x, step), x.y += __shfl_xor_sync(0xffffffffu, x.y, step);
-      uint32 word = pairOf(lowOf(*kept) + x.x, highOf(*kept) + x.y);
-      __syncwarp();
-      if (lane < 4) *kept = word;
-      if (norm) {
-        x = {lowOf(word), highOf(word)};
-        float squares = x.x * x.x + x.y * x.y;
-        word = pairOf(x.x * factor.x, x.y * factor.y);
-        uint32 words[4];
+        for (int step = 4; step < 32; step *= 2) x.x += __shfl_xor_sync(0xffffffffu, x.x, step), x.y += __shfl_xor_sync(0xffffffffu, x.y, step);
+        uint32 word = pairOf(lowOf(*kept) + x.x, highOf(*kept) + x.y);
+        waitForCopies(0);
+        __syncwarp();
+        if (lane < 4) *kept = word;
+        if (isNormed) {
+          float2 factor = ((const float2*)shared.factors)[chunk * 4 + pair];
+          x = {lowOf(word), highOf(word)};
+          float squares = x.x * x.x + x.y * x.y;
+          word = pairOf(x.x * factor.x, x.y * factor.y);
+          uint32 words[4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) words[i] = __shfl_sync(0xffffffffu, word, i);
-        squares += __shfl_xor_sync(0xffffffffu, squares, 1), squares += __shfl_xor_sync(0xffffffffu, squares, 2);
-        int to = lane % clusterSize;
-        uint32 barrier = addressIn(sent(Inputs), to);
-        if (lane < 8) send(addressIn(addressOf(memory) + token.atX + row * (token.d * 2 + padding) + place * 16, to), words, barrier);
-        else if (lane < 16) send(addressIn(addressOf(memory) + token.atSquares + row * (token.d / 2) + place * 4, to), __float_as_uint(squares), barrier);
+          for (int i = 0; i < 4; i++) words[i] = __shfl_sync(0xffffffffu, word, i);
+          squares += __shfl_xor_sync(0xffffffffu, squares, 1), squares += __shfl_xor_sync(0xffffffffu, squares, 2);
+          int to = lane % clusterSize;
+          uint32 barrier = addressIn(sent(Inputs), to);
+          if (lane < 8) send(addressIn(addressOf(memory) + token.atX + row * (token.d * 2 + padding) + place * 16, to), words, barrier);
+          else if (lane < 16) send(addressIn(addressOf(memory) + token.atSquares + row * (token.d / 2) + place * 4, to), __float_as_uint(squares), barrier);
+        }
       }
-      chunk += warps;
-      while (chunk >= chunks) chunk -= chunks, row++;
-    }
     __syncwarp();
   }
 
@@ -353,18 +363,19 @@ template <int D, int S> struct Worker : Block<D, S> {
     int piece = consumed + work.piece, slot = piece % mostPieces, pitch = p.bytes + padding;
     wait(addressOf(&shared.full[slot]), piece / mostPieces & 1);
     uint32 line = addressOf(memory) + token.atRing + shared.place[slot] + work.offset + min(lane % 16, all - 1 - work.tile) * pitch + lane / 16 * 16;
-    uint32 columns = x + min(lane % 8, token.rows - 1) * pitchOfX + (2 * work.first + lane / 8) * 16;
+    uint32 columns = x + min(lane % 8, token.rows - 1) * pitchOfX + (2 * work.first + lane / 8 % 2) * 16;
     float d[2][4] = {};
 #pragma unroll 1
     for (int left = work.count; left > 0; left -= atOnce, line += atOnce * stepWidth * 2, columns += atOnce * stepWidth * 2) {
       uint32 a[atOnce][4];
+      // Beyond the last step, that one again.
 #pragma unroll
-      for (int j = 0; j < atOnce; j++) loadTiles(a[j], line + j * stepWidth * 2);
+      for (int j = 0; j < atOnce; j++) loadTiles(a[j], line + min(j, left - 1) * stepWidth * 2);
       if (exchange < exchanges) waitFor(exchange);
 #pragma unroll
       for (int j = 0; j < atOnce; j += 2) {
         uint32 b[4];
-        loadTiles(b, columns + j * stepWidth * 2);
+        loadTiles(b, columns + min(j + lane / 16, left - 1) * stepWidth * 2);
         multiplyAdd(d[0], a[j], b[0], b[1], left > j), multiplyAdd(d[1], a[j + 1], b[2], b[3], left > j + 1);
       }
     }
@@ -717,7 +728,6 @@ template <int D, int S> struct Worker : Block<D, S> {
 
   // A head of the cluster, whose keys are on their way where they fit.
   __device__ void mix(const Layer& layer, int head, Finisher& finisher, Keys& keys) {
-    prepare(finisher, layer, head);
     if (isAttending()) expect(Queries, D * 2 + S * 2 + (S > 0 ? 4 : 0) + (shared.isNewest ? D * 4 + S * 2 : 0));
     expect(Attended, token.rows * token.splits * (D + 2) * 4);
     multiply<Projections>(Base::projectionRows, inputs(), token.d * 2 + padding);
@@ -751,7 +761,8 @@ template <int D, int S> struct Worker : Block<D, S> {
     give<Output>(head);
   }
 
-  __device__ void feedForward(const Layer& layer, int all) {
+  __device__ void feedForward(const Layer& layer) {
+    int all = shared.product[Gates].all;
     expect(Hidden, token.rows * all * clusterSize);
     multiply<Gates>(all, inputs(), token.d * 2 + padding);
     normalize(layer.gateEpsilon);
@@ -782,30 +793,42 @@ template <int D, int S> struct Worker : Block<D, S> {
     }
   }
 
+  // Of the norm with which a half of a layer begins, or the last product; none where the block has no part in what follows.
+  __device__ const float* normOf(int half) {
+    if (half == 2 * token.layers) return token.headNorm;
+    const Layer& layer = this->layer(half / 2);
+    if (half % 2 == 0) return cluster < token.heads ? layer.norm : nullptr;
+    return shared.product[Gates].all > 0 ? layer.gateNorm : nullptr;
+  }
+
   __device__ void run() {
     Finisher finisher;
     startFinisher(finisher);
+    askForFactors(normOf(0));
     // Halves of layers, and what follows the last; one loop, since instructions come slowly where they are used once.
 #pragma unroll 1
     for (int half = 0; half <= 2 * token.layers; half++) {
       // Keeps the compiler from finding out before what then does not fit into registers.
       asm volatile("" : "+r"(thread), "+r"(lane), "+r"(warp), "+r"(rank), "+r"(cluster), "+r"(clusters));
       const Layer& layer = this->layer(half / 2);
-      bool isLast = half == 2 * token.layers, isMixing = half % 2 == 0 && !isLast;
-      int all = shared.product[Gates].all;
-      const float* norm = isLast ? token.headNorm : isMixing ? cluster < token.heads ? layer.norm : nullptr : all > 0 ? layer.gateNorm : nullptr;
+      bool isLast = half == 2 * token.layers, takesPart = normOf(half), isMixing = takesPart && half % 2 == 0 && !isLast;
       int head = cluster;
 #pragma unroll 1
       do {
         Keys keys;
-        if (isEarly && isMixing && norm && isAttending()) fetch(keys, layer, head, shared.firstKey);
-        if (head == cluster) gather(half == 0 ? 0 : half % 2 == 0 ? this->feeding() : token.heads, norm);
-        if (isMixing && norm) mix(layer, head, finisher, keys);
+        // What there is before x is.
+        if (isMixing) prepare(finisher, layer, head);
+        if (isEarly && isMixing && isAttending()) fetch(keys, layer, head, shared.firstKey);
+        if (head == cluster) {
+          gather(half == 0 ? 0 : half % 2 == 0 ? this->feeding() : token.heads, takesPart);
+          if (!isLast) askForFactors(normOf(half + 1));
+        }
+        if (isMixing) mix(layer, head, finisher, keys);
         head += clusters;
       } while (isMixing && head < token.heads);
       if (isLast) break;
-      if (!isMixing && norm) feedForward(layer, all);
-      if (norm) haveGot(Inputs);
+      if (takesPart && !isMixing) feedForward(layer);
+      if (takesPart) haveGot(Inputs);
       turn++;
     }
     if (token.head) project();

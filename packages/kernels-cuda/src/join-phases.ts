@@ -80,8 +80,6 @@ export interface LaunchTarget extends Pick<PlanTarget, "capability" | "clusters"
 const [clusterSize, warps, copiers, mostLayers, buffers, padding, step] = [8, 12, 4, 32, 4, 16, 16];
 /** Rows of weights that the warps of a block take at once. */
 const mostRowsOfBlock = step * warps;
-/** How far behind the last weights in the ring a product may read, of what it then leaves out. */
-const beyondBytes = 12 * 2 * step;
 /** What a block of Hopper may have, less what the kernel has beside its ring. */
 const sharedBytes = (227 - 27) * 1024;
 
@@ -232,7 +230,8 @@ function layerAt(phases: readonly Phase[], before: Layer | undefined): Layer | u
   return fits && (!before || areAlike(before, layer)) ? layer : undefined;
 }
 
-const isNormed = ({ norm, addend }: ProductPhase) => norm !== undefined && addend === undefined;
+const isNormed = ({ norm, addend }: ProductPhase) =>
+  norm !== undefined && norm.weight.offset % 16 === 0 && addend === undefined;
 
 /** Whether it is a product and a sum, in the dtype of x. */
 function isSum(phase: ProductPhase, sizes: readonly number[], x: View, addend: View): boolean {
@@ -295,7 +294,7 @@ function launchOf({ embedding, layers, head }: Token, target: LaunchTarget): Ste
   const [layerBytes = 0] = layerStructures.map(({ bytes }) => bytes.length * layers.length);
   const places = [layerBytes];
   for (const bytes of [2 * d + padding, hiddenPitch, d / 2, d / 4]) places.push((places.at(-1) ?? 0) + rows * bytes);
-  const ringBytes = sharedBytes - (places.at(-1) ?? 0) - beyondBytes;
+  const ringBytes = sharedBytes - (places.at(-1) ?? 0);
   const parts = Math.max(heads, clusters);
   const [logits] = head?.results ?? [];
   const structure = packStruct([
