@@ -127,7 +127,9 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
   Layout layout;
   layout.start();
   const int SW = Layout::SW, SPAN = Layout::ROWS;
-  int T = sizes.length, tiles = (T + N - 1) / N, blocks = (T + 63) / 64, warpgroup = threadIdx.x / 128;
+  // Where that was measured to be faster; with wider states it is not.
+  auto known = [](int x) { return TOGETHER && S < 32 ? uniform(x) : x; };
+  int T = sizes.length, tiles = (T + N - 1) / N, blocks = (T + 63) / 64, warpgroup = known(threadIdx.x / 128);
   Work work(sizes, SPAN);
   Ring<Layout::ROW_STAGES> rows;
   Ring<STAGES> ring;
@@ -160,7 +162,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
         int place = rows.stage;
         wait(layout.rowsFull(place), rows.parity);
         rows.next();
-        if (!work.take(layout.items[place])) return;
+        if (!work.take(known(layout.items[place]))) return;
         int span = ownSpan(), steps = stepsOf(span * SPAN), far = farSteps(layout.reaches[place] / 2), own = work.line * work.tiles;
         // Tiles of a steep span itself keep their states.
         int others = layout.reaches[place] % 2 ? max(tiles - (span + 1) * (SPAN / N), 0) : steps;
@@ -247,7 +249,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
       uint32 parity = rows.parity;
       wait(layout.rowsFull(place), parity);
       rows.next();
-      if (!work.take(layout.items[place])) {
+      if (!work.take(known(layout.items[place]))) {
         if (lane == 0) waitAdded();
         return;
       }
@@ -263,7 +265,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
         start = spans.firsts[work.line * work.tiles + n * N / SPAN];
       };
       if constexpr (S > 0) {
-        int reaches = layout.reaches[place];
+        int reaches = known(layout.reaches[place]);
         far = farSteps(reaches / 2);
         if (reaches % 2) others = max(tiles - (first + SPAN) / N, 0);
         end = spans.lasts[work.line * work.tiles + span];
@@ -345,7 +347,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
     uint32 parity = rows.parity;
     wait(layout.rowsFull(place), parity);
     rows.next();
-    if (!work.take(layout.items[place])) return;
+    if (!work.take(known(layout.items[place]))) return;
     if (SCALES) wait(layout.hatFull(place), parity);
     int span = ownSpan(), first = span * SPAN, head = work.line % sizes.heads, batch = work.line / sizes.heads;
     int row = first + warpRow, reach = 0;
@@ -355,8 +357,8 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
     // At first the exponents of rows, loaded before they are needed.
     float rowFactor[2] = {};
     if constexpr (S > 0) {
-      reach = layout.reaches[place] / 2;
-      steep = layout.reaches[place] % 2;
+      reach = known(layout.reaches[place]) / 2;
+      steep = known(layout.reaches[place]) % 2;
       int own = work.line * work.tiles + span;
       float across = KEYS ? (float)(spans.lasts[own] - spans.firsts[own]) : 0;
 #pragma unroll
