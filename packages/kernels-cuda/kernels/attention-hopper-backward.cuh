@@ -156,42 +156,44 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
   if (warpgroup == 0) {
     giveRegisters<TOGETHER ? 40 : 24>();
     // The warps after the one that fetches.
-    if (SCALES && threadIdx.x / 32 >= 1 && threadIdx.x / 32 <= Layout::SCALERS) {
-      int lane = threadIdx.x - 32;
-      while (true) {
-        int place = rows.stage;
-        wait(layout.rowsFull(place), rows.parity);
-        rows.next();
-        if (!work.take(known(layout.items[place]))) return;
-        int span = ownSpan(), steps = stepsOf(span * SPAN), far = farSteps(layout.reaches[place] / 2), own = work.line * work.tiles;
-        // Tiles of a steep span itself keep their states.
-        int others = layout.reaches[place] % 2 ? max(tiles - (span + 1) * (SPAN / N), 0) : steps;
-        const float* decay = spans.decay + (int64)own * SPAN;
-        int first = spans.firsts[own + span], last = spans.lasts[own + span];
+    if constexpr (SCALES) {
+      if (threadIdx.x / 32 >= 1 && threadIdx.x / 32 <= Layout::SCALERS) {
+        int lane = threadIdx.x - 32;
+        while (true) {
+          int place = rows.stage;
+          wait(layout.rowsFull(place), rows.parity);
+          rows.next();
+          if (!work.take(known(layout.items[place]))) return;
+          int span = ownSpan(), steps = stepsOf(span * SPAN), far = farSteps(layout.reaches[place] / 2), own = work.line * work.tiles;
+          // Tiles of a steep span itself keep their states.
+          int others = layout.reaches[place] % 2 ? max(tiles - (span + 1) * (SPAN / N), 0) : steps;
+          const float* decay = spans.decay + (int64)own * SPAN;
+          int first = spans.firsts[own + span], last = spans.lasts[own + span];
 #pragma unroll
-        for (int row = lane; row < SPAN; row += Layout::SCALERS * 32)
-          scaleRow<SW>(layout.hat(place).base, layout.narrow(place).base, row, exp2Of((float)(last - first) - decay[span * SPAN + row]));
-        fenceShared();
-        leave(layout.hatFull(place));
-        leave(layout.rowsEmpty(place));
-        float weight = lambda[work.line % sizes.heads] / sizes.scale, exponent = 0;
-        int start = 0;
-        // Of the next near tile, before it is needed.
-        auto fetch = [&](int step) {
-          exponent = decay[tileOf(step) * N + lane], start = spans.firsts[own + tileOf(step) * N / SPAN];
-        };
-        if (far < others) fetch(far);
-        for (int step = 0; step < steps; step++) {
-          wait(layout.full(ring.stage), ring.parity);
-          if (step >= far && step < others) {
-            float factor = exp2Of(exponent) * weight * powerOf2(start - last);
-            if (step + 1 < others) fetch(step + 1);
-            uint32 tile = layout.otherNarrow(ring.stage).base;
-            scaleRow<SW>(tile, tile, lane, factor);
-            fenceShared();
+          for (int row = lane; row < SPAN; row += Layout::SCALERS * 32)
+            scaleRow<SW>(layout.hat(place).base, layout.narrow(place).base, row, exp2Of((float)(last - first) - decay[span * SPAN + row]));
+          fenceShared();
+          leave(layout.hatFull(place));
+          leave(layout.rowsEmpty(place));
+          float weight = lambda[work.line % sizes.heads] / sizes.scale, exponent = 0;
+          int start = 0;
+          // Of the next near tile, before it is needed.
+          auto fetch = [&](int step) {
+            exponent = decay[tileOf(step) * N + lane], start = spans.firsts[own + tileOf(step) * N / SPAN];
+          };
+          if (far < others) fetch(far);
+          for (int step = 0; step < steps; step++) {
+            wait(layout.full(ring.stage), ring.parity);
+            if (step >= far && step < others) {
+              float factor = exp2Of(exponent) * weight * powerOf2(start - last);
+              if (step + 1 < others) fetch(step + 1);
+              uint32 tile = layout.otherNarrow(ring.stage).base;
+              scaleRow<SW>(tile, tile, lane, factor);
+              fenceShared();
+            }
+            leave(layout.scaled(ring.stage));
+            ring.next();
           }
-          leave(layout.scaled(ring.stage));
-          ring.next();
         }
       }
     }
