@@ -38,7 +38,7 @@ function recordingDevice() {
     cublasLt: { prepare: () => ({ run: () => calls.push("cublasLtMatmul") }) },
     kernel: next,
     write: () => calls.push("cuMemcpyHtoDAsync"),
-    read: async (places: readonly { readonly bytes: number }[]) => {
+    read: async (...places: readonly { readonly bytes: number }[]) => {
       calls.push("read");
       return places.map(({ bytes }) => {
         // No fault, and ones: among them that the step was taken.
