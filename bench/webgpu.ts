@@ -20,6 +20,7 @@ import {
   preset,
   RandomStream,
   shadowName,
+  sizesOf,
   type TensorSpec,
   toFloat16Bits,
   trace,
@@ -28,7 +29,14 @@ import {
 import { type WebgpuBackend, webgpu } from "@sisa/kernels-webgpu";
 import { create, globals } from "webgpu";
 import { resolveSettings } from "../packages/train/src/config/settings.ts";
-import { accumulateGraph, shadowSpecs, stateName, updateGraph } from "../packages/train/src/training-graphs.ts";
+import {
+  accumulateGraph,
+  keptSpecs,
+  resized,
+  shadowSpecs,
+  stateName,
+  updateGraph,
+} from "../packages/train/src/training-graphs.ts";
 import { least, load, median, rounded, table } from "./support/statistics.ts";
 import { measurePeak } from "./support/webgpu-peak.ts";
 import { chained, jaxMatmul, jaxTraining, openJax, ortDecoder, ortMatmul } from "./support/webgpu-peers.ts";
@@ -191,8 +199,14 @@ async function training(backend: WebgpuBackend, size: "5m" | "50m", precision: W
     const tokens = () => Int32Array.from({ length: batch * length }, (_, index) => random.below(vocabularySize, index));
     const ids = backend.tensor(i32(batch, length), tokens());
     const targets = backend.tensor(i32(batch, length), tokens());
-    const weights = initialize(model, 1);
-    const specs = Object.entries(model.parameters).map(([name, { shape }]) => [name, f32(...shape)] as const);
+    const kept = keptSpecs(model, precision);
+    const specs = Object.entries(kept);
+    const weights = Object.fromEntries(
+      Object.entries(initialize(model, 1)).map(([name, values]) => [
+        name,
+        resized(values, model.parameters[name]?.shape ?? [], sizesOf(kept[name]?.shape ?? [])),
+      ]),
+    );
     const parameters = Object.fromEntries(specs.map(([name, spec]) => [name, backend.tensor(spec, weights[name])]));
     const moments = Object.fromEntries(
       specs.flatMap(([name, spec]) => [

@@ -18,7 +18,7 @@ export {
   toFloat16Bits,
 } from "./dtype.ts";
 export * from "./errors.ts";
-export { alignGates } from "./graph/align-gates.ts";
+export { alignGates, takeFilled } from "./graph/align-gates.ts";
 export {
   Graph,
   type GraphInputs,

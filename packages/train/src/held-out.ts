@@ -1,6 +1,5 @@
 // The held-out loss: fixed batches, nats a token, and bits a byte where a tokenizer says how many bytes a token is.
 import {
-  applyPrecision,
   type Backend,
   type DeviceTensor,
   type Executable,
@@ -13,6 +12,7 @@ import {
 import type { Tokenizer } from "@sisa/hub";
 import { type Batch, heldOutPlan, readBatch } from "./data/batches.ts";
 import type { TrainingData } from "./data/training-data.ts";
+import { trainingLoss } from "./training-graphs.ts";
 
 /** Batches that a held-out loss is measured on. */
 export interface HeldOutBatches {
@@ -93,12 +93,11 @@ export class HeldOutEvaluator {
     precision: Precision,
     heldOut: HeldOutBatches,
   ): Promise<HeldOutEvaluator> {
-    const graph = applyPrecision(model.lossGraph(), precision);
-    const bound = graph.bind({ B: heldOut.rows, T: heldOut.sequenceLength });
+    const bound = trainingLoss(model, precision).bind({ B: heldOut.rows, T: heldOut.sequenceLength });
     return new HeldOutEvaluator(backend, await backend.compile(simplify(bound)), heldOut);
   }
 
-  /** The loss with these parameters. All batches are of one size, so the mean of their means is the mean. */
+  /** The loss with these parameters, as they are kept in training. All batches are of one size, so the mean of their means is the mean. */
   async loss(parameters: Readonly<Record<string, DeviceTensor>>): Promise<HeldOutLoss> {
     const batchLosses: number[] = [];
     for (const { ids, targets } of this.#heldOut.batches) {

@@ -74,7 +74,7 @@ export class NotFiniteProbe {
 
   /**
    * What first went wrong with these inputs, or undefined where all is finite.
-   * @param inputs `ids`, `targets` and the parameters
+   * @param inputs `ids`, `targets` and the parameters, as they are kept in training
    */
   async explain(inputs: Readonly<Record<string, DeviceTensor>>): Promise<string | undefined> {
     const counts = await this.#counts(inputs);

@@ -12,9 +12,9 @@ import {
   i32,
   initialize,
   type LanguageModel,
-  parameterSpecs,
   roundTo,
   shadowName,
+  sizesOf,
 } from "@sisa/core";
 import { type ResolvedSettings, scheduleOf } from "./config/settings.ts";
 import type { Batch } from "./data/batches.ts";
@@ -26,7 +26,9 @@ import {
   accumulateGraph,
   isRounded,
   isScaled,
+  keptSpecs,
   lossScaling,
+  resized,
   shadowGraph,
   shadowSpecs,
   stateName,
@@ -159,9 +161,10 @@ export class Trainer implements AsyncDisposable {
     const sums = Object.keys(accumulate.state);
     if (sums.includes(stateName.loss)) state[stateName.loss] = backend.tensor(f32());
     const values = options.parameters ?? initialize(model, settings.seed);
-    for (const [name, spec] of Object.entries(parameterSpecs(model))) {
-      const value = values[name];
-      if (value === undefined) throw new ConfigError(`parameters: expected a value for ${name}, got nothing`);
+    for (const [name, spec] of Object.entries(keptSpecs(model, settings.precision))) {
+      const given = values[name];
+      if (given === undefined) throw new ConfigError(`parameters: expected a value for ${name}, got nothing`);
+      const value = resized(given, model.parameters[name]?.shape ?? [], sizesOf(spec.shape));
       const first = isRounded(name, settings.precision) ? value.map((x) => roundTo("bfloat16", x)) : value;
       state[name] = backend.tensor(spec, first);
       for (const make of [stateName.firstMoment, stateName.secondMoment]) state[make(name)] = backend.tensor(spec);
@@ -340,21 +343,20 @@ export class Trainer implements AsyncDisposable {
 
   /** The parameters, each read when asked for, so that a save holds one at a time. */
   parameterTensors(): Record<string, StateTensor> {
-    return this.#stateTensors(Object.keys(this.model.parameters));
+    return this.#stateTensors((name) => name);
   }
 
   /** The optimizer's moments, as `firstMoment.<parameter>` and `secondMoment.<parameter>`. */
   momentTensors(): Record<string, StateTensor> {
-    const names = Object.keys(this.model.parameters);
-    return this.#stateTensors([...names.map(stateName.firstMoment), ...names.map(stateName.secondMoment)]);
+    return { ...this.#stateTensors(stateName.firstMoment), ...this.#stateTensors(stateName.secondMoment) };
   }
 
-  #stateTensors(names: readonly string[]): Record<string, StateTensor> {
+  #stateTensors(nameOf: (parameter: string) => string): Record<string, StateTensor> {
     return Object.fromEntries(
-      names.map((name) => {
-        const tensor = this.#tensor(name);
-        const shape = tensor.spec.shape.map((size) => size.value ?? 0);
-        return [name, { shape, read: async () => (await tensor.read()) as Float32Array }];
+      Object.entries(this.model.parameters).map(([parameter, { shape }]) => {
+        const tensor = this.#tensor(nameOf(parameter));
+        const read = async () => resized((await tensor.read()) as Float32Array, sizesOf(tensor.spec.shape), shape);
+        return [nameOf(parameter), { shape, read }];
       }),
     );
   }
@@ -366,8 +368,9 @@ export class Trainer implements AsyncDisposable {
    * @throws GraphError where a value is of another size; what `read` throws
    */
   async restore(progress: TrainerProgress, read: (name: string) => Promise<Float32Array>): Promise<void> {
-    for (const name of [...Object.keys(this.parameterTensors()), ...Object.keys(this.momentTensors())]) {
-      this.#options.backend.write(this.#tensor(name), await read(name));
+    for (const [name, { shape }] of Object.entries({ ...this.parameterTensors(), ...this.momentTensors() })) {
+      const tensor = this.#tensor(name);
+      this.#options.backend.write(tensor, resized(await read(name), shape, sizesOf(tensor.spec.shape)));
     }
     await this.#copyShadows();
     if (isScaled(this.settings.precision)) {

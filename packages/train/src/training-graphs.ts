@@ -19,6 +19,7 @@ import {
   inPrecision,
   inputTensor,
   type LanguageModel,
+  type LossGraph,
   lessEqual,
   bool as logical,
   maximum,
@@ -27,13 +28,13 @@ import {
   not,
   or,
   type Precision,
-  parameterSpecs,
   reshape,
   shadowName,
   simplify,
   slice,
   type Tensor,
   type TensorSpec,
+  takeFilled,
   takeShadows,
   trace,
   valueAndGrad,
@@ -82,12 +83,43 @@ export function isRounded(parameter: string, precision: Precision): boolean {
 }
 
 /**
+ * The loss of a model by its parameters as they are kept in training: filled up with zeros to even widths, where a precision
+ * has any.
+ */
+export function trainingLoss(model: LanguageModel, precision: Precision): LossGraph {
+  return takeFilled(inPrecision(model.lossGraph(), precision));
+}
+
+/** Specs of parameters as they are kept in training. */
+export function keptSpecs(model: LanguageModel, precision: Precision): Readonly<Record<string, TensorSpec<"float">>> {
+  const { inputTensors } = trainingLoss(model, precision) as unknown as Graph;
+  return Object.fromEntries(
+    Object.keys(model.parameters).map((name) => {
+      const { dtype, shape } = inputTensors[name] as Tensor;
+      return [name, { dtype, shape }];
+    }),
+  );
+}
+
+/** Values of a matrix cut to another size, or filled up to it with zeros; those of anything else as they are. */
+export function resized(values: Float32Array, from: readonly number[], to: readonly number[]): Float32Array {
+  const [rows = 0, width = 0] = from;
+  const [wantedRows = 0, wanted = 0] = to;
+  if (from.join() === to.join() || values.length !== rows * width) return values;
+  const result = new Float32Array(wantedRows * wanted);
+  for (let row = 0; row < Math.min(rows, wantedRows); row++) {
+    result.set(values.subarray(row * width, row * width + Math.min(width, wanted)), row * wanted);
+  }
+  return result;
+}
+
+/**
  * The loss and its gradients by every parameter, for `ids` and `targets` [B,T]; in precision `float16` all of them times
  * the input `lossScale`.
  */
 export function gradientGraph(model: LanguageModel, precision: Precision = "float32"): Graph {
   const names = Object.keys(model.parameters);
-  const loss = inPrecision(model.lossGraph(), precision);
+  const loss = trainingLoss(model, precision);
   const scaled = isScaled(precision) ? withLossScale(loss as unknown as Graph) : loss;
   return valueAndGrad(scaled as typeof loss, { wrt: names }) as unknown as Graph;
 }
@@ -161,7 +193,7 @@ export function updateGraph(
   shadowed: readonly string[] = [],
 ): StatefulGraph {
   const { beta1, beta2, epsilon, weightDecay, clipNorm, groups } = settings.optimizer;
-  const specs = Object.entries(parameterSpecs(model));
+  const specs = Object.entries(keptSpecs(model, settings.precision));
   const own = parameterSettings(model.parameters, weightDecay, groups);
   const narrow = narrowDType(settings.precision);
   const scaled = isScaled(settings.precision);
@@ -257,7 +289,7 @@ function nextScale(
  * State: the copies.
  */
 export function shadowGraph(model: LanguageModel, shadowed: readonly string[], precision: Precision): StatefulGraph {
-  const specs = parameterSpecs(model);
+  const specs = keptSpecs(model, precision);
   const narrow = narrowDType(precision) ?? "float32";
   const parameters = Object.fromEntries(shadowed.map((name) => [name, specs[name] ?? f32()]));
   const graph = trace({ ...parameters, ...shadowSpecs(model, shadowed, precision) } as GraphInputs, (tensors) =>
@@ -272,7 +304,7 @@ export function shadowSpecs(
   shadowed: readonly string[],
   precision: Precision,
 ): Readonly<Record<string, TensorSpec<"float">>> {
-  const specs = parameterSpecs(model);
+  const specs = keptSpecs(model, precision);
   const dtype = narrowDType(precision) ?? "float32";
   return Object.fromEntries(shadowed.map((name) => [shadowName(name), { dtype, shape: specs[name]?.shape ?? [] }]));
 }

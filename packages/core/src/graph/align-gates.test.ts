@@ -7,7 +7,7 @@ import { swiglu } from "../ops/swiglu.ts";
 import { RandomStream } from "../random.ts";
 import { evaluate } from "../reference/evaluate.ts";
 import { f32 } from "../spec.ts";
-import { alignGates } from "./align-gates.ts";
+import { alignGates, takeFilled } from "./align-gates.ts";
 import { trace } from "./graph.ts";
 
 const specs = { x: f32(5, 3), gate: f32(11, 3), up: f32(11, 3), down: f32(3, 11) };
@@ -42,6 +42,31 @@ test("widths become multiples, results and gradients stay", () => {
       [...(found?.[name]?.data ?? [])].map((x) => x.toFixed(10)),
       name,
     ).toEqual([...data].map((x) => x.toFixed(10)));
+  }
+});
+
+test("inputs that are filled up are taken filled up, and the gradients of what fills them are zeros", () => {
+  const wrt = ["x", "gate", "up", "down"] as const;
+  const aligned = alignGates(feedForward(), 8);
+  const filled = takeFilled(aligned);
+  const sizes = Object.entries(filled.inputs).map(([name, { shape }]) => [name, shape.map(({ value }) => value)]);
+  expect(Object.fromEntries(sizes)).toEqual({ x: [5, 3], gate: [16, 3], up: [16, 3], down: [3, 16] });
+  expect(filled.nodes.some(({ op }) => op.name === "pad")).toBe(false);
+  const fill = (shape: readonly number[], data: ArrayLike<number>) => {
+    const [rows = 0, columns = 0] = shape;
+    const [toRows, to] = [rows, columns].map((size) => (size === 11 ? 16 : size)) as [number, number];
+    const result = new Float64Array(toRows * to);
+    Array.from(data).forEach((x, index) => {
+      result[Math.floor(index / columns) * to + (index % columns)] = x;
+    });
+    return { shape: [toRows, to], data: result };
+  };
+  const wide = Object.fromEntries(Object.entries(values).map(([name, { shape, data }]) => [name, fill(shape, data)]));
+  const wanted = evaluate(valueAndGrad(aligned, { wrt }), values);
+  const found = evaluate(valueAndGrad(filled, { wrt }), wide as typeof values);
+  for (const [name, { shape, data }] of Object.entries(wanted)) {
+    const own = shape.length === 2 ? fill(shape, data).data : data;
+    expect([...(found[name as keyof typeof found]?.data ?? [])], name).toEqual([...own]);
   }
 });
 

@@ -2,7 +2,7 @@
 
 import type { Dim } from "../dim.ts";
 import { matmulOp } from "../ops/matmul.ts";
-import { pad } from "../ops/pad.ts";
+import { pad, padOp } from "../ops/pad.ts";
 import { slice } from "../ops/slice.ts";
 import { swigluOp } from "../ops/swiglu.ts";
 import { type Graph, type GraphInputs, type GraphOutputs, rebuild, rewrite } from "./graph.ts";
@@ -44,6 +44,31 @@ export function alignGates<I extends GraphInputs, O extends GraphOutputs>(
     }
     return rebuild(node, inputs);
   });
+}
+
+/**
+ * Takes inputs that are filled up with zeros wherever they are read from inputs of the filled size: whoever keeps them fills
+ * them up once. Zeros stay zeros in training, since their gradients are zero. To be applied before the graph is differentiated.
+ */
+export function takeFilled<I extends GraphInputs, O extends GraphOutputs>(graph: Graph<I, O>): Graph<I, O> {
+  const readers = new Map<AnyTensor, Node[]>();
+  for (const node of graph.nodes) {
+    for (const tensor of Object.values(node.inputs)) readers.set(tensor, [...(readers.get(tensor) ?? []), node]);
+  }
+  const filled = new Map<AnyTensor, AnyTensor>();
+  for (const input of Object.values<AnyTensor>(graph.inputTensors)) {
+    const [reader, ...others] = readers.get(input) ?? [];
+    const value = reader?.op === padOp && others.length === 0 ? reader.outputs.value : undefined;
+    if (value) filled.set(input, value);
+  }
+  const fills = new Set([...filled.values()].map(({ node }) => node));
+  return rewrite(
+    graph,
+    (node, inputs) => (fills.has(node) ? { value: inputs.x as AnyTensor } : rebuild(node, inputs)),
+    {
+      mapInput: (spec, name) => filled.get(graph.inputTensors[name] as AnyTensor) ?? spec,
+    },
+  );
 }
 
 function missingOf(width: Dim | undefined, multiple: number): number {

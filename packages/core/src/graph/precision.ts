@@ -7,7 +7,6 @@ import { cast, castOp } from "../ops/cast.ts";
 import { constantOp } from "../ops/constant.ts";
 import { gatherOp } from "../ops/gather.ts";
 import { matmulOp } from "../ops/matmul.ts";
-import { padOp } from "../ops/pad.ts";
 import { reshapeOp } from "../ops/reshape.ts";
 import { ropeOp } from "../ops/rope.ts";
 import { alignGates } from "./align-gates.ts";
@@ -207,7 +206,7 @@ export function takeShadows(
   const ofInput = new Map(names.map((name) => [graph.inputTensors[name], name] as const));
   const shadows = new Map<string, AnyTensor>();
   for (const node of graph.nodes) {
-    const { name } = copiedInput(node, ofInput);
+    const name = copiedInput(node, ofInput);
     if (name === undefined || shadows.has(name)) continue;
     const shape = graph.inputTensors[name]?.shape ?? [];
     shadows.set(name, inputTensor(shadowName(name), { dtype: node.outputs.value?.dtype, shape } as AnyTensor));
@@ -215,21 +214,14 @@ export function takeShadows(
   const inputs = Object.fromEntries([...shadows].map(([name, tensor]) => [shadowName(name), tensor]));
   const open = new Graph({ ...graph.inputTensors, ...inputs }, graph.outputTensors, graph.nodes);
   const taken = rewrite(open, (node, mapped) => {
-    const { name, padded } = copiedInput(node, ofInput);
+    const name = copiedInput(node, ofInput);
     const shadow = name === undefined ? undefined : shadows.get(name);
-    if (shadow === undefined) return rebuild(node, mapped);
-    return padded ? applyOp(padOp, { x: shadow }, padded.attributes, padded.tag) : { value: shadow };
+    return shadow === undefined ? rebuild(node, mapped) : { value: shadow };
   });
   return { graph: pickOutputs(taken, Object.keys(taken.outputs)), shadowed: [...shadows.keys()] };
 }
 
-/** The input whose narrow copy a node makes, and what fills it up with zeros first, if anything does. */
-function copiedInput(
-  node: Node,
-  ofInput: ReadonlyMap<AnyTensor | undefined, string>,
-): { readonly name?: string | undefined; readonly padded?: Node | undefined } {
-  if (node.op !== castOp || !isNarrow(node.outputs.value)) return {};
-  const source = node.inputs.x;
-  const padded = source?.node.op === padOp ? source.node : undefined;
-  return { name: ofInput.get(padded ? padded.inputs.x : source), padded };
+/** The input whose narrow copy a node makes. */
+function copiedInput(node: Node, ofInput: ReadonlyMap<AnyTensor | undefined, string>): string | undefined {
+  return node.op === castOp && isNarrow(node.outputs.value) ? ofInput.get(node.inputs.x) : undefined;
 }
