@@ -240,23 +240,28 @@ template <class C, int TYPE> __device__ inline C sumOf(const void* updates, cons
 }
 template <class C>
 __device__ void scatterSum(const void* updates, int updateType, const int* order, const int* starts, void* out, int outType,
-                           int64 columns) {
-  int row = blockIdx.x, first = starts[row], last = starts[row + 1];
-  for (int64 column = threadIdx.x + (int64)blockIdx.y * blockDim.x; column < columns; column += (int64)blockDim.x * gridDim.y) {
-    C sum;
-    switch (updateType) {
-      case Float32: sum = sumOf<C, Float32>(updates, order, first, last, columns, column); break;
-      case Float64: sum = sumOf<C, Float64>(updates, order, first, last, columns, column); break;
-      case Float16: sum = sumOf<C, Float16>(updates, order, first, last, columns, column); break;
-      default: sum = sumOf<C, Bfloat16>(updates, order, first, last, columns, column);
+                           int rows, int64 columns, int adds) {
+  for (int row = blockIdx.x; row < rows; row += gridDim.x) {
+    int first = starts[row], last = starts[row + 1];
+    if (adds && first == last) continue;
+    for (int64 column = threadIdx.x + (int64)blockIdx.y * blockDim.x; column < columns; column += (int64)blockDim.x * gridDim.y) {
+      int64 place = (int64)row * columns + column;
+      C before = adds ? load<C>(out, outType, place) : (C)0, sum;
+      switch (updateType) {
+        case Float32: sum = sumOf<C, Float32>(updates, order, first, last, columns, column); break;
+        case Float64: sum = sumOf<C, Float64>(updates, order, first, last, columns, column); break;
+        case Float16: sum = sumOf<C, Float16>(updates, order, first, last, columns, column); break;
+        default: sum = sumOf<C, Bfloat16>(updates, order, first, last, columns, column);
+      }
+      store(out, outType, place, before + sum);
     }
-    store(out, outType, (int64)row * columns + column, sum);
   }
 }
 #define SCATTER(suffix, C)                                                                                      \
   extern "C" __global__ void scatterSum_##suffix(const void* updates, int updateType, const int* order,         \
-                                                 const int* starts, void* out, int outType, int64 columns) {    \
-    scatterSum<C>(updates, updateType, order, starts, out, outType, columns);                                   \
+                                                 const int* starts, void* out, int outType, int rows,           \
+                                                 int64 columns, int adds) {                                     \
+    scatterSum<C>(updates, updateType, order, starts, out, outType, rows, columns, adds);                       \
   }
 SCATTER(f, float)
 SCATTER(d, double)

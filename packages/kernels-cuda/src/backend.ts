@@ -219,6 +219,9 @@ class Cuda implements CudaBackend, ExecutableHost, ConstantsHost<Block> {
     try {
       const arena = plan.arenaBytes > 0 ? take(plan.arenaBytes) : 0;
       for (const storage of plan.temporaries) storage.address += arena;
+      const zeros = plan.zeroBytes > 0 ? take(plan.zeroBytes) : 0;
+      this.#zero({ address: zeros, bytes: plan.zeroBytes });
+      for (const storage of plan.zeros) storage.address += zeros;
       for (const { storage, node } of plan.constants) {
         storage.address = take(storage.bytes);
         this.device.write(storage.address, constantData(node));
@@ -243,12 +246,15 @@ class Cuda implements CudaBackend, ExecutableHost, ConstantsHost<Block> {
     return tensor;
   }
 
-  #zero({ address, bytes }: Block): void {
+  #zero({ address, bytes }: Pick<Block, "address" | "bytes">): void {
     if (bytes > 0) this.device.driver.call("cuMemsetD8Async", address, 0, bytes, this.device.stream);
   }
 
   allocate(spec: TensorSpec): Block {
-    const bytes = bytesOfSpec(spec);
+    return this.block(bytesOfSpec(spec));
+  }
+
+  block(bytes: number): Block {
     return new Block(this.device.memory.allocate(bytes), bytes, (address) => {
       if (!this.#closed) this.device.memory.free(address);
     });

@@ -35,6 +35,8 @@ export type CudaTensor = BlockTensor<Block>;
 
 /** What handles and executables need of their backend. */
 export interface TensorHost extends BlockHost<Block> {
+  /** Memory of so many bytes, with any contents. */
+  block(bytes: number): Block;
   /** Enqueues a copy of the contents, errors included. */
   copy(source: Block, target: Block): void;
 }

@@ -1,6 +1,6 @@
 // Which memory a run reads and writes, and what it enqueues, on a driver that only takes notes.
 
-import { add, BlockTensor, exp, f32, type Graph, mul, type TensorSpec, trace } from "@sisa/core";
+import { add, BlockTensor, exp, f32, type Graph, mul, slice, type TensorSpec, trace } from "@sisa/core";
 import { expect, test } from "vitest";
 import { lower } from "./backend.ts";
 import { Block, type CudaTensor } from "./device-tensor.ts";
@@ -10,6 +10,7 @@ import { planWithoutDevice } from "./testing.ts";
 
 function recording() {
   const calls: string[] = [];
+  const freed: number[] = [];
   let address = 256;
   const native = {
     allocate: (bytes: number) => ({ address: 0, buffer: new ArrayBuffer(bytes), free() {} }),
@@ -27,15 +28,16 @@ function recording() {
     live: new Set<CudaTensor>(),
     checkOpen() {},
     own: (tensor: CudaTensor) => tensor,
-    allocate(spec: TensorSpec) {
+    allocate: (spec: TensorSpec) => host.block(bytesOfSpec(spec)),
+    block(bytes: number): Block {
       address += 256;
-      return new Block(address, bytesOfSpec(spec), () => {});
+      return new Block(address, bytes, (place) => freed.push(place));
     },
     copy: () => calls.push("copy"),
   };
   const tensor = (spec: TensorSpec) =>
     new BlockTensor(host as unknown as ExecutableHost, spec, host.allocate(spec), true);
-  return { calls, host: host as unknown as ExecutableHost, tensor };
+  return { calls, freed, host: host as unknown as ExecutableHost, tensor };
 }
 
 const graph = trace({ total: f32(4), x: f32(4), w: f32(4) }, ({ total, x, w }) => ({
@@ -136,7 +138,12 @@ test("an output that is kept moves before the next run, which is launched as it 
   const inputs = { total: tensor(f32(4)), x: tensor(f32(4)) };
   const run = (x = inputs.x) => {
     const kept = program.run({ ...inputs, x }).other?.keep() as CudaTensor;
-    return { kept, wrote: plan.outputs.other?.address, read: plan.inputs.x?.address, enqueued: calls.splice(0) };
+    return {
+      kept,
+      wrote: plan.outputs.other?.storage.address,
+      read: plan.inputs.x?.address,
+      enqueued: calls.splice(0),
+    };
   };
   const [first, second, third] = [run(), run(), run()];
   expect(second.enqueued[0]).toBe("copy");
@@ -147,4 +154,33 @@ test("an output that is kept moves before the next run, which is launched as it 
   const fourth = run(third.kept);
   expect(fourth.read).toBe(third.kept.block.address);
   expect(fourth.read).not.toBe(fourth.wrote);
+});
+
+test("outputs in one memory move together when one of them is kept, and free it when none is", () => {
+  const { host, tensor, freed } = recording();
+  const halves = trace({ x: f32(64, 512) }, ({ x }) => {
+    const whole = exp(x);
+    return { first: slice(whole, { axis: 0, end: 32 }), last: slice(whole, { axis: 0, start: 32 }) };
+  }) as unknown as Graph;
+  const lowered = lower(halves);
+  const parts = { graph: lowered, plan: planWithoutDevice(lowered), state: [], constants: {}, held: [], closed() {} };
+  const program = new CudaExecutable<Graph["inputs"], Graph["outputs"]>(host, parts);
+  const inputs = { x: tensor(f32(64, 512)) };
+  const run = () => {
+    const { first, last } = program.run(inputs) as { readonly [name: string]: CudaTensor };
+    return { last, addresses: [first?.block.address ?? 0, last?.block.address ?? 0] };
+  };
+  const once = run();
+  expect((once.addresses[1] ?? 0) - (once.addresses[0] ?? 0)).toBe(4 * 32 * 512);
+  const again = run();
+  expect(again.addresses).toEqual(once.addresses);
+  const kept = again.last?.keep();
+  const other = run();
+  expect(other.addresses[0]).not.toBe(once.addresses[0]);
+  expect((kept as CudaTensor).block.address).toBe(once.addresses[1]);
+  expect(freed).toEqual([]);
+  kept?.dispose();
+  expect(freed).toEqual([once.addresses[0]]);
+  program.close();
+  expect(freed).toEqual([once.addresses[0], other.addresses[0]]);
 });

@@ -14,9 +14,9 @@ import {
   sameShape,
 } from "@sisa/core";
 import type { Device } from "./device/device.ts";
-import type { Block, CudaTensor, TensorHost } from "./device-tensor.ts";
+import { Block, type CudaTensor, type TensorHost } from "./device-tensor.ts";
 import { Launcher } from "./launcher.ts";
-import type { Plan, Step, Storage } from "./plan.ts";
+import { bytesOfSpec, movedBytes, type Plan, type Step, type Storage } from "./plan.ts";
 
 export interface ExecutableHost extends TensorHost {
   readonly device: Device;
@@ -35,9 +35,6 @@ export interface ExecutableParts {
   readonly closed: () => void;
 }
 
-/** A kept output of at most so many bytes is moved before the next run, so that this one is launched as it was captured. */
-const movedBytes = 2 ** 16;
-
 /** Milliseconds of a run, and of each of its steps. */
 export interface Profile {
   readonly milliseconds: number;
@@ -53,15 +50,25 @@ interface Place {
 }
 
 interface Output {
-  block: Block;
+  readonly name: string;
+  readonly spec: DeviceTensor["spec"];
+  /** Of its block in the storage. */
+  readonly offset: number;
+  block: Block | undefined;
   view: CudaTensor | undefined;
+}
+
+/** Outputs that lie in one memory. */
+interface Outputs {
+  readonly storage: Storage;
+  readonly members: readonly Output[];
 }
 
 export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> implements Executable<I, O> {
   readonly #host: ExecutableHost;
   readonly #parts: ExecutableParts;
   readonly #launcher: Launcher;
-  readonly #outputs = new Map<string, Output>();
+  readonly #outputs: readonly Outputs[];
   /** Those of states first. */
   readonly #places: readonly Place[];
   readonly #states: number;
@@ -87,6 +94,7 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
       if (storage && constant) storage.address = constant.block.address;
       return constant ? [] : [{ name, storage, output: outputOf.get(name) }];
     });
+    this.#outputs = groupOutputs(parts);
     const states = places.filter(({ output }) => output !== undefined);
     this.#places = [...states, ...places.filter(({ output }) => output === undefined)];
     this.#states = states.length;
@@ -100,7 +108,6 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     const host = this.#host;
     host.checkOpen();
     if (this.#closed) throw new DisposedError("cuda: the executable is closed");
-    const { graph, plan } = this.#parts;
     // Plain loops over locals: a token has some sixty inputs, and code that has run a few hundred times is not yet compiled.
     const [places, states, copy] = [this.#places, this.#states, this.#copy];
     const tensors = this.#tensorsOf(inputs);
@@ -114,15 +121,16 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     const { blocks, copies } = this.#blocksOf(tensors, written);
     const failure = blocks.find(({ error }) => error)?.error;
     const addresses: number[] = [];
-    for (const [name, storage] of Object.entries(plan.outputs)) {
-      const spec = graph.outputs[name];
-      if (spec === undefined) continue;
-      const output = this.#nextOutput(name, spec);
-      storage.address = output.block.address;
-      addresses.push(output.block.address);
-      written.push(output.block);
-      output.view = new BlockTensor(host, spec, output.block, false);
-      results[name] = output.view;
+    for (const outputs of this.#outputs) {
+      this.#prepare(outputs);
+      for (const output of outputs.members) {
+        const { name, spec } = output;
+        const block = output.block as Block;
+        addresses.push(block.address);
+        written.push(block);
+        output.view = new BlockTensor(host, spec, block, false);
+        results[name] = output.view;
+      }
     }
     // Outputs that somebody keeps may have moved, and be read again.
     for (let i = 0; i < blocks.length; i++) {
@@ -204,29 +212,41 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     return { milliseconds, steps: all };
   }
 
-  /** The block of an output for the coming run: the last one, unless somebody keeps its value. A small one keeps its address. */
-  #nextOutput(name: string, spec: DeviceTensor["spec"]): Output {
-    const output = this.#outputs.get(name);
-    output?.view?.expire();
-    if (output && !output.block.shared) return output;
-    const next: Output = { block: this.#host.allocate(spec), view: undefined };
-    if (output && output.block.bytes <= movedBytes) {
-      this.#host.copy(output.block, next.block);
-      output.block.exchange(next.block);
+  /** Blocks for the coming run: the last ones, unless somebody keeps the value of one. A small one keeps its address. */
+  #prepare({ storage, members }: Outputs): void {
+    for (const { view } of members) view?.expire();
+    const [first] = members as readonly [Output];
+    if (first.block && !members.some(({ block }) => block?.shared)) {
+      storage.address = first.block.address - first.offset;
+      return;
     }
-    output?.block.release();
-    this.#outputs.set(name, next);
-    return next;
+    const last = members.map(({ block }) => block);
+    const whole = this.#host.block(storage.bytes);
+    if (members.length === 1 && bytesOfSpec(first.spec) === storage.bytes) {
+      if (first.block && first.block.bytes <= movedBytes) {
+        this.#host.copy(first.block, whole);
+        first.block.exchange(whole);
+      }
+      first.block = whole;
+    } else {
+      for (const member of members) {
+        const place = whole.retain().address + member.offset;
+        member.block = new Block(place, bytesOfSpec(member.spec), () => whole.release());
+      }
+      whole.release();
+    }
+    for (const block of last) block?.release();
+    storage.address = (first.block as Block).address - first.offset;
   }
 
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    for (const { block, view } of this.#outputs.values()) {
-      view?.expire();
-      block.release();
+    for (const output of this.#outputs.flatMap(({ members }) => members)) {
+      output.view?.expire();
+      output.block?.release();
+      output.block = undefined;
     }
-    this.#outputs.clear();
     this.#written = [];
     const { device } = this.#host;
     // The steps of the last run may still be at work on this memory.
@@ -236,4 +256,15 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     for (const address of this.#parts.held) device.memory.free(address);
     this.#parts.closed();
   }
+}
+
+function groupOutputs({ graph, plan }: ExecutableParts): readonly Outputs[] {
+  const groups = new Map<Storage, Output[]>();
+  for (const [name, { storage, offset }] of Object.entries(plan.outputs)) {
+    const spec = graph.outputs[name];
+    if (spec === undefined) continue;
+    const output = { name, spec, offset, block: undefined, view: undefined };
+    groups.set(storage, [...(groups.get(storage) ?? []), output]);
+  }
+  return [...groups].map(([storage, members]) => ({ storage, members }));
 }

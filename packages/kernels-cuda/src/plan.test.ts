@@ -10,6 +10,7 @@ import {
   mul,
   pad,
   sisaAttention,
+  slice,
   sub,
   sum,
   type Tensor,
@@ -71,6 +72,7 @@ describe("every case can be planned, its kernels fit, and no two values share me
             const plan = planWithoutDevice(lowered, [], target);
             const used = plan.temporaries.filter(({ last }) => last >= 0);
             expect(overlaps(used), item.name).toBe(false);
+            expect(overlaps(plan.zeros), item.name).toBe(false);
             const end = Math.max(0, ...used.map(({ address, bytes }) => address + bytes));
             expect(end).toBeLessThanOrEqual(plan.arenaBytes);
             expectToFit(plan, target);
@@ -113,7 +115,11 @@ test("a state that is read later is copied at the end", () => {
     return { next, other: mul(next, total) };
   });
   const plan = planOf(graph, [["total", "next"]]);
-  expect(targetsOf(plan)).toEqual([expect.objectContaining({ origin: "temporary" }), plan.outputs.other, "copy"]);
+  expect(targetsOf(plan)).toEqual([
+    expect.objectContaining({ origin: "temporary" }),
+    plan.outputs.other?.storage,
+    "copy",
+  ]);
 });
 
 test("states that swap are staged", () => {
@@ -141,9 +147,45 @@ test("copies that do not touch each other are one launch, and zeros with them", 
     both: concat([y, x] as readonly Tensor[], { axis: 0 }),
   }));
   const { steps, inputs, outputs } = planOf(graph as unknown as Graph);
-  const { padded, both } = outputs;
+  const [padded, both] = [outputs.padded?.storage, outputs.both?.storage];
   expect(steps.map(({ kind }) => kind)).toEqual(["kernel"]);
   expect(placesOf(steps[0])).toEqual([padded, inputs.x, padded, inputs.y, both, inputs.x, both]);
+});
+
+test("outputs that nearly fill the memory that they are parts of stay there", () => {
+  const graph = trace({ x: f32(64, 512) }, ({ x }) => {
+    const whole = exp(x);
+    const rows = (start: number, end: number) => slice(whole, { axis: 0, start, end });
+    return { first: rows(0, 32), last: rows(32, 62) };
+  }) as unknown as Graph;
+  const { steps, outputs, temporaries } = planOf(graph);
+  expect(steps).toHaveLength(1);
+  expect(outputs.first?.storage).toBe(outputs.last?.storage);
+  expect([outputs.first?.offset, outputs.last?.offset]).toEqual([0, 4 * 32 * 512]);
+  expect(temporaries).toEqual([]);
+});
+
+test("outputs that share elements, or are a small part of something, are copied", () => {
+  const graph = trace({ x: f32(64, 512), y: f32(64, 512) }, ({ x, y }) => {
+    const rows = (whole: Tensor, start: number, end: number) => slice(whole, { axis: 0, start, end });
+    const [first, second] = [exp(x), exp(y)];
+    return { few: rows(first, 0, 32), most: rows(second, 0, 60), same: rows(second, 0, 60) };
+  }) as unknown as Graph;
+  const { steps, outputs } = planOf(graph);
+  expect(new Set(Object.values(outputs).map(({ storage }) => storage)).size).toBe(3);
+  expect(placesOf(steps.at(-1))).toHaveLength(2 * 2);
+});
+
+test("what blocks count up together is zeroed by one launch, before anything else", () => {
+  const narrow: TensorSpec = { ...f32(1, 200, 2, 64), dtype: "bfloat16" };
+  const graph = trace({ q: narrow, k: narrow, v: narrow }, ({ q, k, v }) => {
+    const once = attention({ q, k, v });
+    return attention({ q: once, k: once, v });
+  }) as unknown as Graph;
+  const [first, ...rest] = planOf(graph).steps;
+  expect(first?.kind === "kernel" && first.kernel).toBe("moveMany");
+  expect(placesOf(first)).toHaveLength(2);
+  expect(rest.map((step) => step.kind === "kernel" && /^attentionForward/.test(step.kernel))).toEqual([true, true]);
 });
 
 test("temporaries are placed at aligned offsets", () => {

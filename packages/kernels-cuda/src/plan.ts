@@ -4,7 +4,6 @@
 import {
   type AnyTensor,
   bytesOf,
-  constant,
   constantOp,
   DeviceError,
   type Graph,
@@ -26,7 +25,7 @@ import { denseStrides, isDense, reshapeStrides, type Strides } from "./views.ts"
 /** Memory that is given an address before a run. Temporary storages share an arena; the others have blocks of their own. */
 export class Storage {
   readonly bytes: number;
-  readonly origin: "temporary" | "input" | "output" | "constant";
+  origin: "temporary" | "input" | "output" | "constant";
   address = 0;
   /** First and last step that uses it. */
   first = Number.POSITIVE_INFINITY;
@@ -92,14 +91,17 @@ export type Step = { readonly op: string } & (
 export interface Plan {
   readonly steps: readonly Step[];
   readonly inputs: { readonly [name: string]: Storage };
-  /** Storages of the outputs that are not state. */
-  readonly outputs: { readonly [name: string]: Storage };
+  /** Where the outputs are that are not state; several may have places in one storage, apart from each other. */
+  readonly outputs: { readonly [name: string]: View };
   readonly constants: readonly { readonly storage: Storage; readonly node: Node }[];
   /** Their addresses are offsets in the arena. */
   readonly temporaries: readonly Storage[];
   /** Nodes that may report a fault, by the number that they report. */
   readonly faults: ReadonlyMap<number, FaultSite>;
   readonly arenaBytes: number;
+  /** Holds zeros before the first run. Addresses are offsets in memory of their own. */
+  readonly zeros: readonly Storage[];
+  readonly zeroBytes: number;
 }
 
 /** What a bad value that a kernel found means. */
@@ -135,10 +137,11 @@ export interface Alias {
   place(strides: Strides): { readonly first: number; readonly strides: Strides } | undefined;
 }
 
-/** An input that a dense output holds from some element on: whoever makes it may write it there. */
+/** An input that an output holds from some index of an axis on: whoever makes it may write it there. */
 export interface Part {
   readonly input: string;
-  readonly first: number;
+  readonly axis: number;
+  readonly start: number;
 }
 
 export interface PlanRules {
@@ -159,6 +162,10 @@ export function makePlan(
 }
 
 const alignment = 256;
+/** Share of a storage that outputs must have to be left there: the rest is held for as long as they are. */
+const leastFilled = 0.9;
+/** A kept output of at most so many bytes is moved before the next run, so that this one is launched as it was captured. */
+export const movedBytes = 2 ** 16;
 /** What kernels read and write at once, at most. */
 const vectorBytes = 16;
 
@@ -170,11 +177,15 @@ class Planner {
   readonly #steps: (Step | { readonly kind: "moves"; readonly op: string; readonly moves: Move[] })[] = [];
   readonly faults = new Map<number, FaultSite>();
   readonly #temporaries = new Set<Storage>();
+  /** Memory that holds zeros before the first run, with the places in it that nothing writes to. */
+  readonly #zeros = new Map<Storage, string[]>();
+  /** What is zero when a run begins. */
+  readonly #firstZeros: Move[] = [];
   readonly #views = new Map<AnyTensor, Region>();
   /** Dense copies of tensors that lie otherwise. */
   readonly #copies = new Map<AnyTensor, Region>();
   readonly #inputs: { [name: string]: Storage } = {};
-  readonly #outputs: { [name: string]: Storage } = {};
+  readonly #outputs: { [name: string]: View } = {};
   readonly #constants: { storage: Storage; node: Node }[] = [];
   /** The tensor whose memory a tensor lies in. */
   readonly #bases = new Map<AnyTensor, AnyTensor>();
@@ -186,7 +197,7 @@ class Planner {
   readonly #claims = new Map<AnyTensor, Region>();
   /** For claims on the memory of a state: the input whose old value must have been read. */
   readonly #claimedState = new Map<AnyTensor, AnyTensor>();
-  readonly #ends: { readonly tensor: AnyTensor; readonly target: Storage }[] = [];
+  readonly #ends: End[] = [];
 
   constructor(
     graph: Graph,
@@ -241,7 +252,7 @@ class Planner {
       const input = stateOf.get(name);
       const storage = input === undefined ? new Storage(bytesOfSpec(tensor), "output") : this.#inputs[input];
       if (storage === undefined) throw new GraphError(`state: no input is named "${input}"`);
-      if (input === undefined) this.#outputs[name] = storage;
+      if (input === undefined) this.#outputs[name] = { storage, offset: 0 };
       const old = input === undefined ? undefined : this.#graph.inputTensors[input];
       if (base === old && bytesOfSpec(base) === bytesOfSpec(tensor)) continue;
       const whole = bytesOfSpec(base) === bytesOfSpec(tensor);
@@ -256,29 +267,68 @@ class Planner {
     }
   }
 
+  /**
+   * Outputs that nearly fill the memory that they are parts of, such as gradients that one product gives, stay there. Small
+   * ones do not, since each is moved by itself.
+   * @returns the other ends
+   */
+  #leaveOutputs(): readonly End[] {
+    const names = new Map(Object.entries(this.#outputs).map(([name, { storage }]) => [storage, name]));
+    const staying = new Map<Storage, { readonly end: End; readonly offset: number; readonly bytes: number }[]>();
+    for (const end of this.#ends) {
+      const { storage, offset, strides } = this.viewOf(end.tensor);
+      const bytes = bytesOfSpec(end.tensor);
+      const parts = staying.get(storage) ?? [];
+      const isFree = parts.every((part) => offset >= part.offset + part.bytes || part.offset >= offset + bytes);
+      const isWhole = isDense(sizesOf(end.tensor.shape), strides) && offset % alignment === 0;
+      if (!names.has(end.target) || !this.#temporaries.has(storage) || !isFree || !isWhole) continue;
+      staying.set(storage, [...parts, { end, offset, bytes }]);
+    }
+    const left = new Set<End>();
+    for (const [storage, parts] of staying) {
+      const filled = parts.reduce((sum, { bytes }) => sum + bytes, 0);
+      if (filled < leastFilled * storage.bytes || storage.bytes <= movedBytes) continue;
+      storage.origin = "output";
+      this.#temporaries.delete(storage);
+      for (const { end, offset } of parts) {
+        this.#outputs[names.get(end.target) as string] = { storage, offset };
+        left.add(end);
+      }
+    }
+    return this.#ends.filter((end) => !left.has(end));
+  }
+
   /** Lets the parts of what is put together be made in their places: those that are put together once. */
   #claimParts(): void {
     const isInput = new Set(Object.values(this.#graph.inputTensors));
-    const gathered = this.#graph.nodes.flatMap((node) => {
-      const parts = this.#rules.gatheringOf(node) ?? [];
+    const outputs = new Set(this.#claims.keys());
+    const wholes = this.#graph.nodes.flatMap((node) => {
+      const parts = this.#rules.gatheringOf(node);
       const [whole] = Object.values(node.outputs);
-      return whole && !this.#claims.has(whole)
-        ? parts.map((part) => ({ ...part, whole, tensor: node.inputs[part.input] }))
-        : [];
+      return parts && whole && !outputs.has(whole) ? [{ node, whole, parts }] : [];
     });
     const uses = new Map<AnyTensor, number>();
-    for (const { tensor } of gathered) {
-      if (tensor) uses.set(this.baseOf(tensor), (uses.get(this.baseOf(tensor)) ?? 0) + 1);
+    for (const { node, parts } of wholes) {
+      for (const { input } of parts) {
+        const base = this.baseOf(node.inputs[input] as AnyTensor);
+        uses.set(base, (uses.get(base) ?? 0) + 1);
+      }
     }
-    for (const { whole, tensor, first } of gathered) {
-      const { storage, strides } = this.#claims.get(whole) ?? wholeOf(this.temporary(bytesOfSpec(whole)), whole);
+    // What is put together of such wholes comes after them, and decides where they are.
+    for (const { node, whole, parts } of wholes.toReversed()) {
+      const region = this.#claims.get(whole) ?? wholeOf(this.temporary(bytesOfSpec(whole)), whole);
+      const { storage, offset, strides } = region;
       this.#shared.add(storage);
-      this.#claims.set(whole, { storage, offset: 0, strides });
-      const base = tensor && this.baseOf(tensor);
-      if (!base || isInput.has(base) || base.node.op === constantOp || this.#claims.has(base)) continue;
-      if (uses.get(base) !== 1 || bytesOfSpec(base) !== bytesOfSpec(tensor)) continue;
-      const own = reshapeStrides(sizesOf(tensor.shape), strides, sizesOf(base.shape));
-      if (own) this.#claims.set(base, { storage, offset: first * bytesOf(whole.dtype), strides: own });
+      this.#claims.set(whole, region);
+      for (const { input, axis, start } of parts) {
+        const tensor = node.inputs[input] as AnyTensor;
+        const base = this.baseOf(tensor);
+        if (isInput.has(base) || base.node.op === constantOp || this.#claims.has(base)) continue;
+        if (uses.get(base) !== 1 || bytesOfSpec(base) !== bytesOfSpec(tensor)) continue;
+        const own = reshapeStrides(sizesOf(tensor.shape), strides, sizesOf(base.shape));
+        const first = start * (strides[axis] ?? 0) * bytesOf(whole.dtype);
+        if (own) this.#claims.set(base, { storage, offset: offset + first, strides: own });
+      }
     }
   }
 
@@ -291,7 +341,10 @@ class Planner {
       this.#lower(node, index);
     });
     this.#copyEnds();
-    const single = this.#steps.flatMap((step) => (step.kind === "moves" ? moveSteps(step.op, step.moves) : [step]));
+    const single = [
+      ...(this.#firstZeros.length > 0 ? moveSteps("zero", this.#firstZeros) : []),
+      ...this.#steps.flatMap((step) => (step.kind === "moves" ? moveSteps(step.op, step.moves) : [step])),
+    ];
     const { capability, clusters } = this.target;
     const steps = joinPhases(single, { capability, clusters, zeros: (count) => this.zeros(count) });
     steps.forEach((step, index) => {
@@ -302,6 +355,7 @@ class Planner {
       }
     });
     const arenaBytes = placeTemporaries([...this.#temporaries]);
+    const zeroBytes = placeZeros(this.#zeros);
     return {
       steps,
       inputs: this.#inputs,
@@ -310,6 +364,8 @@ class Planner {
       temporaries: [...this.#temporaries],
       faults: this.faults,
       arenaBytes,
+      zeros: [...this.#zeros.keys()],
+      zeroBytes,
     };
   }
 
@@ -375,6 +431,29 @@ class Planner {
     return view;
   }
 
+  /** The same, there even where it belongs elsewhere. */
+  placeOver(node: Node, index: number, tensor: AnyTensor, over: readonly string[]): Region {
+    const view = this.#overwritten(node, index, tensor, over);
+    if (!view) return this.place(node, index, tensor, [], () => false);
+    return this.#placeApart(tensor, view);
+  }
+
+  /** Memory for an output at the beginning of more. */
+  placeInMore(tensor: AnyTensor, bytes: number): Region {
+    return this.#placeApart(tensor, wholeOf(this.temporary(bytes), tensor));
+  }
+
+  /** Where an output or a state is not made where it belongs, it goes there at the end. */
+  #placeApart(tensor: AnyTensor, view: Region): Region {
+    const claim = this.#claims.get(tensor);
+    if (claim && claim.storage.origin !== "temporary") {
+      this.#ends.push({ tensor, target: claim.storage });
+      this.#lastRead.set(tensor, this.#graph.nodes.length);
+    }
+    this.#views.set(tensor, view);
+    return view;
+  }
+
   #regionFor(node: Node, index: number, tensor: AnyTensor, over: readonly string[], fits: Fits): Region {
     const claim = this.#claims.get(tensor);
     const old = this.#claimedState.get(tensor);
@@ -388,6 +467,11 @@ class Planner {
       this.#ends.push({ tensor, target: claim.storage });
       this.#lastRead.set(tensor, this.#graph.nodes.length);
     }
+    return this.#overwritten(node, index, tensor, over) ?? wholeOf(this.temporary(bytesOfSpec(tensor)), tensor);
+  }
+
+  /** The memory of an input that dies at the node, and may be overwritten. */
+  #overwritten(node: Node, index: number, tensor: AnyTensor, over: readonly string[]): Region | undefined {
     for (const name of over) {
       const input = node.inputs[name];
       const base = input && this.baseOf(input);
@@ -395,11 +479,9 @@ class Planner {
       const view = this.viewOf(base);
       const whole = view.offset === 0 && isDense(sizesOf(base.shape), view.strides);
       const free = view.storage.origin === "temporary" && !this.#shared.has(view.storage);
-      if (free && whole && this.#mayOverwrite(node, tensor, base, over)) {
-        return wholeOf(view.storage, tensor);
-      }
+      if (free && whole && this.#mayOverwrite(node, tensor, base, over)) return wholeOf(view.storage, tensor);
     }
-    return wholeOf(this.temporary(bytesOfSpec(tensor)), tensor);
+    return undefined;
   }
 
   /** Every input of the node that lies in this memory is one that it may overwrite, and fills it like the output. */
@@ -411,11 +493,31 @@ class Planner {
     });
   }
 
-  /** Memory that holds zeros when the graph is compiled. */
+  /** Memory of its own that holds zeros before the first run. */
   zeros(count: number): Storage {
     const storage = new Storage(4 * count, "constant");
-    this.#constants.push({ storage, node: constant(new Int32Array(count)).node });
+    this.#zeros.set(storage, [`${this.#zeros.size}`]);
     return storage;
+  }
+
+  /** Memory that is zero when a run begins. */
+  zeroAtFirst(bytes: number): Storage {
+    const storage = this.temporary(bytes);
+    this.#firstZeros.push({ source: undefined, target: { storage, offset: 0 }, bytes });
+    return storage;
+  }
+
+  /**
+   * Has zeros in a place before the first run, where nothing else is ever written there.
+   * @param place one text for all such places of storages of one size
+   * @returns false where something may be, so that zeros are to be written in every run
+   */
+  keepsZeros(storage: Storage, place: string): boolean {
+    const places = this.#zeros.get(storage) ?? [];
+    if (places.length === 0 && !(this.#temporaries.has(storage) && this.#shared.has(storage))) return false;
+    this.#temporaries.delete(storage);
+    this.#zeros.set(storage, [...places, place]);
+    return true;
   }
 
   temporary(bytes: number): Storage {
@@ -454,14 +556,15 @@ class Planner {
 
   /** What outputs are that lie elsewhere. States are read before any of them is overwritten. */
   #copyEnds(): void {
-    const overwritten = new Set(this.#ends.map(({ target }) => target));
+    const moved = this.#leaveOutputs();
+    const overwritten = new Set(moved.map(({ target }) => target));
     const adder = this.#adder("copy");
     const copy = (tensor: AnyTensor, from: Region, storage: Storage): Region => {
       const to = wholeOf(storage, tensor);
       copyElements(adder, bytesOf(tensor.dtype), sizesOf(tensor.shape), from, to);
       return to;
     };
-    const ends = this.#ends.map(({ tensor, target }) => {
+    const ends = moved.map(({ tensor, target }) => {
       const view = this.viewOf(tensor);
       const staged = overwritten.has(view.storage);
       return { tensor, target, source: staged ? copy(tensor, view, this.temporary(bytesOfSpec(tensor))) : view };
@@ -545,10 +648,27 @@ export class Context {
     return this.#output(name, over, fits);
   }
 
+  /** The same in the memory of one of these inputs, if it can be there, wherever the output belongs. */
+  outputOver(name: string, over: readonly string[]): Value {
+    const tensor = this.#tensor(name);
+    return valueAt(tensor, this.#planner.placeOver(this.node, this.#index, tensor, over));
+  }
+
+  /** The same at the beginning of so many bytes, all of which may be written. */
+  outputInMore(name: string, bytes: number): Value {
+    const tensor = this.#tensor(name);
+    return valueAt(tensor, this.#planner.placeInMore(tensor, bytes));
+  }
+
   #output(name: string, over: readonly string[], fits: Fits): Value {
+    const tensor = this.#tensor(name);
+    return valueAt(tensor, this.#planner.place(this.node, this.#index, tensor, over, fits));
+  }
+
+  #tensor(name: string): AnyTensor {
     const tensor = this.node.outputs[name];
     if (tensor === undefined) throw new GraphError(`${this.node.op.name}: has no output "${name}"`);
-    return valueAt(tensor, this.#planner.place(this.node, this.#index, tensor, over, fits));
+    return tensor;
   }
 
   scratch(bytes: number): View {
@@ -558,6 +678,18 @@ export class Context {
   /** int32 counters that are zero before the first run, and that the kernel leaves so. */
   counters(count: number): View {
     return { storage: this.#planner.zeros(count), offset: 0 };
+  }
+
+  /** An int32 counter that is zero when a run begins. */
+  counter(): View {
+    return { storage: this.#planner.zeroAtFirst(4), offset: 0 };
+  }
+
+  /**
+   * Whether an output that is given once has zeros before and behind what is written along an axis, without a step in any run.
+   */
+  keepsZeros({ storage, offset, sizes, strides }: Value, axis: number, first: number, count: number): boolean {
+    return this.#planner.keepsZeros(storage, JSON.stringify([offset, sizes, strides, axis, first, count]));
   }
 
   /**
@@ -604,6 +736,12 @@ interface KernelOptions {
   readonly phase?: Phase | undefined;
 }
 
+/** An output that is not made where it belongs. */
+interface End {
+  readonly tensor: AnyTensor;
+  readonly target: Storage;
+}
+
 /** What adds kernels and copies to the steps. */
 export interface KernelAdder {
   readonly multiprocessors: number;
@@ -631,6 +769,29 @@ function valueAt(tensor: AnyTensor, view: Region): Value {
 
 export function bytesOfSpec({ dtype, shape }: TensorSpec): number {
   return sizesOf(shape).reduce((a, b) => a * b, 1) * bytesOf(dtype);
+}
+
+/**
+ * Gives storages offsets so that those in use at once do not overlap, and those that do have the same places that stay zero.
+ * Returns the size.
+ */
+function placeZeros(storages: ReadonlyMap<Storage, readonly string[]>): number {
+  const alike = new Map<string, { readonly address: number; last: number }[]>();
+  let end = 0;
+  const inOrder = [...storages].toSorted(([a], [b]) => a.first - b.first);
+  for (const [storage, places] of inOrder) {
+    const key = `${storage.bytes}: ${places.join()}`;
+    const known = alike.get(key) ?? [];
+    let place = known.find(({ last }) => last < storage.first);
+    if (!place) {
+      place = { address: end, last: 0 };
+      alike.set(key, [...known, place]);
+      end = aligned(end + storage.bytes);
+    }
+    place.last = storage.last;
+    storage.address = place.address;
+  }
+  return end;
 }
 
 /** Gives temporary storages offsets (as addresses from 0) so that those in use at once do not overlap. Returns the size. */

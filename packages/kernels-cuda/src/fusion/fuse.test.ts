@@ -83,6 +83,8 @@ describe.each(["sisa", "transformer"] as const)("a training step of %s", (family
     expect(products).toBe(2 * perLayer);
     expect(count(fused, "cuda/productAdd")).toBe(4);
     expect(count(fused, "cuda/rmsNormBackwardAdd")).toBe(4);
+    // The embedding is read twice: by its rows, and whole by the loss.
+    expect(count(fused, "cuda/addRows")).toBe(1);
   });
 });
 

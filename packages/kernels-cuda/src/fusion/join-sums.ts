@@ -1,4 +1,5 @@
-// Sums that the operation before them can take along: a product's addend, and the gradient that passes by a norm.
+// Sums that the operation before them can take along: a product's addend, the gradient that passes by a norm, and what rows are
+// added to.
 
 import {
   type AnyTensor,
@@ -11,9 +12,10 @@ import {
   mulOp,
   type Node,
   rmsNormBackwardOp,
+  scatterAddOp,
   sizesOf,
 } from "@sisa/core";
-import { productAddOp, rmsNormBackwardAddOp } from "./operations.ts";
+import { addRowsOp, productAddOp, rmsNormBackwardAddOp } from "./operations.ts";
 import { type Lookup, mapped, once, readersOf, replaceTensors } from "./replace.ts";
 
 export function joinSums(graph: Graph): Graph {
@@ -29,6 +31,13 @@ export function joinSums(graph: Graph): Graph {
     const [first, last] = (position.get(a.node) ?? -1) < (position.get(b.node) ?? -1) ? [a, b] : [b, a];
     if (readers.get(last)?.length !== 1 || replacements.has(last)) continue;
     if (last.node.op === matmulOp) replacements.set(value, withAddend(last.node, first));
+    if (last.node.op === scatterAddOp) {
+      const { updates, ids } = last.node.inputs as { readonly updates: AnyTensor; readonly ids: AnyTensor };
+      replacements.set(value, (lookup) => {
+        const inputs = { addend: lookup(first), updates: lookup(updates), ids: lookup(ids) };
+        return applyOp(addRowsOp, inputs, {}, last.node.tag).value as AnyTensor;
+      });
+    }
     if (last.node.op === rmsNormBackwardOp && last.output === "x") {
       const together = once((lookup) => {
         const inputs = { ...mapped(last.node.inputs, lookup), addend: lookup(first) };

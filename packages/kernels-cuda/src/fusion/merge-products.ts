@@ -5,15 +5,14 @@ import {
   type AnyTensor,
   add,
   addOp,
-  broadcastTo,
   castOp,
   concat,
-  constant,
   type Graph,
   inputOp,
   matmul,
   matmulOp,
   type Node,
+  pad,
   padOp,
   reshape,
   reshapeOp,
@@ -193,12 +192,8 @@ function missingWidth(width: number): number {
 
 /** Tensors one after another along an axis, with zeros at the end where their width would make products slow. */
 function together(parts: readonly AnyTensor[], axis: 0 | -1): Tensor {
-  const [first] = parts as readonly Tensor[];
-  const width = parts.reduce((sum, { shape }) => sum + (sizesOf(shape).at(axis) ?? 0), 0);
-  const missing = missingWidth(width);
-  if (!first || missing === 0) return concat(parts as readonly Tensor[], { axis });
-  const zeros = broadcastTo(constant(0, first.dtype), sizesOf(first.shape).with(axis, missing));
-  return concat([...(parts as readonly Tensor[]), zeros as Tensor], { axis });
+  const whole = concat(parts as readonly Tensor[], { axis });
+  return pad(whole, { axis, after: missingWidth(sizesOf(whole.shape).at(axis) ?? 0) });
 }
 
 /** x W^T for a weight that was made from inputs of the graph alone. */

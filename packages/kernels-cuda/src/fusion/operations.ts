@@ -19,6 +19,8 @@ import {
   type OpInputs,
   rmsNormBackwardOp,
   rope,
+  ShapeError,
+  scatterAdd,
   sigmoid,
   softplus,
   ssmPrepareBackwardOp,
@@ -57,6 +59,21 @@ export const rmsNormBackwardAddOp = /* @__PURE__ */ defineComposite<
   compose({ addend, ...inputs }, attributes) {
     const { x, weight } = apply(rmsNormBackwardOp, inputs, { ...attributes });
     return { x: add(addend, x), weight };
+  },
+});
+
+/** addend, to whose rows others are added: scatterAdd. */
+export const addRowsOp = /* @__PURE__ */ defineComposite<
+  "cuda/addRows",
+  { readonly addend: Tensor; readonly updates: Tensor; readonly ids: Tensor<"int"> },
+  Record<string, never>
+>({
+  name: "cuda/addRows",
+  inputs: ["addend", "updates", "ids"],
+  compose({ addend, updates, ids }) {
+    const [rows] = addend.shape;
+    if (!rows) throw new ShapeError("addRows: expected an addend with rows, got a number");
+    return { value: add(addend, scatterAdd(updates, ids, { rows, dtype: addend.dtype })) };
   },
 });
 

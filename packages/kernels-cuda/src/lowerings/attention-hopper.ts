@@ -178,13 +178,6 @@ function reachOf(context: Context, sizes: AttentionSizes, { exponents, norms }: 
   return reach;
 }
 
-/** A number that blocks count up to share their work. */
-function counter(context: Context): View {
-  const view = context.scratch(4);
-  context.zero(view, 4);
-  return view;
-}
-
 /** A map that a kernel without states does not read. */
 const unusedMap = new Uint8Array(128);
 
@@ -206,7 +199,7 @@ export function forwardOnHopper(context: Context, sizes: AttentionSizes): void {
   const blocks = Math.min(Math.ceil(length / rows) * batches * heads, context.multiprocessors);
   const rowBytes = 2 * rows * (width + stateWidth) + (spans ? 4 * rows : 0);
   const sharedBytes = sharedBytesFor(rowBytes, 2 * stages * keys * (2 * width + stateWidth));
-  const args = [...maps, ...states, ...decays, counter(context), value, logSumExp, pack(sizes)];
+  const args = [...maps, ...states, ...decays, context.counter(), value, logSumExp, pack(sizes)];
   const name = `attentionForwardHopper_${widths}_${warpgroups}_${keys}_${stages}`;
   context.kernel(name, blocks, 128 * (warpgroups + 1), args, sharedBytes);
 }
@@ -264,7 +257,7 @@ export function backwardOnHopper(
     const handedOver = together ? 2 * 2 * backwardRows * count + 4 * count * width : 0;
     const sharedBytes = sharedBytesFor(rowBytes, stages * stage + handedOver);
     const name = `attentionBackward${pass}Hopper_${width}_${stateWidth}_${count}_${stages}`;
-    const args = [...maps, ...decays, counter(context), lines, ...out];
+    const args = [...maps, ...decays, context.counter(), lines, ...out];
     context.kernel(name, blocks, together ? 512 : 384, args, sharedBytes);
   };
   const pitch = (x: Value) => pitchOf(x, x.sizes) ?? heads * width;

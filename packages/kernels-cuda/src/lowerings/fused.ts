@@ -189,7 +189,7 @@ export const linearCrossEntropy: Lowering = {
   },
   lower(context) {
     const [x, weight, targets] = [context.input("x"), context.input("weight"), context.input("targets")];
-    const [value, gradX, gradWeight] = [context.output("value"), context.output("gradX"), context.output("gradWeight")];
+    const [value, gradX] = [context.output("value"), context.output("gradX")];
     const [vocabulary = 0, width = 0] = weight.sizes;
     const rows = targets.count;
     const type = x.spec.dtype as ProductType;
@@ -204,7 +204,10 @@ export const linearCrossEntropy: Lowering = {
       context.zero(rest, (stride - vocabulary) * width * element);
       context.copy(weight, filled, weight.bytes);
     }
-    const gradFilled = even ? gradWeight : context.scratch(stride * width * bytesOf(gradWeight.spec.dtype));
+    const gradType = context.node.outputs.gradWeight?.dtype as ProductType;
+    const gradWeight = even
+      ? context.output("gradWeight")
+      : context.outputInMore("gradWeight", stride * width * bytesOf(gradType));
     const held = Math.min(rows, lossRows);
     const logits = context.scratch(held * stride * element);
     const losses = context.scratch(4 * rows);
@@ -240,15 +243,14 @@ export const linearCrossEntropy: Lowering = {
           n: width,
           k: count,
           transposeA: true,
-          resultType: gradWeight.spec.dtype as ProductType,
+          resultType: gradType,
         },
         logits,
         part,
-        gradFilled,
-        first > 0 ? gradFilled : undefined,
+        gradWeight,
+        first > 0 ? gradWeight : undefined,
       );
     }
-    context.copy(gradFilled, gradWeight, gradWeight.bytes);
     context.kernel("meanOf", 1, 1024, [losses, rows, value]);
   },
 };

@@ -4,6 +4,7 @@ import type { Node, OpName } from "@sisa/core";
 import { decodeStepOp, normGatesOp, normProductOp } from "../fusion/decoding-operations.ts";
 import {
   adamwManyOp,
+  addRowsOp,
   attentionBackwardRotatedOp,
   decayAttentionBackwardJoinedOp,
   decayAttentionBackwardStatesOp,
@@ -131,6 +132,7 @@ export const lowerings = {
 /** Lowerings of the operations that only this backend has. */
 const ownLowerings: { readonly [name: string]: Lowering } = {
   [adamwManyOp.name]: optimizer.adamwMany,
+  [addRowsOp.name]: always(movement.addRows),
   [decodeStepOp.name]: either(decodeStep, decode.decodeChunk),
   [normGatesOp.name]: normGates,
   [normProductOp.name]: normProduct,

@@ -4,7 +4,7 @@ import { bytesOf, type Dim, type Node, sizesOf } from "@sisa/core";
 import { elementType } from "../device/element-type.ts";
 import type { GatherPhase } from "../join-phases.ts";
 import type { Alias, Context, LoweringRule, Part, Region, Value, View } from "../plan.ts";
-import { broadcastStrides, denseStrides, reshapeStrides } from "../views.ts";
+import { broadcastStrides, reshapeStrides } from "../views.ts";
 import { copyElements } from "./copy.ts";
 import { blocksFor } from "./elementwise.ts";
 import { rowsOfCache } from "./pages.ts";
@@ -42,17 +42,26 @@ export const pad: LoweringRule = (context) => {
   const x = context.strided("x");
   const value = context.output();
   const { axis, before } = context.attributes<{ readonly axis: number; readonly before: Dim }>();
-  const first = before.value ?? 0;
-  if (product(value.sizes.slice(0, axis)) === 1) {
+  const [first, count] = [before.value ?? 0, x.sizes[axis] ?? 0];
+  if (context.keepsZeros(value, axis, first, count)) {
+    // Nothing to write.
+  } else if (product(value.sizes.slice(0, axis)) === 1) {
     const row = (value.strides[axis] ?? 1) * elementOf(value);
-    const after = first + (x.sizes[axis] ?? 0);
+    const after = first + count;
     context.zero(value, first * row);
     context.zero(at(value, after * (value.strides[axis] ?? 1), []), value.bytes - after * row);
   } else {
     context.zero(value, value.bytes);
   }
-  copyElements(context, elementOf(x), x.sizes, x, at(value, first * (value.strides[axis] ?? 0), value.strides));
+  copyPart(context, x, value, axis, first);
 };
+
+/** Copies a part of an output along an axis to its place, unless it was made there. */
+function copyPart(context: Context, part: Value, whole: Value, axis: number, start: number): void {
+  const to = at(whole, start * (whole.strides[axis] ?? 0), whole.strides);
+  const made = part.storage === to.storage && part.offset === to.offset;
+  if (!made) copyElements(context, elementOf(part), part.sizes, part, to);
+}
 
 export const concat: LoweringRule = (context) => {
   const value = context.stridedOutput();
@@ -60,26 +69,24 @@ export const concat: LoweringRule = (context) => {
   let place = 0;
   for (const name of Object.keys(context.node.inputs)) {
     const part = context.strided(name);
-    const to = at(value, place * (value.strides[axis] ?? 0), value.strides);
-    const made = part.storage === to.storage && part.offset === to.offset;
-    if (!made) copyElements(context, elementOf(part), part.sizes, part, to);
+    copyPart(context, part, value, axis, place);
     place += part.sizes[axis] ?? 0;
   }
 };
 
-/** Concatenation, whose parts may be made where they belong. */
-export function gatheringOf(node: Node): readonly Part[] | undefined {
-  const [whole] = Object.values(node.outputs);
-  if (node.op.name !== "concat" || !whole) return undefined;
-  const { axis } = node.attributes as { readonly axis: number };
-  const strides = denseStrides(sizesOf(whole.shape));
+/** Concatenation, whose parts may be made where they belong, and zeros around one. */
+export function gatheringOf({ op, inputs, attributes }: Node): readonly Part[] | undefined {
+  const { axis, before } = attributes as { readonly axis: number; readonly before?: Dim };
+  // What others read too had better be dense.
+  if (op.name === "pad")
+    return inputs.x?.node.op.name === "concat" ? [{ input: "x", axis, start: before?.value ?? 0 }] : [];
+  if (op.name !== "concat") return undefined;
   let place = 0;
-  const parts = Object.entries(node.inputs).map(([input, { shape }]) => {
-    const first = place * (strides[axis] ?? 0);
+  return Object.entries(inputs).map(([input, { shape }]) => {
+    const start = place;
     place += sizesOf(shape)[axis] ?? 0;
-    return { input, first };
+    return { input, axis, start };
   });
-  return parts;
 }
 
 /** [outer, length, inner] among rows that are longer on one side: what chunk and unchunk copy. */
@@ -170,8 +177,18 @@ const sortedAtOnce = 1024;
 
 /** Sums in order of index: the updates of each row are found by sorting, and never added by atomics. */
 export const scatterAdd: LoweringRule = (context) => {
+  sumRows(context, context.output(), false);
+};
+
+/** The same, added to what is there: rows that get nothing are not touched. */
+export const addRows: LoweringRule = (context) => {
+  const value = context.outputOver("value", ["addend"]);
+  context.copy(context.input("addend"), value, value.bytes);
+  sumRows(context, value, true);
+};
+
+function sumRows(context: Context, value: Value, adds: boolean): void {
   const [updates, ids] = [context.input("updates"), context.input("ids")];
-  const value = context.output();
   const rows = value.sizes[0] ?? 0;
   const columns = product(value.sizes.slice(1));
   const fault = context.fault(idsMessage("scatterAdd", rows));
@@ -195,16 +212,12 @@ export const scatterAdd: LoweringRule = (context) => {
   context.kernel("scatterStarts", blocksFor(context, rows + 1), 256, [ids, order, ids.count, rows, starts]);
   const suffix = updates.spec.dtype === "float64" || value.spec.dtype === "float64" ? "d" : "f";
   const threads = columns >= 256 ? 256 : Math.ceil(columns / 32) * 32;
-  context.kernel(`scatterSum_${suffix}`, [rows, Math.min(8, Math.ceil(columns / threads)), 1], threads, [
-    updates,
-    elementType[updates.spec.dtype],
-    order,
-    starts,
-    value,
-    elementType[value.spec.dtype],
-    columns,
-  ]);
-};
+  const slices = Math.min(8, Math.ceil(columns / threads));
+  const [from, to] = [elementType[updates.spec.dtype], elementType[value.spec.dtype]];
+  const grid = [Math.min(rows, Math.ceil((context.multiprocessors * 8) / slices)), slices, 1] as const;
+  const args = [updates, from, order, starts, value, to, rows, columns, adds ? 1 : 0];
+  context.kernel(`scatterSum_${suffix}`, grid, threads, args);
+}
 
 /** Reshapes and slices. */
 export function aliasOf(node: Node): Alias | undefined {
