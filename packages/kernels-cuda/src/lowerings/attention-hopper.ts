@@ -132,15 +132,6 @@ interface Spans {
   readonly norms: readonly View[];
 }
 
-/** Memory for what is to be made for spans. */
-function newSpans(context: Context, { batches, length, heads }: AttentionSizes, span: number): Spans {
-  const spans = Math.ceil(length / span);
-  const perSpan = (count = 1) => context.scratch(4 * batches * heads * spans * count);
-  const [c, b] = [context.input("cRotated"), context.input("bRotated")];
-  const exponents = [perSpan(span), perSpan(), perSpan()];
-  return { c, b, cHat: undefined, bHat: undefined, exponents, norms: [perSpan(), perSpan()] };
-}
-
 /** @param hats those that are wanted in memory */
 function spansOf(
   context: Context,
@@ -150,15 +141,26 @@ function spansOf(
 ): Spans | undefined {
   const { batches, length, heads, stateWidth } = sizes;
   if (stateWidth === 0) return undefined;
-  const spans = newSpans(context, sizes, span);
-  const { c, b, exponents, norms } = spans;
+  const [c, b] = [context.input("cRotated"), context.input("bRotated")];
+  const packed = pack(sizes);
+  const spans = Math.ceil(length / span);
   const like = (value: Value): Value => ({ ...value, ...context.scratch(value.bytes) });
+  const perSpan = (count = 1) => context.scratch(4 * batches * heads * spans * count);
   const bHat = hats === "none" ? undefined : like(b);
   const cHat = hats === "both" ? like(c) : undefined;
-  const given = [c, b, context.input("gQuery"), context.input("lambda"), cHat ?? null, bHat ?? null];
-  const args = [...given, ...exponents, ...norms, pack(sizes), stateWidth, span];
-  context.kernel("decaySpans", [Math.ceil(length / span) * heads, batches, 1], 256, args);
-  return { ...spans, cHat, bHat };
+  const exponents = [perSpan(span), perSpan(), perSpan()];
+  const norms = [perSpan(), perSpan()];
+  const [g, lambda] = [context.input("gQuery"), context.input("lambda")];
+  const [cSquares, bSquares] = [context.optional("cSquares"), context.optional("bSquares")];
+  const grid = [spans * heads, batches, 1] as const;
+  if (hats === "none" && cSquares && bSquares) {
+    const args = [cSquares, bSquares, g, lambda, ...exponents, ...norms, packed];
+    context.kernel("spanExponents", grid, span, args);
+  } else {
+    const args = [c, b, g, lambda, cHat ?? null, bHat ?? null, ...exponents, ...norms, packed, stateWidth, span];
+    context.kernel("decaySpans", grid, 256, args);
+  }
+  return { c, b, cHat, bHat, exponents, norms };
 }
 
 /** The same from states that are prepared here. */
@@ -233,22 +235,9 @@ export function backwardOnHopper(
   const tables = ["cos", "sin"].map((name) => context.optional(name) ?? null);
   const packed = pack(sizes);
   const together = !context.deterministic && backwardTiles.Together[`${width}_${stateWidth}`] !== undefined;
+  const spans = spansOf(context, sizes, backwardRows, together ? "none" : "both");
   const lines = context.scratch(4 * batches * heads * Math.ceil(length / 64) * 128);
-  const [cSquares, bSquares] = [context.optional("cSquares"), context.optional("bSquares")];
-  const ofRows = [value, gradient, logSumExp, lines];
-  let spans: Spans | undefined;
-  if (together && cSquares && bSquares) {
-    spans = newSpans(context, sizes, backwardRows);
-    const count = Math.ceil(length / backwardRows);
-    const ofSpans = [cSquares, bSquares, context.input("gQuery"), context.input("lambda")];
-    const args = [...ofRows, ...ofSpans, ...spans.exponents, ...spans.norms, packed, width, count];
-    // A warp for each span, and for rows as many blocks as are at work at once.
-    const grid = Math.ceil((batches * heads * count) / 8) + context.multiprocessors * 6;
-    context.kernel("attentionRowsAndSpans", grid, 256, args);
-  } else {
-    spans = spansOf(context, sizes, backwardRows, together ? "none" : "both");
-    context.kernel("attentionRows", context.multiprocessors * 8, 256, [...ofRows, packed, width]);
-  }
+  context.kernel("attentionRows", context.multiprocessors * 8, 256, [value, gradient, logSumExp, lines, packed, width]);
   const blocks = Math.min(Math.ceil(length / backwardRows) * batches * heads, context.multiprocessors);
   const lambda = spans ? context.input("lambda") : null;
   const run = (
