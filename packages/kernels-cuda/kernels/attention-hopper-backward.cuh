@@ -17,12 +17,15 @@ template <int D, int S, int PASS, int N, int STAGES> struct Backward {
   typedef SharedTile<N, ROWS> Scores;
   static_assert(!TOGETHER || N == 64, "gradients of queries come from one product of a warpgroup");
   static const int NARROW = S ? OtherNarrow::BYTES : 0, LINES = KEYS ? 8 * N : 0;
-  static const int FIXED = 2 * Wide::BYTES + (S ? (TOGETHER ? 2 : 1) * Narrow::BYTES : 0), STAGE = 2 * OtherWide::BYTES + NARROW;
+  static const int FIXED = 2 * Wide::BYTES + (S ? Narrow::BYTES : 0), STAGE = 2 * OtherWide::BYTES + NARROW;
   // Together: warps that make hats of states in shared memory, and places for gradients of scores.
-  // For each of its warps, the third warpgroup has a place from which sums are added to those in memory.
+  // For each of its warps, the third warpgroup has a place from which sums by q and c are added to those in memory.
   static const int SCALERS = 2, SLOTS = 2, ALL_SLOTS = TOGETHER ? SLOTS * Scores::BYTES : 0;
-  static const int SUMS = 16 * D * 4, ALL_SUMS = TOGETHER ? 4 * SUMS : 0;
-  static const int ROW_STAGES = rowStages(FIXED, STAGES * (STAGE + LINES) + ALL_SLOTS + ALL_SUMS), ALL_ROWS = ROW_STAGES * FIXED;
+  static const int Q_SUMS = 16 * D * 4, C_SUMS = 16 * S * 4, SUMS = Q_SUMS + C_SUMS, ALL_SUMS = TOGETHER ? 4 * SUMS : 0;
+  // Hats of rows of both places lie side by side in rows as wide as those of k, so that k and a hat are one operand.
+  static const int ALL_HATS = TOGETHER && S ? Wide::BYTES : 0;
+  static const int ROW_STAGES = rowStages(FIXED, STAGES * (STAGE + LINES) + ALL_HATS + ALL_SLOTS + ALL_SUMS);
+  static const int ALL_ROWS = ROW_STAGES * FIXED + ALL_HATS;
 
   uint32 memory, lineMemory, sumMemory, barriers;
   // Of each place for rows, the piece of work; how far its span reaches, doubled, and 1 more where it is steep.
@@ -36,11 +39,11 @@ template <int D, int S, int PASS, int N, int STAGES> struct Backward {
     items = (volatile int*)(shared + barriers + 256 - addressOf(shared));
     reaches = items + ROW_STAGES;
   }
-  // Of queries: q, the gradient of out, c. Of keys: k, v, b, bHat.
+  // Of queries: q, the gradient of out, c. Of keys: k, v, b, bHat in the first S columns.
   __device__ Wide first(int place) const { return {memory + place * FIXED}; }
   __device__ Wide second(int place) const { return {memory + place * FIXED + Wide::BYTES}; }
   __device__ Narrow narrow(int place) const { return {memory + place * FIXED + 2 * Wide::BYTES}; }
-  __device__ Narrow hat(int place) const { return {memory + place * FIXED + 2 * Wide::BYTES + Narrow::BYTES}; }
+  __device__ Wide hat(int place) const { return {memory + ROW_STAGES * FIXED + place * 2 * S}; }
   // Gradients of scores, by keys and queries.
   __device__ Scores scores(int slot) const { return {memory + ALL_ROWS + slot * Scores::BYTES}; }
   __device__ OtherWide otherFirst(int stage) const { return {memory + ALL_ROWS + ALL_SLOTS + stage * STAGE}; }
@@ -78,18 +81,28 @@ template <int D, int S, int PASS, int N, int STAGES> struct Backward {
 
 // A row of W elements in shared memory times a factor, rounded once. Lanes begin at different parts of their rows, so that
 // they meet in no bank.
-template <int W> __device__ inline void scaleRow(uint32 target, uint32 source, int row, float factor) {
+template <int W, class Target, class Source>
+__device__ inline void scaleRow(const Target& target, const Source& source, int row, float factor) {
   const int PARTS = W / 8;
+  auto column = [&](int i) { return (i + row / (8 / PARTS)) % PARTS * 8; };
 #pragma unroll
-  for (int i = 0; i < PARTS; i++) {
-    uint32 at = row * 2 * W + (i + row / (8 / PARTS)) % PARTS * 16, x[4];
-    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(source + at));
+  for (int from = 0; from < PARTS; from += 2) {
+    // Both loads before the first store, which the second would wait for.
+    uint32 x[2][4];
 #pragma unroll
-    for (int k = 0; k < 4; k++) {
-      float2 pair = __bfloat1622float2(*(__nv_bfloat162*)&x[k]);
-      x[k] = packed(pair.x * factor, pair.y * factor);
+    for (int i = 0; i < 2; i++)
+      asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(x[i][0]), "=r"(x[i][1]), "=r"(x[i][2]), "=r"(x[i][3]) : "r"(source.eight(row, column(from + i))));
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+#pragma unroll
+      for (int k = 0; k < 4; k++) {
+        float2 pair = __bfloat1622float2(*(__nv_bfloat162*)&x[i][k]);
+        x[i][k] = packed(pair.x * factor, pair.y * factor);
+      }
+      asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};"
+                   ::"r"(target.eight(row, column(from + i))), "r"(x[i][0]), "r"(x[i][1]), "r"(x[i][2]), "r"(x[i][3]) : "memory");
     }
-    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(target + at), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");
   }
 }
 
@@ -104,6 +117,17 @@ __device__ inline void waitRead() { asm volatile("cp.async.bulk.wait_group.read 
 __device__ inline void waitAdded() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 __device__ inline void storeSums(uint32 address, float x, float y, float z, float w) {
   asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(x), "f"(y), "f"(z), "f"(w) : "memory");
+}
+
+// WIDTH columns of a warp's 16 rows, by rows, as sumPart says; a thread's two rows times a factor each.
+template <int WIDTH> __device__ inline void storeRows(uint32 place, const float* x, float low, float high) {
+  place += rowOf(0) * WIDTH * 4;
+#pragma unroll
+  for (int i = 0; i < WIDTH / 2; i += 8) {
+    uint32 part = place + sumPart(WIDTH, rowOf(0), i / 2 + threadIdx.x % 4) * 16;
+    storeSums(part, x[i] * low, x[i + 1] * low, x[i + 4] * low, x[i + 5] * low);
+    storeSums(part + 8 * WIDTH * 4, x[i + 2] * high, x[i + 3] * high, x[i + 6] * high, x[i + 7] * high);
+  }
 }
 
 __device__ inline float2 loadPair(uint32 address) {
@@ -127,8 +151,8 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
   Layout layout;
   layout.start();
   const int SW = Layout::SW, SPAN = Layout::ROWS;
-  // Where that was measured to be faster; with wider states it is not.
-  auto known = [](int x) { return TOGETHER && S < 32 ? uniform(x) : x; };
+  // Where that was measured to be faster.
+  auto known = [](int x) { return TOGETHER ? uniform(x) : x; };
   int T = sizes.length, tiles = (T + N - 1) / N, blocks = (T + 63) / 64, warpgroup = known(threadIdx.x / 128);
   Work work(sizes, SPAN);
   Ring<Layout::ROW_STAGES> rows;
@@ -171,7 +195,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
           int first = spans.firsts[own + span], last = spans.lasts[own + span];
 #pragma unroll
           for (int row = lane; row < SPAN; row += Layout::SCALERS * 32)
-            scaleRow<SW>(layout.hat(place).base, layout.narrow(place).base, row, exp2Of((float)(last - first) - decay[span * SPAN + row]));
+            scaleRow<SW>(layout.hat(place), layout.narrow(place), row, exp2Of((float)(last - first) - decay[span * SPAN + row]));
           fenceShared();
           leave(layout.hatFull(place));
           leave(layout.rowsEmpty(place));
@@ -187,7 +211,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
             if (step >= far && step < others) {
               float factor = exp2Of(exponent) * weight * powerOf2(start - last);
               if (step + 1 < others) fetch(step + 1);
-              uint32 tile = layout.otherNarrow(ring.stage).base;
+              auto tile = layout.otherNarrow(ring.stage);
               scaleRow<SW>(tile, tile, lane, factor);
               fenceShared();
             }
@@ -216,7 +240,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
         steep = isSteep(span);
         layout.reaches[rows.stage] = 2 * reach + steep;
       }
-      arriveExpecting(rowsFull, Layout::FIXED - (SCALES ? Layout::Narrow::BYTES : 0));
+      arriveExpecting(rowsFull, Layout::FIXED);
       layout.first(rows.stage).copy(firstMap, head, first, batch, rowsFull);
       layout.second(rows.stage).copy(secondMap, head, first, batch, rowsFull);
       if (S) layout.narrow(rows.stage).copy(narrowMap, head, first, batch, rowsFull);
@@ -243,7 +267,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
   }
 
   if constexpr (TOGETHER) if (warpgroup == 3) {
-    giveRegisters<72>();
+    giveRegisters<88>();
     int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
     uint32 ownSums = layout.sums(warp);
     while (true) {
@@ -275,51 +299,53 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
         if (far < others) fetchDecays(far);
       }
       auto addTile = [&](int step, auto kind) {
-        // Gradients of scores times what a column of them stands for.
-        auto product = [&](auto& x, const auto& columns) {
+        // Gradients of scores times what columns of them stand for.
+        auto product = [&](auto& x, auto columns) {
           wait(layout.scoresFull(slots.stage), slots.parity);
           pin(x);
           beginProducts();
 #pragma unroll
-          for (int k = 0; k < SPAN; k += 16) multiply<1, 1>(x, layout.scores(slots.stage).byColumn(k), columns.byColumn(k), k > 0);
+          for (int k = 0; k < SPAN; k += 16) multiply<1, 1>(x, layout.scores(slots.stage).byColumn(k), columns(k), k > 0);
           commitProducts();
           waitProducts<0>();
           pin(x);
-        };
-        auto leaveScores = [&]() {
           leave(layout.scoresEmpty(slots.stage));
           slots.next();
         };
-        // By rows, as sumPart says.
-        auto add = [&](auto& x, int column, float low, float high) {
+        auto waitPlace = [&]() {
           if (lane == 0) waitRead();
           __syncwarp();
-          const int WIDTH = sizeof(x) / 2;
-#pragma unroll
-          for (int i = 0; i < WIDTH / 2; i += 8) {
-            uint32 part = ownSums + rowOf(0) * WIDTH * 4 + sumPart(WIDTH, rowOf(0), i / 2 + lane % 4) * 16;
-            storeSums(part, x[i] * low, x[i + 1] * low, x[i + 4] * low, x[i + 5] * low);
-            storeSums(part + 8 * WIDTH * 4, x[i + 2] * high, x[i + 3] * high, x[i + 6] * high, x[i + 7] * high);
-          }
+        };
+        float* target = sums + (((int64)work.line * blocks + tileOf(step)) * 64 + warp * 16) * (D + S);
+        auto add = [&](int from, int bytes) {
           fenceShared();
           __syncwarp();
-          float* target = sums + (((int64)work.line * blocks + tileOf(step)) * 64 + warp * 16) * (D + S) + column * 16;
-          if (lane == 0) addBytes(target, ownSums, 16 * WIDTH * 4);
+          if (lane == 0) addBytes(target + from / 4, ownSums + from, bytes);
         };
-        float dq[D / 2];
-        product(dq, layout.first(place));
-        if constexpr (kind.value != Near) leaveScores();
-        add(dq, 0, 1, 1);
-        if constexpr (kind.value != Far) {
-          float dc[Layout::SW / 2], rowFactor[2] = {1, 1};
-          product(dc, kind.value == Near ? layout.hat(place) : layout.narrow(place));
-          leaveScores();
-          if constexpr (kind.value == Near) {
-            float f = powerOf2(start - end) * weight;
-            rowFactor[0] = exp2f(decays[0]) * f, rowFactor[1] = exp2f(decays[1]) * f;
-            if (step + 1 < others) fetchDecays(step + 1);
+        const int Q_SUMS = Layout::Q_SUMS, C_SUMS = Layout::C_SUMS;
+        auto keys = layout.first(place);
+        if constexpr (kind.value == Near) {
+          float x[(D + S) / 2];
+          auto hat = layout.hat(place);
+          product(x, [&](int k) { return keys.byColumn(k, hat); });
+          float f = powerOf2(start - end) * weight;
+          float low = exp2Of(decays[0]) * f, high = exp2Of(decays[1]) * f;
+          if (step + 1 < others) fetchDecays(step + 1);
+          waitPlace();
+          storeRows<D>(ownSums, x, 1, 1);
+          storeRows<S>(ownSums + Q_SUMS, x + D / 2, low, high);
+          add(0, Q_SUMS + C_SUMS);
+        } else {
+          float dq[D / 2], dc[Layout::SW / 2];
+          product(dq, [&](int k) { return keys.byColumn(k); });
+          waitPlace();
+          storeRows<D>(ownSums, dq, 1, 1);
+          add(0, Q_SUMS);
+          if constexpr (kind.value == Steep) {
+            product(dc, [&](int k) { return layout.narrow(place).byColumn(k); });
+            storeRows<S>(ownSums + Q_SUMS, dc, 1, 1);
+            add(Q_SUMS, C_SUMS);
           }
-          add(dc, D, rowFactor[0], rowFactor[1]);
         }
       };
       int step = 0;
@@ -332,13 +358,18 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
     }
   }
 
-  takeRegisters<TOGETHER ? 200 : 240>();
+  takeRegisters<TOGETHER ? 192 : 240>();
   int local = (warpgroup - 1) * 64, warpRow = local + threadIdx.x % 128 / 32 * 16;
+  // Where this thread's parts of columns are, and of gradients of scores. Found anew for each tile, as the compiler would have
+  // it, the number of the thread waits for products that are not begun yet.
+  uint32 columnPlace = threadIdx.x % 4 * 8, scoresPlace = layout.scores(0).eight(warpRow + threadIdx.x % 16, threadIdx.x % 32 / 16 * 8);
+  asm volatile("" : "+r"(columnPlace), "+r"(scoresPlace));
   // Gradients of scores for the warpgroup that adds up those of queries.
   auto handOver = [&](const uint32(&parts)[N / 16][4]) {
     wait(layout.scoresEmpty(slots.stage), slots.parity ^ 1);
+    uint32 slot = slots.stage * Layout::Scores::BYTES;
 #pragma unroll
-    for (int k = 0; k < N; k += 16) layout.scores(slots.stage).store(parts[k / 16], warpRow, k);
+    for (int k = 0; k < N; k += 16) storeLeft(slot + (scoresPlace ^ 2 * k), parts[k / 16]);
     fenceShared();
     leave(layout.scoresFull(slots.stage));
     slots.next();
@@ -385,10 +416,8 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
       }
     }
     int allSteps = stepsOf(KEYS ? first : min(first + SPAN, T) - 1);
-    auto waitTile = [&]() {
-      wait(layout.full(ring.stage), ring.parity);
-      if (SCALES) wait(layout.scaled(ring.stage), ring.parity);
-    };
+    // Warps that scale have waited until it is full.
+    auto waitTile = [&]() { wait(SCALES ? layout.scaled(ring.stage) : layout.full(ring.stage), ring.parity); };
     // Tiles that only the other warpgroup meets.
     auto passOthers = [&](int steps) {
       for (int step = steps; step < allSteps; step++) {
@@ -430,6 +459,14 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
         x[i] *= weight * exp2Of(fminf(KEYS ? -apart : apart, 0.f));
       }
     };
+    // What attentionRows made of columns, in twos. Loads wait for products that were begun before them.
+    float2 columns[KEYS ? N / 8 : 1];
+    auto fetchColumns = [&](int stage, int kind) {
+      uint32 lines = layout.lines(stage) + kind * (Layout::LINES / 2) + columnPlace;
+      if constexpr (KEYS)
+#pragma unroll
+        for (int i = 0; i < N / 8; i++) columns[i] = loadPair(lines + i * 32);
+    };
     // Starts the scores of tile n.
     auto startScores = [&](int n, int stage, auto kind) {
       if constexpr (kind.value == Steep) {
@@ -452,6 +489,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
           scale.apply(a[k / 16]);
         }
       }
+      fetchColumns(stage, 0);
       pin(s);
       beginProducts();
       if constexpr (kind.value == Near) {
@@ -478,20 +516,8 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
 
     // From the scores of tile n to products with them. They go on until waited for.
     auto addTile = [&](int n, int stage, auto kind) {
-      // What attentionRows made of columns in twos. With states it is on its way while products are waited for; without, that
-      // was slower.
-      const bool EARLY = S > 0;
-      float2 columns[KEYS ? N / 8 : 1];
-      auto fetchColumns = [&](int kind) {
-        uint32 lines = layout.lines(stage) + kind * (Layout::LINES / 2) + threadIdx.x % 4 * 8;
-        if constexpr (KEYS)
-#pragma unroll
-          for (int i = 0; i < N / 8; i++) columns[i] = loadPair(lines + i * 32);
-      };
-      if (EARLY) fetchColumns(0);
       waitProducts<1>();
       pin(s);
-      if (!EARLY) fetchColumns(0);
 #pragma unroll
       for (int i = 0; i < N / 2; i += 4) {
         float2 own = columns[KEYS ? i / 4 : 0];
@@ -500,7 +526,7 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
         s[i + 2] = exp2Of(s[i + 2] * factor - (KEYS ? own.x : lse[1]));
         s[i + 3] = exp2Of(s[i + 3] * factor - (KEYS ? own.y : lse[1]));
       }
-      if (EARLY) fetchColumns(1);
+      fetchColumns(stage, 1);
       if (KEYS ? n * N < first + local + 64 : n * N + N > first + local) {
 #pragma unroll
         for (int i = 0; i < N / 2; i++) {
@@ -511,7 +537,6 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
       waitProducts<0>();
       pin(dp);
       if constexpr (S > 0) pin(d3);
-      if (!EARLY) fetchColumns(1);
 #pragma unroll
       for (int i = 0; i < N / 2; i += 4) {
         float2 own = columns[KEYS ? i / 4 : 0];
@@ -618,17 +643,16 @@ __device__ void attentionBackward(const TensorMap& firstMap, const TensorMap& se
       int position = row + rowOf(half * 2), column = threadIdx.x % 4 * 8;
       // All loads before the first store, which they would wait for.
       float2 turns[D / 8];
-      if (cosines)
 #pragma unroll
-        for (int i = 0; i < D / 8; i++) {
-          int at = min(position, T - 1) * (D / 2) + columnOf(i * 4) / 2;
-          turns[i] = make_float2(cosines[at], sines[at]);
-        }
+      for (int i = 0; i < D / 8; i++) {
+        int at = min(position, T - 1) * (D / 2) + columnOf(i * 4) / 2;
+        turns[i] = cosines ? make_float2(cosines[at], sines[at]) : make_float2(1, 0);
+      }
       bf16* firstRow = dFirst + ((int64)batch * T + position) * firstPitch + head * D + column;
       bf16* secondRow = dSecond + ((int64)batch * T + position) * secondPitch + head * D + column;
       auto turned = [&](int i) {
         float x = d1[i + half * 2] * sizes.scale, y = d1[i + half * 2 + 1] * sizes.scale;
-        float2 turn = cosines ? turns[i / 4] : make_float2(1, 0);
+        float2 turn = turns[i / 4];
         return packed(x * turn.x - y * turn.y, x * turn.y + y * turn.x);
       };
       auto second = [&](int i) { return packed(d2[KEYS ? i + half * 2 : 0], d2[KEYS ? i + half * 2 + 1 : 0]); };

@@ -19,35 +19,6 @@
 #include "attention-hopper-forward.cuh"
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What the backward pass needs of each query: LOG2E logSumExp, and delta, the sum over the width of out and its gradient.
-// [B,H,blocks of 64,2,64]; rows beyond the sequence get infinity and 0. One group of width / 8 lanes for each row.
-extern "C" __global__ void attentionRows(const bf16* out, const bf16* gradient, const float* logSumExp, float* rows,
-                                         const __grid_constant__ AttentionSizes sizes, int width) {
-  int lanes = width / 8, lane = threadIdx.x % lanes, T = sizes.length, padded = (T + 63) / 64 * 64;
-  int64 count = (int64)sizes.batches * padded * sizes.heads;
-  for (int64 row = (blockIdx.x * blockDim.x + threadIdx.x) / lanes; row < count; row += gridDim.x * blockDim.x / lanes) {
-    // Division of 64 bits would take longer than the memory.
-    uint32 token = (uint32)row / sizes.heads, head = (uint32)row % sizes.heads;
-    int position = token % padded, batch = token / padded;
-    float sum = 0;
-    if (position < T) {
-      int64 place = (((int64)batch * T + position) * sizes.heads + head) * width + lane * 8;
-      uint4 x = *(const uint4*)(out + place), y = *(const uint4*)(gradient + place);
-      auto product = [](uint32 a, uint32 b) {
-        float2 left = __bfloat1622float2(*(__nv_bfloat162*)&a), right = __bfloat1622float2(*(__nv_bfloat162*)&b);
-        return left.x * right.x + left.y * right.y;
-      };
-      sum = product(x.x, y.x) + product(x.y, y.y) + product(x.z, y.z) + product(x.w, y.w);
-    }
-    for (int step = 1; step < lanes; step *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-    if (lane != 0) continue;
-    int64 line = batch * sizes.heads + head;
-    float* target = rows + (line * (padded / 64) + position / 64) * 128 + position % 64;
-    target[0] = position < T ? logSumExp[line * T + position] * LOG2E : INFINITY;
-    target[64] = sum;
-  }
-}
-
 // From sums of the pass that gives all gradients together: those of q, turned by the tables where there are any, and, by
 // blocks of the second row of the grid, those of c, and c . dc. One thread for each four elements.
 extern "C" __global__ void attentionQueryGradients(const float* sums, const bf16* c, const float* cosines, const float* sines, bf16* dq,
@@ -151,5 +122,5 @@ KEYS(128, 32, 32, 4)
 KEYS(128, 64, 32, 4)
 KEYS(128, 128, 16, 4)
 TOGETHER(64, 0, 64, 5)
-TOGETHER(64, 16, 64, 5)
-TOGETHER(64, 32, 64, 4)
+TOGETHER(64, 16, 64, 4)
+TOGETHER(64, 32, 64, 3)

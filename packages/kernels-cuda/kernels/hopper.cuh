@@ -84,6 +84,14 @@ template <int W, int R> struct SharedTile {
   __device__ uint64 byRow(int row, int k) const { return descriptor((k / PANEL * R + row) * ROW_BYTES + k % PANEL * 2, 16); }
   // All W columns as columns of the right or, of 64, rows of the left operand; sums run over rows k..k+15.
   __device__ uint64 byColumn(int k) const { return descriptor(k * ROW_BYTES, R * ROW_BYTES); }
+  // The same of one panel, and further columns from a panel that lies beyond it.
+  __device__ uint64 byColumn(int k, const SharedTile& next) const { return descriptor(k * ROW_BYTES, next.base - base); }
+
+  // Where eight elements of a row are, from a multiple of eight columns on.
+  __device__ uint32 eight(int row, int column) const {
+    uint32 place = base + (column / PANEL * R + row) * ROW_BYTES + column % PANEL * 2;
+    return place ^ (place >> 7 & MASK) << 4;
+  }
 
   // Rows row..row+15 and columns k..k+15 as one warp's left operand in registers.
   __device__ void left(uint32 (&a)[4], int row, int k) const {
@@ -93,14 +101,6 @@ template <int W, int R> struct SharedTile {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3]) : "r"(base + place));
   }
-  // The reverse.
-  __device__ void store(const uint32 (&a)[4], int row, int k) const {
-    int lane = threadIdx.x % 32;
-    uint32 place = (k / PANEL * R + row + lane % 16) * ROW_BYTES + (k % PANEL / 8 + lane / 16) * 16;
-    place ^= (place >> 7 & MASK) << 4;
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(base + place), "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3])
-                 : "memory");
-  }
   // Two neighbouring elements, from an even column on.
   __device__ __nv_bfloat162 pair(int row, int column) const {
     uint32 place = (column / PANEL * R + row) * ROW_BYTES + column % PANEL * 2, x;
@@ -109,6 +109,12 @@ template <int W, int R> struct SharedTile {
     return *(__nv_bfloat162*)&x;
   }
 };
+
+// The reverse of SharedTile::left; `place` is of eight elements of row lane % 16, the second eight where lane is 16 or more.
+__device__ inline void storeLeft(uint32 place, const uint32 (&a)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(place), "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3])
+               : "memory");
+}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Products run while the program goes on: what they read and write must not be touched before they are waited for.
@@ -125,11 +131,13 @@ template <int N> __device__ inline void pin(float (&d)[N]) {
 #define SUMS8(i) SUMS4(i), SUMS4(i + 4)
 #define SUMS16(i) SUMS8(i), SUMS8(i + 8)
 #define SUMS32(i) SUMS16(i), SUMS16(i + 16)
+#define SUMS40(i) SUMS32(i), SUMS8(i + 32)
 #define SUMS48(i) SUMS32(i), SUMS16(i + 32)
 #define SUMS64(i) SUMS32(i), SUMS32(i + 32)
 #define LIST8 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define LIST16 LIST8 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define LIST32 LIST16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define LIST40 LIST32 ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define LIST48 LIST32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
 #define LIST64 LIST48 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 
@@ -153,6 +161,7 @@ template <int N> __device__ inline void pin(float (&d)[N]) {
 PRODUCT(16, 8, 10, 8, 9, 11, 12, 8, 9, 10, 11, 12, 13, 14)
 PRODUCT(32, 16, 18, 16, 17, 19, 20, 16, 17, 18, 19, 20, 21, 22)
 PRODUCT(64, 32, 34, 32, 33, 35, 36, 32, 33, 34, 35, 36, 37, 38)
+PRODUCT(80, 40, 42, 40, 41, 43, 44, 40, 41, 42, 43, 44, 45, 46)
 PRODUCT(96, 48, 50, 48, 49, 51, 52, 48, 49, 50, 51, 52, 53, 54)
 PRODUCT(128, 64, 66, 64, 65, 67, 68, 64, 65, 66, 67, 68, 69, 70)
 

@@ -1,5 +1,5 @@
-// What attention on Hopper needs of SISA's states before it begins, see attention-hopper.cu for spans and their exponents; and
-// what follows from its sums of gradients by c.
+// What attention on Hopper needs of SISA's states, and its backward pass of each query, before it begins, see attention-hopper.cu
+// for spans and their exponents; and what follows from its sums of gradients by c.
 #include "attention-hopper-parts.cuh"
 #include "states.cuh"
 
@@ -104,23 +104,92 @@ extern "C" __global__ void __launch_bounds__(256, 4)
   }
 }
 
-// The same without hats, from squared norms of c and b, [B,T,H]. A thread for each position of a span.
-extern "C" __global__ void spanExponents(const float* cSquares, const float* bSquares, const float* g, const float* lambda, float* decay,
-                                         int* firsts, int* lasts, float* cNorms, float* bNorms,
-                                         const __grid_constant__ AttentionSizes sizes) {
-  __shared__ double sums[32];
-  __shared__ float norms[32];
-  int spans = gridDim.x / sizes.heads, own = blockIdx.x / sizes.heads, head = blockIdx.x % sizes.heads, batch = blockIdx.y;
-  int line = batch * sizes.heads + head, span = blockDim.x, first = own * span, count = min(span, sizes.length - first);
-  int64 start = ((int64)batch * sizes.length + first) * sizes.heads + head;
-  int64 at = start + min((int)threadIdx.x, count - 1) * sizes.heads, place = (int64)line * spans + own;
-  float c = cSquares[at], b = bSquares[at];
-  Exponents exponents(g + start, sizes.heads, first, count, sums);
-  decay[place * span + threadIdx.x] = exponents.own;
-  c = blockMax(sqrtf(c) * exp2Of(exponents.own) * (lambda[head] / sizes.scale), norms);
-  b = blockMax(sqrtf(b) * exp2Of((float)(exponents.last - exponents.first) - exponents.own), norms);
-  if (threadIdx.x != 0) return;
-  firsts[place] = exponents.first, lasts[place] = exponents.last, cNorms[place] = c, bNorms[place] = b;
+// The same without hats, from squared norms of c and b, [B,T,H], for spans of 128 positions, `backwardRows` in
+// src/lowerings/attention-hopper.ts: by a warp, whose lanes take every 32nd position.
+struct SpanExponents {
+  const float *cSquares, *bSquares, *g, *lambda;
+  float* decay;
+  int *firsts, *lasts;
+  float *cNorms, *bNorms;
+  // `item` counts spans of all heads.
+  __device__ void make(const AttentionSizes& sizes, int spans, int item) const {
+    const int EACH = 4, SPAN = 32 * EACH;
+    int lane = threadIdx.x % 32, head = item % sizes.heads, own = item / sizes.heads % spans, batch = item / sizes.heads / spans;
+    int first = own * SPAN, last = min(SPAN, sizes.length - first) - 1, place = (batch * sizes.heads + head) * spans + own;
+    int64 start = ((int64)batch * sizes.length + first) * sizes.heads + head;
+    float c[EACH], b[EACH], sums[EACH];
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+      int64 at = start + min(i * 32 + lane, last) * sizes.heads;
+      c[i] = cSquares[at], b[i] = bSquares[at], sums[i] = g[at];
+    }
+    auto endOf = [&](int block) { return (double)g[start + (int64)(block * BLOCK + BLOCK - 1 - first) * sizes.heads]; };
+    double before = 0, firstHalf = last < BLOCK ? 0 : endOf(first / BLOCK);
+    for (int block = lane; block < first / BLOCK; block += 32) before += endOf(block);
+    before = warpSum(before);
+    auto within = [&](int i) { return i * 32 < BLOCK ? sums[i] : sums[i] + firstHalf; };
+    const double log2e = 1.4426950408889634;
+    auto rounded = [](double x) { return (int)rint(fmax(x, -1e9)); };
+    double total = __shfl_sync(0xffffffffu, within(EACH - 1), 31);
+    int firstExponent = rounded(before * log2e), lastExponent = rounded((before + total) * log2e);
+    float cMost = 0, bMost = 0;
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+      float exponent = (float)((before + within(i)) * log2e - firstExponent);
+      decay[(int64)place * SPAN + i * 32 + lane] = exponent;
+      cMost = fmaxf(cMost, sqrtf(c[i]) * exp2Of(exponent));
+      bMost = fmaxf(bMost, sqrtf(b[i]) * exp2Of((float)(lastExponent - firstExponent) - exponent));
+    }
+    cMost = warpMax(cMost) * (fabsf(lambda[head]) / sizes.scale), bMost = warpMax(bMost);
+    if (lane != 0) return;
+    firsts[place] = firstExponent, lasts[place] = lastExponent, cNorms[place] = cMost, bNorms[place] = bMost;
+  }
+};
+
+// What the backward pass needs of each query: LOG2E logSumExp, and delta, the sum over the width of out and its gradient.
+// [B,H,blocks of 64,2,64]; rows beyond the sequence get infinity and 0. One group of width / 8 lanes for each row. By blocks of
+// threads from `firstBlock` on.
+__device__ inline void makeRows(const bf16* out, const bf16* gradient, const float* logSumExp, float* rows, const AttentionSizes& sizes,
+                                int width, int firstBlock) {
+  int lanes = width / 8, lane = threadIdx.x % lanes, T = sizes.length, padded = (T + 63) / 64 * 64;
+  int64 count = (int64)sizes.batches * padded * sizes.heads;
+  int own = blockIdx.x - firstBlock, blocks = gridDim.x - firstBlock;
+  for (int64 row = (own * blockDim.x + threadIdx.x) / lanes; row < count; row += blocks * blockDim.x / lanes) {
+    // Division of 64 bits would take longer than the memory.
+    uint32 token = (uint32)row / sizes.heads, head = (uint32)row % sizes.heads;
+    int position = token % padded, batch = token / padded;
+    float sum = 0;
+    if (position < T) {
+      int64 place = (((int64)batch * T + position) * sizes.heads + head) * width + lane * 8;
+      uint4 x = *(const uint4*)(out + place), y = *(const uint4*)(gradient + place);
+      auto product = [](uint32 a, uint32 b) {
+        float2 left = __bfloat1622float2(*(__nv_bfloat162*)&a), right = __bfloat1622float2(*(__nv_bfloat162*)&b);
+        return left.x * right.x + left.y * right.y;
+      };
+      sum = product(x.x, y.x) + product(x.y, y.y) + product(x.z, y.z) + product(x.w, y.w);
+    }
+    for (int step = 1; step < lanes; step *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    if (lane != 0) continue;
+    int64 line = batch * sizes.heads + head;
+    float* target = rows + (line * (padded / 64) + position / 64) * 128 + position % 64;
+    target[0] = position < T ? logSumExp[line * T + position] * LOG2E : INFINITY;
+    target[64] = sum;
+  }
+}
+extern "C" __global__ void attentionRows(const bf16* out, const bf16* gradient, const float* logSumExp, float* rows,
+                                         const __grid_constant__ AttentionSizes sizes, int width) {
+  makeRows(out, gradient, logSumExp, rows, sizes, width, 0);
+}
+
+// Both in one launch: the first blocks make spans, of which there are `spans` for each head.
+extern "C" __global__ void __launch_bounds__(256, 6)
+    attentionRowsAndSpans(const bf16* out, const bf16* gradient, const float* logSumExp, float* rows, const float* cSquares,
+                          const float* bSquares, const float* g, const float* lambda, float* decay, int* firsts, int* lasts, float* cNorms,
+                          float* bNorms, const __grid_constant__ AttentionSizes sizes, int width, int spans) {
+  int count = sizes.batches * sizes.heads * spans, warps = blockDim.x / 32, firstBlock = (count + warps - 1) / warps;
+  if (blockIdx.x >= firstBlock) return makeRows(out, gradient, logSumExp, rows, sizes, width, firstBlock);
+  int item = blockIdx.x * warps + threadIdx.x / 32;
+  if (item < count) SpanExponents{cSquares, bSquares, g, lambda, decay, firsts, lasts, cNorms, bNorms}.make(sizes, spans, item);
 }
 
 // How far each span reaches, as reachOf says. One warp for each span.
@@ -133,96 +202,106 @@ extern "C" __global__ void decayReach(const int* firsts, const int* lasts, const
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What ssmPrepare and decaySpans make, in two launches, with decays from their projection: log alpha = -softplus(strength + bias).
-// Here sums of the angles of each block modulo a turn, [parts,B,blocks,2,32] by lanes, and of log decays within blocks; norms begin
-// at 0.
-extern "C" __global__ void __launch_bounds__(32) stateTotals(const float* phase, const float* strength, const float* bias, double* totals,
-                                                             float* g, float* cNorms, float* bNorms,
-                                                             const __grid_constant__ StateSizes n, int span) {
-  StatePlace place(n, gridDim.x - 1 - blockIdx.x);
-  int lane = threadIdx.x, heads = place.heads, head = place.part * heads + lane % heads, each = span / BLOCK;
-  if (place.block % each == 0 && place.own == 0) {
-    int norm = (place.batch * n.heads + place.head) * ((place.blocks + each - 1) / each) + place.block / each;
-    cNorms[norm] = bNorms[norm] = 0;
+// Two floats to shared memory while the program goes on, and the end of all such copies.
+__device__ inline void copyPair(float2* shared, const float* global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(addressOf(shared)), "l"(global) : "memory");
+}
+__device__ inline void waitForPairs() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// Sum of what the lanes before have, of those that are multiples of `step` lanes away.
+__device__ inline double sumBefore(double x, int step) {
+  for (int apart = step; apart < 32; apart *= 2) {
+    double before = __shfl_up_sync(0xffffffffu, x, apart);
+    if (threadIdx.x >= apart) x += before;
   }
-  const float* from = phase + place.start * n.phasePitch + (place.head * n.width + place.own * 4) / 2;
-  double sums[2] = {};
-#pragma unroll 16
-  for (int t = 0; t < place.count; t++) {
-    float2 x = *(const float2*)(from + t * n.phasePitch);
-    sums[0] += x.x, sums[1] += x.y;
-  }
-  double* own = totals + ((int64)place.line * place.blocks + place.block) * 64 + lane;
-  own[0] = wrapped(sums[0]), own[32] = wrapped(sums[1]);
-  // Lanes take positions of one head each.
-  float shift = head < n.heads ? bias[head] : 0.f;
-  double sum = 0;
-#pragma unroll 4
-  for (int from = 0; from < place.count; from += place.lanes) {
-    int t = from + lane / heads;
-    bool inside = t < place.count && head < n.heads;
-    float x = inside ? strength[(place.start + t) * n.strengthPitch + head] + shift : 0.f;
-    double next = inside ? -(fmaxf(x, 0.f) + log1pf(expf(-fabsf(x)))) : 0.f;
-    for (int apart = heads; apart < 32; apart *= 2) {
-      double before = __shfl_up_sync(0xffffffffu, next, apart);
-      if (lane >= apart) next += before;
-    }
-    if (inside) g[(place.start + t) * n.heads + head] = (float)(sum + next);
-    sum += __shfl_sync(0xffffffffu, next, 32 - heads + lane % heads);
-  }
+  x = __shfl_up_sync(0xffffffffu, x, step);
+  return threadIdx.x < step ? 0 : x;
 }
 
-// And here what is rotated, with squared norms [B,T,H], bHat, exponents of spans, and the largest norm of a row of cHat and bHat.
+// What ssmPrepare and decaySpans make, and squared norms [B,T,H], in one launch, with decays from their projection:
+// log alpha = -softplus(strength + bias). One warp for a block of positions, whose lanes take four columns each of some heads.
+// Earlier spans come first, and blocks of a span one after another: what one waits for, up to the end of its span, has begun.
 extern "C" __global__ void __launch_bounds__(32)
-    prepareSpans(const bf16* c, const bf16* b, const float* phase, const double* totals, const float* g, const float* lambda, bf16* cRotated,
-                 bf16* bRotated, float* phi, bf16* bHat, float* cSquares, float* bSquares, float* decay, int* firsts, int* lasts,
-                 float* cNorms, float* bNorms, const __grid_constant__ StateSizes n, int span) {
+    prepareSpans(const bf16* c, const bf16* b, const float* phase, const float* strength, const float* bias, const float* lambda,
+                 bf16* cRotated, bf16* bRotated, float* phi, float* cSquares, float* bSquares, float* g, bf16* bHat, float* decay,
+                 int* firsts, int* lasts, float* cNorms, float* bNorms, double* told, uint32* next, uint32* lineEnds, uint32* ready,
+                 const __grid_constant__ StateSizes n, int span) {
   const int STEPS = 8;  // positions whose loads are in flight at once
-  StatePlace place(n, blockIdx.x);
-  int lane = threadIdx.x, head = place.head, count = place.count, column = head * n.width + place.own * 4;
+  extern __shared__ float2 turns[];  // [BLOCK,32], and after them log decays up to each position, [BLOCK,heads of a warp]
+  float* decays = (float*)(turns + BLOCK * 32);
+  int each = span / BLOCK;
+  StatePlace place(n, nextItem(next), each);
+  SumsOfBlocks ofLine{told, ready};
+  int lane = threadIdx.x, heads = place.heads, head = place.head, count = place.count, column = head * n.width + place.own * 4;
   int64 start = place.start;
+  phase += start * n.phasePitch + column / 2;
+  for (int t = 0; t < count; t++) copyPair(&turns[t * 32 + lane], phase + t * n.phasePitch);
+  c += start * n.cPitch + column, b += start * n.bPitch + column;
   uint2 cs[STEPS], bs[STEPS];
-  float2 turns[STEPS];
-  float gs[STEPS];
   auto fetch = [&](int from) {
 #pragma unroll
     for (int j = 0; j < STEPS; j++) {
-      int64 row = start + min(from + j, count - 1);
-      cs[j] = *(const uint2*)(c + row * n.cPitch + column), bs[j] = *(const uint2*)(b + row * n.bPitch + column);
-      turns[j] = *(const float2*)(phase + row * n.phasePitch + column / 2);
-      gs[j] = g[row * n.heads + head];
+      int t = min(from + j, count - 1);
+      cs[j] = *(const uint2*)(c + t * n.cPitch), bs[j] = *(const uint2*)(b + t * n.bPitch);
     }
   };
   fetch(0);
-  const double* ofBlocks = totals + (int64)place.line * place.blocks * 64 + lane;
-  double angles[2] = {};
+  // Each lane takes a run of positions of one head.
+  int second = lane % heads, secondHead = place.part * heads + second, run = BLOCK / place.lanes, first = lane / heads * run;
+  int end = secondHead < n.heads ? min(first + run, count) : first;
+  float shift = bias[min(secondHead, n.heads - 1)];
+  double sum = 0;
 #pragma unroll 8
-  for (int i = 0; i < place.block; i++) angles[0] += ofBlocks[i * 64], angles[1] += ofBlocks[i * 64 + 32];
-  angles[0] = wrapped(angles[0]), angles[1] = wrapped(angles[1]);
-  // G in front of the span, of the block, and behind the span.
-  int each = span / BLOCK, own = place.block / each, line = place.batch * n.heads + head, spans = (place.blocks + each - 1) / each;
-  const float* sequence = g + (int64)place.batch * n.length * n.heads + head;
-  double before = 0, within = 0, total = 0;
-#pragma unroll 8
-  for (int i = 0; i < min((own + 1) * each, place.blocks); i++) {
-    double sum = sequence[(int64)min(i * BLOCK + BLOCK - 1, n.length - 1) * n.heads];
-    total += sum;
-    if (i < own * each) before += sum;
-    else if (i < place.block) within += sum;
+  for (int t = first; t < end; t++) {
+    float x = strength[(start + t) * n.strengthPitch + secondHead] + shift, y = -(fmaxf(x, 0.f) + log1pf(expf(-fabsf(x))));
+    decays[t * heads + second] = y, sum += y;
   }
+  sum = sumBefore(sum, heads);
+#pragma unroll 8
+  for (int t = first; t < end; t++) {
+    sum += decays[t * heads + second];
+    g[(start + t) * n.heads + secondHead] = decays[t * heads + second] = (float)sum;
+  }
+  __syncwarp();
+  waitForPairs();
+  double own[3] = {0, 0, decays[(count - 1) * heads + lane / place.lanes]};
+#pragma unroll 16
+  for (int t = 0; t < count; t++) {
+    float2 turn = turns[t * 32 + lane];
+    own[0] += turn.x, own[1] += turn.y;
+  }
+  own[0] = wrapped(own[0]), own[1] = wrapped(own[1]);
+  // Norms begin at 0, before another block of the span can be beyond the wait.
+  int ofSpan = place.block / each, spans = (place.blocks + each - 1) / each, norm = (place.batch * n.heads + head) * spans + ofSpan;
+  if (place.block == ofSpan * each && place.own == 0) cNorms[norm] = bNorms[norm] = 0;
+  ofLine.tell(place, own);
+  // Angles in front of the block, and G in front of the span, of the block, and behind the span.
+  double angles[2] = {}, before = 0, within = 0, total = 0;
+  ofLine.wait(place, 0, min((ofSpan + 1) * each, place.blocks), [&](int i, double first, double second, double third) {
+    if (i < place.block) angles[0] += first, angles[1] += second;
+    total += third;
+    if (i < ofSpan * each) before += third;
+    else if (i < place.block) within += third;
+  });
+  uint32 ended = lane == 0 ? atomicInc(&lineEnds[place.line], place.blocks - 1) : 0;
+  angles[0] = wrapped(angles[0]), angles[1] = wrapped(angles[1]);
   const double log2e = 1.4426950408889634;
   auto rounded = [](double x) { return (int)rint(fmax(x, -1e9)); };
   int firstExponent = rounded(before * log2e), lastExponent = rounded(total * log2e);
   float across = (float)(lastExponent - firstExponent), weight = lambda[head] / n.scale, exponent = 0, cMost = 0, bMost = 0;
-  float* ownDecay = decay + ((int64)line * spans + own) * span + place.first - own * span;
+  decay += (int64)norm * span + place.first - ofSpan * span;
+  int pitch = n.heads * n.width;
+  int64 at = start * pitch + column;
+  phi += at / 2, cRotated += at, bRotated += at, bHat += at, cSquares += start * n.heads + head, bSquares += start * n.heads + head;
   for (int from = 0; from < count; from += STEPS) {
     if (from > 0) fetch(from);
 #pragma unroll
     for (int j = 0; j < STEPS; j++) {
-      if (from + j >= count) break;
-      int64 at = (start + from + j) * n.heads * n.width + column;
+      int t = from + j;
+      if (t >= count) break;
       float sine[2], cosine[2];
-      angles[0] = wrapped(angles[0] + turns[j].x), angles[1] = wrapped(angles[1] + turns[j].y);
+      float2 turn = turns[t * 32 + lane];
+      angles[0] = wrapped(angles[0] + turn.x), angles[1] = wrapped(angles[1] + turn.y);
       float2 narrow = make_float2((float)angles[0], (float)angles[1]);
       sineCosine<bf16>(narrow.x, sine[0], cosine[0]), sineCosine<bf16>(narrow.y, sine[1], cosine[1]);
       auto rotated = [&](uint2 pairs) {
@@ -231,29 +310,29 @@ extern "C" __global__ void __launch_bounds__(32)
                           packed(x.z * cosine[1] - x.w * sine[1], x.z * sine[1] + x.w * cosine[1]));
       };
       uint2 cPairs = rotated(cs[j]), bPairs = rotated(bs[j]);
-      exponent = (float)((before + within + gs[j]) * log2e - firstExponent);
+      exponent = (float)((before + within + decays[t * heads + lane / place.lanes]) * log2e - firstExponent);
       float cFactor = exp2Of(exponent) * weight, bFactor = exp2Of(across - exponent);
       float4 x = fourOf(cPairs), y = fourOf(bPairs);
       float cSum = sumOfLanes(dot(x, x), 1, place.lanes), bSum = sumOfLanes(dot(y, y), 1, place.lanes);
       cMost = fmaxf(cMost, cSum * cFactor * cFactor), bMost = fmaxf(bMost, bSum * bFactor * bFactor);
       if (!place.inside) continue;
-      *(float2*)(phi + at / 2) = narrow;
-      *(uint2*)(cRotated + at) = cPairs, *(uint2*)(bRotated + at) = bPairs;
-      *(uint2*)(bHat + at) = make_uint2(packed(y.x * bFactor, y.y * bFactor), packed(y.z * bFactor, y.w * bFactor));
+      *(float2*)(phi + t * (pitch / 2)) = narrow;
+      *(uint2*)(cRotated + t * pitch) = cPairs, *(uint2*)(bRotated + t * pitch) = bPairs;
+      storeFour(bHat + t * pitch, y.x * bFactor, y.y * bFactor, y.z * bFactor, y.w * bFactor);
       if (place.own != 0) continue;
-      ownDecay[from + j] = exponent;
-      cSquares[(start + from + j) * n.heads + head] = cSum, bSquares[(start + from + j) * n.heads + head] = bSum;
+      decay[t] = exponent, cSquares[t * n.heads] = cSum, bSquares[t * n.heads] = bSum;
     }
   }
+  if (__shfl_sync(0xffffffffu, ended, 0) == place.blocks - 1) ofLine.forget(place);
   if (!place.inside) return;
   // Rows of a span that lie behind the sequence.
   if (place.block == place.blocks - 1)
-    for (int t = count + place.own; t < (own + 1) * span - place.first; t += place.lanes) ownDecay[t] = exponent;
+    for (int t = count + place.own; t < (ofSpan + 1) * span - place.first; t += place.lanes) decay[t] = exponent;
   if (place.own != 0) return;
   // As numbers without sign, floats that are not negative are ordered as they are.
-  atomicMax((uint32*)&cNorms[line * spans + own], __float_as_uint(sqrtf(cMost)));
-  atomicMax((uint32*)&bNorms[line * spans + own], __float_as_uint(sqrtf(bMost)));
-  if (place.block == own * each) firsts[line * spans + own] = firstExponent, lasts[line * spans + own] = lastExponent;
+  atomicMax((uint32*)&cNorms[norm], __float_as_uint(sqrtf(cMost)));
+  atomicMax((uint32*)&bNorms[norm], __float_as_uint(sqrtf(bMost)));
+  if (place.block == ofSpan * each) firsts[norm] = firstExponent, lasts[norm] = lastExponent;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

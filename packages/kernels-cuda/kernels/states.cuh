@@ -27,14 +27,16 @@ struct StateSizes {
 struct StatePlace {
   int lanes, heads;  // of a head, of a warp
   int parts, blocks, part, batch, block;
-  int line;  // of [parts,B]
+  int line;  // of [B,parts]
   int first, count;  // positions
   int64 start;  // row of the first one
   int head, own;  // of a lane: its head, and which of the lanes of a head it is
   bool inside;  // whether there is such a head
-  __device__ StatePlace(const StateSizes& n, int item) {
+  // Items go by spans of `each` blocks, in those by lines, in those by blocks.
+  __device__ StatePlace(const StateSizes& n, int item, int each = 1) {
     lanes = n.width / 4, heads = 32 / lanes, parts = (n.heads + heads - 1) / heads, blocks = (n.length + BLOCK - 1) / BLOCK;
-    part = item % parts, batch = item / parts % n.batches, block = item / parts / n.batches, line = part * n.batches + batch;
+    int lines = parts * n.batches, span = item / (each * lines) * each, inSpan = min(each, blocks - span);
+    item -= span * lines, block = span + item % inSpan, line = item / inSpan, part = line % parts, batch = line / parts;
     first = block * BLOCK, count = min(BLOCK, n.length - first), start = (int64)batch * n.length + first;
     int lane = threadIdx.x;
     head = min(part * heads + lane / lanes, n.heads - 1), own = lane % lanes, inside = part * heads + lane / lanes < n.heads;
@@ -72,6 +74,11 @@ struct DenseGradients {
 
 __device__ inline float dot(float4 x, float4 y) { return x.x * y.x + x.y * y.y + x.z * y.z + x.w * y.w; }
 
+// A warp's piece of work, of as many as there are blocks of threads: those before it have begun.
+__device__ inline int nextItem(uint32* counter) {
+  return __shfl_sync(0xffffffffu, threadIdx.x == 0 ? atomicInc(counter, gridDim.x - 1) : 0, 0);
+}
+
 // Of a warp that all threads are: whether it is the last of `count` that come here. Sees what the others wrote before.
 __device__ inline bool isLastOf(uint32* counter, int count) {
   __threadfence();
@@ -82,12 +89,44 @@ __device__ inline bool isLastOf(uint32* counter, int count) {
   return before == count - 1;
 }
 
-// Memory that blocks share: the sums of each block of positions, and counters that are zero before and after.
+// What warps tell each other of their blocks of positions.
+struct SumsOfBlocks {
+  double* sums;   // [B,parts,blocks,3,32], of two angles and of the decay that a lane has
+  uint32* ready;  // [B,parts,blocks], 0 before and after
+  __device__ void tell(const StatePlace& place, const double (&own)[3]) const {
+    int index = place.line * place.blocks + place.block;
+#pragma unroll
+    for (int i = 0; i < 3; i++) sums[(int64)index * 96 + i * 32 + threadIdx.x] = own[i];
+    __threadfence();
+    __syncwarp();
+    if (threadIdx.x == 0) atomicExch(&ready[index], 1);
+  }
+  // Gives what blocks from..to-1 of the line have told, once they have.
+  template <class Take> __device__ void wait(const StatePlace& place, int from, int to, Take take) const {
+    const uint32* ready = this->ready + place.line * place.blocks;
+    const double* sums = this->sums + (int64)place.line * place.blocks * 96 + threadIdx.x;
+    for (; from < to; from += 32) {
+      int end = min(from + 32, to), own = from + threadIdx.x;
+      if (own < end)
+        while (*(volatile const uint32*)&ready[own] == 0) {}
+      __threadfence();
+      __syncwarp();
+#pragma unroll 8
+      for (int i = from; i < end; i++) take(i, __ldcg(&sums[i * 96]), __ldcg(&sums[i * 96 + 32]), __ldcg(&sums[i * 96 + 64]));
+    }
+  }
+  // By a warp, when all of its line have waited.
+  __device__ void forget(const StatePlace& place) const {
+    for (int i = threadIdx.x; i < place.blocks; i += 32) ready[place.line * place.blocks + i] = 0;
+  }
+};
+
+// Memory that blocks share.
 struct StateSums {
-  double* totals;   // [parts,B,blocks,3,32], of two angles and of the decay that a lane has
-  double2* ofBlocks;   // [parts,B,blocks,heads of a warp], of c . dc and of gradients by strength
-  double2* ofBatches;  // [parts,B,heads of a warp]
-  uint32* counters;  // next piece of work; of each part; of each part and batch; whether totals are there
+  SumsOfBlocks told;
+  double2* ofBlocks;                   // [B,parts,blocks,heads of a warp], of c . dc and of gradients by strength
+  double2* ofBatches;                  // [parts,B,heads of a warp]
+  uint32 *next, *partEnds, *lineEnds;  // next piece of work; how many of each part and line have ended; 0 before and after
 };
 
 // One warp for a block of positions, whose lanes take four columns each of some heads. Later blocks come first, so that
@@ -100,15 +139,11 @@ __device__ void stateGradients(const Gradients& ofC, const __nv_bfloat16* c, con
   const int STEPS = 4;  // positions whose loads are in flight at once
   extern __shared__ float2 angles[];  // [BLOCK,32], and after them changes of decays, [BLOCK,heads of a warp]
   float* changes = (float*)(angles + BLOCK * 32);
-  int item = __shfl_sync(0xffffffffu, threadIdx.x == 0 ? atomicInc(shared.counters, gridDim.x - 1) : 0, 0);
-  StatePlace place(n, gridDim.x - 1 - item);
-  int lane = threadIdx.x, lanes = place.lanes, heads = place.heads, parts = place.parts, blocks = place.blocks;
+  StatePlace place(n, gridDim.x - 1 - nextItem(shared.next));
+  int lane = threadIdx.x, lanes = place.lanes, heads = place.heads, blocks = place.blocks;
   int part = place.part, batch = place.batch, block = place.block, line = place.line, count = place.count, head = place.head;
   int64 start = place.start;
   int column = ofC.columnOf(place.own), firstColumn = head * n.width + column;
-  uint32* partEnds = shared.counters + 1;
-  uint32* batchEnds = partEnds + parts;
-  uint32* ready = batchEnds + parts * n.batches + line * blocks;
 
   double sums[3] = {}, reads = 0;
   uint2 xs[STEPS], ys[STEPS];
@@ -147,24 +182,11 @@ __device__ void stateGradients(const Gradients& ofC, const __nv_bfloat16* c, con
     }
   }
 
-  double* totals = shared.totals + (int64)line * blocks * 96 + lane;
-#pragma unroll
-  for (int i = 0; i < 3; i++) totals[block * 96 + i * 32] = sums[i];
-  __threadfence();
-  __syncwarp();
-  if (lane == 0) atomicExch(&ready[block], 1);
+  shared.told.tell(place, sums);
   double later[3] = {};
-  for (int from = block + 1; from < blocks; from += 32) {
-    int to = min(from + 32, blocks);
-    if (from + lane < to)
-      while (*(volatile uint32*)&ready[from + lane] == 0) {}
-    __threadfence();
-    __syncwarp();
-#pragma unroll 8
-    for (int i = from; i < to; i++)
-#pragma unroll
-      for (int k = 0; k < 3; k++) later[k] += __ldcg(&totals[i * 96 + k * 32]);
-  }
+  shared.told.wait(place, block + 1, blocks, [&](int, double first, double second, double third) {
+    later[0] += first, later[1] += second, later[2] += third;
+  });
 
   if (place.inside)
 #pragma unroll 8
@@ -200,12 +222,12 @@ __device__ void stateGradients(const Gradients& ofC, const __nv_bfloat16* c, con
   };
   double2* ofBlocks = shared.ofBlocks + (int64)line * blocks * heads;
   if (lane < heads) ofBlocks[block * heads + lane] = make_double2(reads, gradients);
-  if (!isLastOf(&batchEnds[line], blocks)) return;
-  for (int i = lane; i < blocks; i += 32) ready[i] = 0;
+  if (!isLastOf(&shared.lineEnds[line], blocks)) return;
+  shared.told.forget(place);
   sumAll(ofBlocks, blocks);
   double2* ofBatches = shared.ofBatches + part * n.batches * heads;
   if (lane < heads) ofBatches[batch * heads + lane] = make_double2(reads, gradients);
-  if (!isLastOf(&partEnds[part], n.batches)) return;
+  if (!isLastOf(&shared.partEnds[part], n.batches)) return;
   sumAll(ofBatches, n.batches);
   if (lane >= heads || secondHead >= n.heads) return;
   dBias[secondHead] = (float)gradients;
@@ -217,8 +239,10 @@ __device__ void stateGradients(const Gradients& ofC, const __nv_bfloat16* c, con
   extern "C" __global__ void __launch_bounds__(32) NAME(                                                                  \
       GIVEN, const __nv_bfloat16* c, const __nv_bfloat16* b, const float* phi, const float* bGradient,                    \
       const float* strength, const float* bias, const float* lambda, const float* raw, __nv_bfloat16* dc,                 \
-      __nv_bfloat16* db, __nv_bfloat16* dPhase, __nv_bfloat16* dStrength, float* dBias, float* dLambda, double* totals,   \
-      double2* ofBlocks, double2* ofBatches, uint32* counters, const __grid_constant__ StateSizes n) {                    \
+      __nv_bfloat16* db, __nv_bfloat16* dPhase, __nv_bfloat16* dStrength, float* dBias, float* dLambda, double* told,     \
+      uint32* next, uint32* lineEnds, uint32* ready, double2* ofBlocks, double2* ofBatches, uint32* partEnds,             \
+      const __grid_constant__ StateSizes n) {                                                                             \
+    StateSums shared{{told, ready}, ofBlocks, ofBatches, next, partEnds, lineEnds};                                       \
     stateGradients(GRADIENTS, c, b, phi, bGradient, strength, bias, lambda, raw, dc, db, dPhase, dStrength, dBias,        \
-                   dLambda, StateSums{totals, ofBlocks, ofBatches, counters}, n);                                         \
+                   dLambda, shared, n);                                                                                   \
   }

@@ -55,8 +55,8 @@ const backwardTiles: {
   },
   Together: {
     "64_0": [64, 5],
-    "64_16": [64, 5],
-    "64_32": [64, 4],
+    "64_16": [64, 4],
+    "64_32": [64, 3],
   },
 };
 const backwardRows = 128;
@@ -70,8 +70,17 @@ function sharedBytesFor(rowBytes: number, otherBytes: number): number {
   return (2 * rowBytes + others <= 227 * 1024 ? 2 : 1) * rowBytes + others;
 }
 
-/** Bytes of keys, values and states that heads worked on at a time may have, so that they stay in the L2 cache. */
-const groupBytes = 24e6;
+/** How many heads are worked on at a time: those whose keys, values and states have up to so many bytes, but at least so many. */
+interface Group {
+  readonly bytes: number;
+  readonly least: number;
+}
+
+/** Keys, values and states stay in the L2 cache. */
+const ofOperands: Group = { bytes: 24e6, least: 1 };
+
+/** So do queries and sums of the pass for all gradients, thrice as much. Of long sequences fewer heads were slower. */
+const ofAll: Group = { bytes: 8e6, least: 4 };
 
 export interface AttentionSizes {
   readonly batches: number;
@@ -85,11 +94,12 @@ export interface AttentionSizes {
 }
 
 /** The structure AttentionSizes. */
-function pack({ batches, length, heads, width, stateWidth, scale, skip }: AttentionSizes): Uint8Array {
+function pack(sizes: AttentionSizes, { bytes, least }: Group = ofOperands): Uint8Array {
+  const { batches, length, heads, width, stateWidth, scale, skip } = sizes;
   const packed = new Uint8Array(24);
   const view = new DataView(packed.buffer);
   const lines = batches * heads;
-  const most = Math.max(Math.floor(groupBytes / (length * (2 * width + stateWidth) * 2)), 1);
+  const most = Math.max(Math.floor(bytes / (length * (2 * width + stateWidth) * 2)), least);
   // Equal groups: where the last has few heads, it has one piece of work for each block and ends with the longest.
   const group = Math.ceil(lines / Math.max(Math.ceil(lines / most), 1));
   const whole = [batches, length, heads, 0, 0, group];
@@ -132,6 +142,15 @@ interface Spans {
   readonly norms: readonly View[];
 }
 
+/** Memory for what is to be made for spans. */
+function newSpans(context: Context, { batches, length, heads }: AttentionSizes, span: number): Spans {
+  const spans = Math.ceil(length / span);
+  const perSpan = (count = 1) => context.scratch(4 * batches * heads * spans * count);
+  const [c, b] = [context.input("cRotated"), context.input("bRotated")];
+  const exponents = [perSpan(span), perSpan(), perSpan()];
+  return { c, b, cHat: undefined, bHat: undefined, exponents, norms: [perSpan(), perSpan()] };
+}
+
 /** @param hats those that are wanted in memory */
 function spansOf(
   context: Context,
@@ -141,26 +160,15 @@ function spansOf(
 ): Spans | undefined {
   const { batches, length, heads, stateWidth } = sizes;
   if (stateWidth === 0) return undefined;
-  const [c, b] = [context.input("cRotated"), context.input("bRotated")];
-  const packed = pack(sizes);
-  const spans = Math.ceil(length / span);
+  const spans = newSpans(context, sizes, span);
+  const { c, b, exponents, norms } = spans;
   const like = (value: Value): Value => ({ ...value, ...context.scratch(value.bytes) });
-  const perSpan = (count = 1) => context.scratch(4 * batches * heads * spans * count);
   const bHat = hats === "none" ? undefined : like(b);
   const cHat = hats === "both" ? like(c) : undefined;
-  const exponents = [perSpan(span), perSpan(), perSpan()];
-  const norms = [perSpan(), perSpan()];
-  const [g, lambda] = [context.input("gQuery"), context.input("lambda")];
-  const [cSquares, bSquares] = [context.optional("cSquares"), context.optional("bSquares")];
-  const grid = [spans * heads, batches, 1] as const;
-  if (hats === "none" && cSquares && bSquares) {
-    const args = [cSquares, bSquares, g, lambda, ...exponents, ...norms, packed];
-    context.kernel("spanExponents", grid, span, args);
-  } else {
-    const args = [c, b, g, lambda, cHat ?? null, bHat ?? null, ...exponents, ...norms, packed, stateWidth, span];
-    context.kernel("decaySpans", grid, 256, args);
-  }
-  return { c, b, cHat, bHat, exponents, norms };
+  const given = [c, b, context.input("gQuery"), context.input("lambda"), cHat ?? null, bHat ?? null];
+  const args = [...given, ...exponents, ...norms, pack(sizes), stateWidth, span];
+  context.kernel("decaySpans", [Math.ceil(length / span) * heads, batches, 1], 256, args);
+  return { ...spans, cHat, bHat };
 }
 
 /** The same from states that are prepared here. */
@@ -233,11 +241,24 @@ export function backwardOnHopper(
   const [dq, dk, dv] = ["q", "k", "v"].map((name) => context.stridedOutput(name, [], fits)) as [Value, Value, Value];
   if (dq.count === 0) return undefined;
   const tables = ["cos", "sin"].map((name) => context.optional(name) ?? null);
-  const packed = pack(sizes);
   const together = !context.deterministic && backwardTiles.Together[`${width}_${stateWidth}`] !== undefined;
-  const spans = spansOf(context, sizes, backwardRows, together ? "none" : "both");
+  const packed = pack(sizes, together ? ofAll : ofOperands);
   const lines = context.scratch(4 * batches * heads * Math.ceil(length / 64) * 128);
-  context.kernel("attentionRows", context.multiprocessors * 8, 256, [value, gradient, logSumExp, lines, packed, width]);
+  const [cSquares, bSquares] = [context.optional("cSquares"), context.optional("bSquares")];
+  const ofRows = [value, gradient, logSumExp, lines];
+  let spans: Spans | undefined;
+  if (together && cSquares && bSquares) {
+    spans = newSpans(context, sizes, backwardRows);
+    const count = Math.ceil(length / backwardRows);
+    const ofSpans = [cSquares, bSquares, context.input("gQuery"), context.input("lambda")];
+    const args = [...ofRows, ...ofSpans, ...spans.exponents, ...spans.norms, packed, width, count];
+    // A warp for each span, and for rows as many blocks as are at work at once.
+    const grid = Math.ceil((batches * heads * count) / 8) + context.multiprocessors * 6;
+    context.kernel("attentionRowsAndSpans", grid, 256, args);
+  } else {
+    spans = spansOf(context, sizes, backwardRows, together ? "none" : "both");
+    context.kernel("attentionRows", context.multiprocessors * 8, 256, [...ofRows, packed, width]);
+  }
   const blocks = Math.min(Math.ceil(length / backwardRows) * batches * heads, context.multiprocessors);
   const lambda = spans ? context.input("lambda") : null;
   const run = (
@@ -252,10 +273,11 @@ export function backwardOnHopper(
       ? [lambda, ...spans.exponents, reachOf(context, sizes, spans, pass !== "Queries")]
       : new Array<null>(5).fill(null);
     const stage = count * (2 * (2 * width + stateWidth) + (pass === "Queries" ? 0 : 8));
-    const rowBytes = 2 * backwardRows * (2 * width + (together ? 2 : 1) * stateWidth);
-    // Gradients of scores, twice, and what a tile of queries gets of them.
-    const handedOver = together ? 2 * 2 * backwardRows * count + 4 * count * width : 0;
-    const sharedBytes = sharedBytesFor(rowBytes, stages * stage + handedOver);
+    const rowBytes = 2 * backwardRows * (2 * width + stateWidth);
+    // Gradients of scores, twice, and what a tile of queries gets of them; hats of states, in rows as wide as keys.
+    const handedOver = together ? 2 * 2 * backwardRows * count + 4 * count * (width + stateWidth) : 0;
+    const hats = together && stateWidth > 0 ? 2 * backwardRows * width : 0;
+    const sharedBytes = sharedBytesFor(rowBytes, stages * stage + handedOver + hats);
     const name = `attentionBackward${pass}Hopper_${width}_${stateWidth}_${count}_${stages}`;
     const args = [...maps, ...decays, context.counter(), lines, ...out];
     context.kernel(name, blocks, together ? 512 : 384, args, sharedBytes);

@@ -186,7 +186,15 @@ function packStates({ sizes, pitches, strengthGradientPitch = 0, headWidth = 0, 
 function warpsOf([batches = 0, length = 0, heads = 0, width = 1]: readonly number[]) {
   const headsOfWarp = 128 / width;
   const [parts, blocks] = [Math.ceil(heads / headsOfWarp), Math.ceil(length / blockSize)];
-  return { headsOfWarp, lines: parts * batches, parts, blocks, count: parts * batches * blocks };
+  const lines = parts * batches;
+  // A block keeps two numbers of each lane, and one of each head, of all positions.
+  const sharedBytes = blockSize * (32 * 8 + headsOfWarp * 4);
+  return { headsOfWarp, lines, parts, blocks, count: lines * blocks, sharedBytes };
+}
+
+/** Where warps tell each other of their sums, with counters of the pieces of work, of lines that have ended, of what is told. */
+function sumsOfBlocks(context: Context, { lines, count }: { readonly lines: number; readonly count: number }) {
+  return [context.scratch(768 * count), ...[1, lines, count].map((each) => context.counters(each))];
 }
 
 /** What attention on Hopper needs of SISA's states. */
@@ -207,7 +215,8 @@ export function prepareSpans(context: Context, { span, scale }: { span: number; 
   const g = context.output("g");
   const { sizes } = c.value;
   const [batches = 0, , heads = 0] = sizes;
-  const { blocks, count } = warpsOf(sizes);
+  const warps = warpsOf(sizes);
+  const { blocks, count, sharedBytes } = warps;
   const spans = Math.ceil(blocks / (span / blockSize));
   const perSpan = (each: number) => context.scratch(4 * batches * heads * spans * each);
   const [bHat, exponents, norms] = [
@@ -217,12 +226,10 @@ export function prepareSpans(context: Context, { span, scale }: { span: number; 
   ];
   const pitches = { strength: pitch, c: c.pitch, b: b.pitch, phase: phase.pitch };
   const packed = packStates({ sizes, pitches, scale });
-  const totals = context.scratch(512 * count);
-  const decays = [strength, context.input("strengthBias")];
-  context.kernel("stateTotals", count, 32, [phase.value, ...decays, totals, g, ...norms, packed, span]);
-  const given = [c.value, b.value, phase.value, totals, g, context.input("lambda")];
-  const made = [cRotated, bRotated, phi, bHat, ...squares, ...exponents, ...norms];
-  context.kernel("prepareSpans", count, 32, [...given, ...made, packed, span]);
+  const given = [c.value, b.value, phase.value, strength, context.input("strengthBias"), context.input("lambda")];
+  const made = [cRotated, bRotated, phi, ...squares, g, bHat, ...exponents, ...norms];
+  const args = [...given, ...made, ...sumsOfBlocks(context, warps), packed, span];
+  context.kernel("prepareSpans", count, 32, args, sharedBytes);
   return { c: cRotated, b: bRotated, g, bHat, exponents, norms };
 }
 
@@ -253,14 +260,13 @@ export function stateGradients(context: Context, { c: ofC, b: ofB }: RotatedGrad
     strengthGradientPitch: rowsOf(dStrength.sizes, dStrength.strides)?.pitch ?? c.sizes[2] ?? 0,
     ...("sums" in ofC ? { headWidth: ofC.headWidth, scale: ofC.scale } : {}),
   });
-  const { headsOfWarp, parts, lines, count } = warpsOf(c.sizes);
+  const warps = warpsOf(c.sizes);
+  const { headsOfWarp, parts, lines, count, sharedBytes } = warps;
   const given = [strength, context.input("strengthBias"), context.input("lambda"), context.optional("raw") ?? null];
-  const ofBlocks = [context.scratch(768 * count), context.scratch(16 * count * headsOfWarp)];
-  const ofBatches = context.scratch(16 * lines * headsOfWarp);
-  const shared = [...ofBlocks, ofBatches, context.counters(1 + parts + lines + count)];
+  const parameterSums = [count, lines].map((each) => context.scratch(16 * each * headsOfWarp));
+  const shared = [...sumsOfBlocks(context, warps), ...parameterSums, context.counters(parts)];
   const [kernel, places] =
     "sums" in ofC ? ["stateGradientsOfSums", [ofC.sums]] : ["stateGradients", [ofC.dense, ofC.read, ofC.write]];
   const args = [...places, c, b, phi, ofB, ...given, dc, db, dPhase, dStrength, dBias, dLambda, ...shared, packed];
-  // A block keeps sums of two angles for each lane, and of decays for each head, of all positions.
-  context.kernel(kernel, count, 32, args, blockSize * (32 * 8 + headsOfWarp * 4));
+  context.kernel(kernel, count, 32, args, sharedBytes);
 }
