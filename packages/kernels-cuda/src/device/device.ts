@@ -5,7 +5,7 @@ import { CublasLt } from "./cublas-lt.ts";
 import { type DeviceInfo, Driver, versionText } from "./driver.ts";
 import { kernelEntry, kernelImages, targetFor } from "./kernels.ts";
 import { loadCublasLt, loadDriver } from "./libraries.ts";
-import { DeviceMemory, StagingPool } from "./memory.ts";
+import { DeviceMemory, type Staging, StagingPool } from "./memory.ts";
 import { type HostMemory, host, Native } from "./native.ts";
 
 const functionAttribute = { maximumDynamicSharedBytes: 8, sharedCarveout: 9 } as const;
@@ -16,6 +16,16 @@ const overlappingCapability = 90;
 
 /** Words that are read by a kernel, at most. */
 const mostWords = 64;
+
+/** Bytes that the driver takes over at once from memory that is not pinned; with more, the caller waits for the device. */
+const largestBuffered = 2 ** 16;
+const [largestPinned, mostWrites] = [2 ** 24, 16];
+
+/** Pinned memory that a copy reads from, and what tells when that is done. */
+interface Write {
+  readonly staging: Staging;
+  readonly event: number;
+}
 
 /** How long to look again at once before sleeping between looks. */
 const eagerMilliseconds = 2;
@@ -46,6 +56,8 @@ export class Device {
   readonly #ordinal: number;
   readonly #modules = new Map<string, number>();
   readonly #functions = new Map<string, { readonly handle: number; sharedBytes: number }>();
+  /** Copies to the device that may be on their way, the oldest first. */
+  readonly #writes: Write[] = [];
   /** Events that nobody waits for. */
   readonly #events: number[] = [];
   /** The arguments of readWords: five pointers to them, and they. */
@@ -138,9 +150,33 @@ export class Device {
     return module;
   }
 
-  /** Copies an array to the device after all that was enqueued before. The caller may change the array at once. */
+  /**
+   * Copies an array to the device after all that was enqueued before. The caller may change the array at once, but for small
+   * ones only pinned memory lets it go on before the copy is done.
+   */
   write(address: number, data: TypedArray): void {
-    if (data.byteLength > 0) this.driver.call("cuMemcpyHtoDAsync", address, data, data.byteLength, this.stream);
+    const { byteLength } = data;
+    if (byteLength === 0) return;
+    while (this.#writes[0] && this.driver.isDone(this.#writes[0].event)) {
+      const { staging, event } = this.#writes.shift() as Write;
+      this.#staging.give(staging);
+      this.#events.push(event);
+    }
+    if (byteLength <= largestBuffered || byteLength > largestPinned || this.#writes.length >= mostWrites) {
+      this.driver.call("cuMemcpyHtoDAsync", address, data, byteLength, this.stream);
+      return;
+    }
+    const staging = this.#staging.take(byteLength);
+    const pinned = new Uint8Array(staging.buffer, 0, byteLength);
+    pinned.set(new Uint8Array(data.buffer, data.byteOffset, byteLength));
+    this.driver.call("cuMemcpyHtoDAsync", address, pinned, byteLength, this.stream);
+    const event = this.#events.pop() ?? this.#newEvent();
+    this.driver.call("cuEventRecord", event, this.stream);
+    this.#writes.push({ staging, event });
+  }
+
+  #newEvent(): number {
+    return this.driver.handle("cuEventCreate", 2);
   }
 
   /**
@@ -177,7 +213,7 @@ export class Device {
 
   /** Resolves once everything enqueued so far is done, without holding up the program. @throws DeviceError */
   async finished(): Promise<void> {
-    const event = this.#events.pop() ?? this.driver.handle("cuEventCreate", 2);
+    const event = this.#events.pop() ?? this.#newEvent();
     try {
       this.driver.call("cuEventRecord", event, this.stream);
       const start = performance.now();
@@ -199,6 +235,10 @@ export class Device {
   close(): void {
     this.driver.call("cuStreamSynchronize", this.stream);
     this.cublasLt.close();
+    for (const { staging, event } of this.#writes) {
+      this.#staging.give(staging);
+      this.#events.push(event);
+    }
     this.#staging.close();
     this.#arguments.free();
     for (const event of this.#events) this.driver.call("cuEventDestroy", event);
