@@ -226,9 +226,9 @@ extern "C" __global__ void scatterStarts(const int* ids, const int* order, int c
 }
 
 // Sums the updates of each row in order of index, so that the result never depends on scheduling; reads several at once.
-template <class C, int TYPE> __device__ inline C sumOf(const void* updates, const int* order, int first, int last, int64 columns, int64 column) {
+template <class C, int TYPE>
+__device__ __noinline__ C sumOf(C sum, const void* updates, const int* order, int first, int last, int64 columns, int64 column) {
   const int AT_ONCE = 16;
-  C sum = 0;
   for (int i = first; i < last; i += AT_ONCE) {
     C x[AT_ONCE];
 #pragma unroll
@@ -238,23 +238,47 @@ template <class C, int TYPE> __device__ inline C sumOf(const void* updates, cons
   }
   return sum;
 }
+// Where `adds` is not 0, sums are added to what is there. Most rows get few updates or none: those of several rows are read
+// at once.
+template <class C, int TYPE>
+__device__ void scatterRows(const void* updates, const int* order, const int* starts, void* out, int outType, int rows,
+                            int64 columns, int adds) {
+  const int ROWS = 4, FEW = 2;
+  for (int row = blockIdx.x * ROWS; row < rows; row += gridDim.x * ROWS) {
+    int start[ROWS + 1];
+#pragma unroll
+    for (int r = 0; r <= ROWS; r++) start[r] = starts[min(row + r, rows)];
+    for (int64 column = threadIdx.x + (int64)blockIdx.y * blockDim.x; column < columns; column += (int64)blockDim.x * gridDim.y) {
+      C before[ROWS], x[ROWS][FEW];
+#pragma unroll
+      for (int r = 0; r < ROWS; r++) {
+        bool reads = adds && start[r] < start[r + 1];
+        before[r] = reads ? load<C>(out, outType, (row + r) * columns + column) : (C)0;
+#pragma unroll
+        for (int j = 0; j < FEW; j++) {
+          int place = start[r] + j;
+          x[r][j] = place < start[r + 1] ? load<C>(updates, TYPE, order[place] * columns + column) : (C)0;
+        }
+      }
+#pragma unroll
+      for (int r = 0; r < ROWS; r++) {
+        C sum = 0;
+#pragma unroll
+        for (int j = 0; j < FEW; j++) sum += x[r][j];
+        if (start[r] + FEW < start[r + 1]) sum = sumOf<C, TYPE>(sum, updates, order, start[r] + FEW, start[r + 1], columns, column);
+        if (row + r < rows && !(adds && start[r] == start[r + 1])) store(out, outType, (row + r) * columns + column, before[r] + sum);
+      }
+    }
+  }
+}
 template <class C>
 __device__ void scatterSum(const void* updates, int updateType, const int* order, const int* starts, void* out, int outType,
                            int rows, int64 columns, int adds) {
-  for (int row = blockIdx.x; row < rows; row += gridDim.x) {
-    int first = starts[row], last = starts[row + 1];
-    if (adds && first == last) continue;
-    for (int64 column = threadIdx.x + (int64)blockIdx.y * blockDim.x; column < columns; column += (int64)blockDim.x * gridDim.y) {
-      int64 place = (int64)row * columns + column;
-      C before = adds ? load<C>(out, outType, place) : (C)0, sum;
-      switch (updateType) {
-        case Float32: sum = sumOf<C, Float32>(updates, order, first, last, columns, column); break;
-        case Float64: sum = sumOf<C, Float64>(updates, order, first, last, columns, column); break;
-        case Float16: sum = sumOf<C, Float16>(updates, order, first, last, columns, column); break;
-        default: sum = sumOf<C, Bfloat16>(updates, order, first, last, columns, column);
-      }
-      store(out, outType, place, before + sum);
-    }
+  switch (updateType) {
+    case Float32: scatterRows<C, Float32>(updates, order, starts, out, outType, rows, columns, adds); break;
+    case Float64: scatterRows<C, Float64>(updates, order, starts, out, outType, rows, columns, adds); break;
+    case Float16: scatterRows<C, Float16>(updates, order, starts, out, outType, rows, columns, adds); break;
+    default: scatterRows<C, Bfloat16>(updates, order, starts, out, outType, rows, columns, adds);
   }
 }
 #define SCATTER(suffix, C)                                                                                      \

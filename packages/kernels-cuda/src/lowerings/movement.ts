@@ -174,6 +174,8 @@ export const cacheWrite: LoweringRule = (context) => {
 
 /** Indices that a block sorts; SORTED in kernels/movement.cu. */
 const sortedAtOnce = 1024;
+/** Rows whose first updates a block reads at once; ROWS there. */
+const rowsAtOnce = 4;
 
 /** Sums in order of index: the updates of each row are found by sorting, and never added by atomics. */
 export const scatterAdd: LoweringRule = (context) => {
@@ -193,18 +195,18 @@ function sumRows(context: Context, value: Value, adds: boolean): void {
   const columns = product(value.sizes.slice(1));
   const fault = context.fault(idsMessage("scatterAdd", rows));
   const words = (count: number) => context.scratch(4 * Math.max(count, 1));
-  const blocks = Math.ceil(ids.count / sortedAtOnce);
+  const sorters = Math.ceil(ids.count / sortedAtOnce);
   const orders = [words(ids.count), words(ids.count)];
-  const counts = words(256 * blocks);
+  const counts = words(256 * sorters);
   let order: View | null = null;
   // `rows` itself stands for ids that are no row.
   const digits = ids.count === 0 ? 0 : Math.max(1, Math.ceil(Math.log2(rows + 1) / 8));
   for (let digit = 0; digit < digits; digit++) {
     const sorted = orders[digit % 2] as View;
     const given = [ids, order, ids.count, rows, 8 * digit];
-    context.kernel("scatterCount", blocks, sortedAtOnce, [...given, counts, ...fault]);
-    context.kernel("scatterPlaces", 1, 1024, [counts, 256 * blocks]);
-    context.kernel("scatterMove", blocks, sortedAtOnce, [...given, counts, sorted]);
+    context.kernel("scatterCount", sorters, sortedAtOnce, [...given, counts, ...fault]);
+    context.kernel("scatterPlaces", 1, 1024, [counts, 256 * sorters]);
+    context.kernel("scatterMove", sorters, sortedAtOnce, [...given, counts, sorted]);
     order = sorted;
   }
   if (value.count === 0) return;
@@ -214,9 +216,9 @@ function sumRows(context: Context, value: Value, adds: boolean): void {
   const threads = columns >= 256 ? 256 : Math.ceil(columns / 32) * 32;
   const slices = Math.min(8, Math.ceil(columns / threads));
   const [from, to] = [elementType[updates.spec.dtype], elementType[value.spec.dtype]];
-  const grid = [Math.min(rows, Math.ceil((context.multiprocessors * 8) / slices)), slices, 1] as const;
+  const blocks = Math.min(Math.ceil(rows / rowsAtOnce), Math.ceil((context.multiprocessors * 8) / slices));
   const args = [updates, from, order, starts, value, to, rows, columns, adds ? 1 : 0];
-  context.kernel(`scatterSum_${suffix}`, grid, threads, args);
+  context.kernel(`scatterSum_${suffix}`, [blocks, slices, 1], threads, args);
 }
 
 /** Reshapes and slices. */
