@@ -179,12 +179,14 @@ class Planner {
   readonly #temporaries = new Set<Storage>();
   /** Memory that holds zeros before the first run, with the places in it that nothing writes to. */
   readonly #zeros = new Map<Storage, string[]>();
-  /** What is zero when a run begins. */
-  readonly #firstZeros: Move[] = [];
+  /** What a run begins with: zeros, and inputs that are put together. */
+  readonly #firstMoves: Move[] = [];
   readonly #views = new Map<AnyTensor, Region>();
   /** Dense copies of tensors that lie otherwise. */
   readonly #copies = new Map<AnyTensor, Region>();
   readonly #inputs: { [name: string]: Storage } = {};
+  /** Memory of inputs that are no states: nothing writes there. */
+  readonly #lasting = new Set<Storage>();
   readonly #outputs: { [name: string]: View } = {};
   readonly #constants: { storage: Storage; node: Node }[] = [];
   /** The tensor whose memory a tensor lies in. */
@@ -211,6 +213,7 @@ class Planner {
     for (const [name, tensor] of Object.entries(graph.inputTensors)) {
       const storage = new Storage(bytesOfSpec(tensor), "input");
       this.#inputs[name] = storage;
+      if (!state.some(([input]) => input === name)) this.#lasting.add(storage);
       this.#views.set(tensor, wholeOf(storage, tensor));
     }
     this.#findBases();
@@ -342,7 +345,7 @@ class Planner {
     });
     this.#copyEnds();
     const single = [
-      ...(this.#firstZeros.length > 0 ? moveSteps("zero", this.#firstZeros) : []),
+      ...(this.#firstMoves.length > 0 ? moveSteps("concat", this.#firstMoves) : []),
       ...this.#steps.flatMap((step) => (step.kind === "moves" ? moveSteps(step.op, step.moves) : [step])),
     ];
     const { capability, clusters } = this.target;
@@ -503,7 +506,7 @@ class Planner {
   /** Memory that is zero when a run begins. */
   zeroAtFirst(bytes: number): Storage {
     const storage = this.temporary(bytes);
-    this.#firstZeros.push({ source: undefined, target: { storage, offset: 0 }, bytes });
+    this.#firstMoves.push({ source: undefined, target: { storage, offset: 0 }, bytes });
     return storage;
   }
 
@@ -534,7 +537,10 @@ class Planner {
     const { source, target, bytes } = move;
     if (bytes === 0 || (source?.storage === target.storage && source.offset === target.offset)) return;
     const last = this.#steps.at(-1);
-    if (last?.kind === "moves" && !last.moves.some((other) => areOrdered(other, move))) last.moves.push(move);
+    // A whole has memory of its own, where only its parts are written: inputs can be there from the beginning.
+    const isEarly = source && this.#lasting.has(source.storage) && this.#shared.has(target.storage);
+    if (isEarly) this.#firstMoves.push(move);
+    else if (last?.kind === "moves" && !last.moves.some((other) => areOrdered(other, move))) last.moves.push(move);
     else this.#steps.push({ kind: "moves", op, moves: [move] });
   }
 
