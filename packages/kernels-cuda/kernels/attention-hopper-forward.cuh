@@ -1,28 +1,32 @@
 // The forward pass of attention-hopper.cu.
 #pragma once
 #include "attention-hopper-parts.cuh"
+#include "overlap.cuh"
 
 // What those that compute need to know of a piece of work.
 struct Piece {
-  int item, near, steep;  // near: the first near span of keys
+  int item, near, steep;  // near: the first near tile of keys
+  int firsts[3];          // of the spans that the queries of each warpgroup lie in
   float weight;           // lambda / scale
 };
 
-// WARPGROUPS of 64 queries each, which are one span; N keys at a time.
+// WARPGROUPS of 64 queries each; N keys at a time, which are one span.
 template <int D, int S, int WARPGROUPS, int N, int STAGES> struct Forward {
   static const int SW = S ? S : 16, ROWS = 64 * WARPGROUPS;
   typedef SharedTile<D, ROWS> Queries;
   typedef SharedTile<SW, ROWS> Reads;
   typedef SharedTile<D, N> Keys;
   typedef SharedTile<SW, N> Writes;
-  static_assert(S == 0 || ROWS % N == 0, "a tile of keys lies in one span");
-  static const int WRITES = S ? Writes::BYTES : 0, DECAYS = S ? 4 * ROWS : 0;
+  static_assert(N % 64 == 0, "queries of a warpgroup lie in one span");
+  // Positions in front of the first query that may lie in a tile with it.
+  static const int EARLY = ROWS % N;
+  static const int WRITES = S ? Writes::BYTES : 0, DECAYS = S ? 4 * (EARLY + ROWS) : 0;
   static const int FIXED = Queries::BYTES + (S ? Reads::BYTES : 0), STAGE = 2 * Keys::BYTES + WRITES;
   static const int ROW_STAGES = rowStages(FIXED + DECAYS, STAGES * STAGE), ALL_ROWS = ROW_STAGES * FIXED;
 
   uint32 memory, barriers;
   volatile Piece* pieces;   // of each place for queries
-  volatile int* exponents;  // of each stage, of the factor between the spans of queries and keys
+  volatile int* exponents;  // of each stage, where its span ends or, of a steep tile, begins
   __device__ Forward() {
     extern __shared__ __align__(1024) unsigned char shared[];
     memory = addressOf(shared);
@@ -32,11 +36,11 @@ template <int D, int S, int WARPGROUPS, int N, int STAGES> struct Forward {
   }
   __device__ Queries queries(int place) const { return {memory + place * FIXED}; }
   __device__ Reads reads(int place) const { return {memory + place * FIXED + Queries::BYTES}; }
-  // Exponents of rows.
+  // Exponents of rows, from EARLY before the first one on.
   __device__ uint32 decays(int place) const { return barriers + BARRIER_BYTES + place * DECAYS; }
   __device__ float decay(int place, int row) const {
     float x;
-    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(decays(place) + 4 * row));
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(decays(place) + 4 * (EARLY + row)));
     return x;
   }
   __device__ Keys keys(int stage) const { return {memory + ALL_ROWS + stage * STAGE}; }
@@ -63,27 +67,40 @@ template <int D, int S, int WARPGROUPS, int N, int STAGES> struct Forward {
   }
 };
 
+// The first span of keys that is near queries of this norm, where exponents begin with those of span `own`. By a warp.
+__device__ inline int firstNear(const Spans& spans, const AttentionSizes& sizes, int line, int own, float norm) {
+  for (int from = 0; from < own; from += 32) {
+    int n = from + threadIdx.x % 32, end = line + own, other = line + n;
+    // Near also where the bound is not a number.
+    bool near = n < own && !(sizes.scale * powerOf2(spans.firsts[end] - spans.lasts[other]) * norm * spans.bNorms[other] <= sizes.skip);
+    uint32 votes = __ballot_sync(0xffffffffu, near);
+    if (votes) return from + __ffs(votes) - 1;
+  }
+  return own;
+}
+
 template <int D, int S, int WARPGROUPS, int N, int STAGES>
 __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, const TensorMap& vMap, const TensorMap& cMap,
                                  const TensorMap& bMap, const TensorMap& bHatMap, const float* lambda, const Spans& spans,
-                                 int* counter, bf16* out, float* logSumExp, const AttentionSizes& sizes) {
+                                 uint32* counter, bf16* out, float* logSumExp, const AttentionSizes& sizes) {
   typedef Forward<D, S, WARPGROUPS, N, STAGES> Layout;
-  const int SPAN = Layout::ROWS;
+  const int ROWS = Layout::ROWS;
   Layout layout;
   layout.start();
   int T = sizes.length, keyTiles = (T + N - 1) / N, warpgroup = uniform(threadIdx.x / 128);
-  Work work(sizes, SPAN);
+  Work work(sizes, ROWS);
   Ring<Layout::ROW_STAGES> rows;
   Ring<STAGES> ring;
   // The longest first.
-  auto ownSpan = [&]() { return work.tiles - 1 - work.tile; };
-  auto lastTile = [&](int first) { return min((first + SPAN - 1) / N, keyTiles - 1); };
+  auto firstRow = [&]() { return (work.tiles - 1 - work.tile) * ROWS; };
+  auto lastTile = [&](int first) { return min((first + ROWS - 1) / N, keyTiles - 1); };
 
   if (warpgroup == 0) {
     giveRegisters<WARPGROUPS == 3 ? 32 : 24>();
     if (threadIdx.x >= 32) return;
     bool leads = threadIdx.x == 0;
     int item = blockIdx.x;
+    waitForOthers();
     while (true) {
       uint32 rowsFull = layout.rowsFull(rows.stage);
       volatile Piece& piece = layout.pieces[rows.stage];
@@ -93,35 +110,49 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
         if (leads) arrive(rowsFull);
         return;
       }
-      int own = ownSpan(), first = own * SPAN, head = work.line % sizes.heads, batch = work.line / sizes.heads;
-      int near = 0, place = work.line * work.tiles + own, upcoming = 0, exponent = 0;
+      int first = firstRow(), head = work.line % sizes.heads, batch = work.line / sizes.heads;
+      int line = work.line * keyTiles, own = first / N, last = lastTile(first), near = 0, upcoming = 0, exponent = 0;
       bool steep = false;
+      auto exponentOf = [&](int n) { return steep && n >= own ? spans.firsts[line + n] : spans.lasts[line + n]; };
       if (S) {
-        near = reachOf(spans, sizes, work.line, work.tiles, own, false);
-        exponent = spans.firsts[place] - spans.lasts[place];
-        steep = exponent > steepest<S>() * (SPAN / 64);
+        float norm = 0;
+#pragma unroll
+        for (int i = 0; i < (ROWS + N - 1) / N; i++) {
+          int span = line + min(own + i, last);
+          norm = fmaxf(norm, spans.cNorms[span] * powerOf2(spans.firsts[span] - spans.firsts[line + own]));
+        }
+        near = firstNear(spans, sizes, line, own, norm);
+        steep = spans.firsts[line + own] - spans.lasts[line + last] > steepest<S>() * ((Layout::EARLY + ROWS) / 64);
+        exponent = exponentOf(last);
       }
       if (leads) {
-        upcoming = gridDim.x + atomicAdd(counter, 1);
-        if (S) piece.near = near, piece.steep = steep, piece.weight = lambda[head] / sizes.scale;
-        arriveExpecting(rowsFull, Layout::FIXED + Layout::DECAYS);
+        int from = first - min(Layout::EARLY, first), decays = S ? min(first + ROWS, keyTiles * N) - from : 0;
+        arriveExpecting(rowsFull, Layout::FIXED + 4 * decays);
         layout.queries(rows.stage).copy(qMap, head, first, batch, rowsFull);
-        if (S) layout.reads(rows.stage).copy(cMap, head, first, batch, rowsFull);
-        if (S) copyBytes(layout.decays(rows.stage), spans.decay + (int64)place * SPAN, Layout::DECAYS, rowsFull);
+        if (S) {
+          piece.near = near, piece.steep = steep, piece.weight = lambda[head] / sizes.scale;
+#pragma unroll
+          for (int i = 0; i < WARPGROUPS; i++) piece.firsts[i] = spans.firsts[line + min((first + i * 64) / N, last)];
+          layout.reads(rows.stage).copy(cMap, head, first, batch, rowsFull);
+          uint32 to = layout.decays(rows.stage) + 4 * (Layout::EARLY + from - first);
+          copyBytes(to, spans.decay + (int64)line * N + from, 4 * decays, rowsFull);
+        }
       }
       rows.next();
-      for (int n = lastTile(first); n >= 0; n--) {
-        bool withWrites = S && n * N >= near * SPAN;
+      for (int n = last; n >= 0; n--) {
+        bool withWrites = S && n >= near;
+        // Not before it is needed, so that the block that is done first takes the longest piece.
+        if (leads && n == 0) upcoming = gridDim.x + atomicInc(counter, work.tiles * work.lines - 1);
         wait(layout.keysEmpty(ring.stage), ring.parity ^ 1);
         if (leads) {
           if (withWrites) {
             layout.exponents[ring.stage] = exponent;
             // Loaded before it is needed.
-            exponent = spans.firsts[place] - spans.lasts[work.line * work.tiles + max(n - 1, 0) * N / SPAN];
+            exponent = exponentOf(max(n - 1, 0));
           }
           arriveExpecting(layout.keysFull(ring.stage), Layout::Keys::BYTES + (withWrites ? Layout::WRITES : 0));
           layout.keys(ring.stage).copy(kMap, head, n * N, batch, layout.keysFull(ring.stage));
-          if (withWrites) layout.writes(ring.stage).copy(steep && n * N >= first ? bMap : bHatMap, head, n * N, batch, layout.keysFull(ring.stage));
+          if (withWrites) layout.writes(ring.stage).copy(steep && n >= own ? bMap : bHatMap, head, n * N, batch, layout.keysFull(ring.stage));
         }
         wait(layout.valuesEmpty(ring.stage), ring.parity ^ 1);
         if (leads) {
@@ -141,6 +172,8 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
   // Warpgroups start products in turns, so that those of one run while others take exponentials.
   auto takeTurn = [&]() { asm volatile("bar.sync %0, 256;" ::"r"(warpgroup) : "memory"); };
   auto passTurn = [&]() { asm volatile("bar.arrive %0, 256;" ::"r"(warpgroup % WARPGROUPS + 1) : "memory"); };
+  // Waits for the other warps of the warpgroup.
+  auto together = [&]() { asm volatile("bar.sync %0, 128;" ::"r"(warpgroup + WARPGROUPS) : "memory"); };
   if (warpgroup == WARPGROUPS) passTurn();
   while (true) {
     int place = rows.stage;
@@ -148,15 +181,32 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
     rows.next();
     volatile Piece& piece = layout.pieces[place];
     if (!work.take(uniform(piece.item))) return;
-    int own = ownSpan(), first = own * SPAN, head = work.line % sizes.heads, batch = work.line / sizes.heads;
-    int row = first + warpRow, near = 0;
-    float rowFactor[2] = {}, weight = 0;
+    int first = firstRow(), head = work.line % sizes.heads, batch = work.line / sizes.heads;
+    int row = first + warpRow, own = first / N, near = 0, start = 0, exponent = 0;
+    float weight = 0;
     bool steep = false;
-    if (S) {
-      near = uniform(piece.near), steep = uniform(piece.steep), weight = piece.weight;
+    if (S) near = uniform(piece.near), steep = uniform(piece.steep), start = uniform(piece.firsts[warpgroup - 1]), weight = piece.weight;
+    // Of the factor between the queries' span and a tile's.
+    auto between = [&](int stage) { return start - uniform(layout.exponents[stage]); };
+    // Scales queries' states where they lie.
+    auto scaleReads = [&](float low, float high) {
+      RowFactors scale(low, high);
+      together();
 #pragma unroll
-      for (int half = 0; half < 2; half++) rowFactor[half] = exp2Of(layout.decay(place, warpRow + rowOf(half * 2))) * weight;
-    }
+      for (int k = 0; k < S; k += 16) {
+        uint32 a[4];
+        layout.reads(place).left(a, warpRow, k);
+        scale.apply(a);
+        storeLeft(layout.reads(place).eight(warpRow + threadIdx.x % 16, k + threadIdx.x % 32 / 16 * 8), a);
+      }
+      fenceShared();
+      together();
+    };
+    // Makes them cHat times 2^exponent.
+    auto makeHats = [&]() {
+      float f = weight * powerOf2(exponent);
+      scaleReads(exp2Of(layout.decay(place, warpRow + rowOf(0))) * f, exp2Of(layout.decay(place, warpRow + rowOf(2))) * f);
+    };
     // Keys that only later warpgroups see.
     int n = lastTile(first);
     for (int least = first + local < T ? min((first + local + 63) / N, keyTiles - 1) : -1; n > least; n--) {
@@ -185,27 +235,20 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
         commitProducts();
         waitProducts<0>();
         pin(s);
+        float steps = between(stage);
 #pragma unroll
         for (int i = 0; i < N / 2; i++) {
-          float apart = layout.decay(place, warpRow + rowOf(i)) - layout.decay(place, n * N - first + columnOf(i));
+          // Of keys behind the queries no score is kept.
+          int key = min(n * N - first + columnOf(i), ROWS - 1);
+          float apart = layout.decay(place, warpRow + rowOf(i)) - layout.decay(place, key) + steps;
           s[i] *= weight * exp2Of(fminf(apart, 0.f));
-        }
-      }
-      uint32 a[Layout::SW / 16][4];
-      if constexpr (kind.value == Near) {
-        float f = powerOf2(layout.exponents[stage]);
-        RowFactors scale(rowFactor[0] * f, rowFactor[1] * f);
-#pragma unroll
-        for (int k = 0; k < S; k += 16) {
-          layout.reads(place).left(a[k / 16], warpRow, k);
-          scale.apply(a[k / 16]);
         }
       }
       pin(s);
       beginProducts();
       if constexpr (kind.value == Near)
 #pragma unroll
-        for (int k = 0; k < S; k += 16) multiply<0>(s, a[k / 16], layout.writes(stage).byRow(0, k), k > 0);
+        for (int k = 0; k < S; k += 16) multiply<0>(s, layout.reads(place).byRow(local, k), layout.writes(stage).byRow(0, k), k > 0);
 #pragma unroll
       for (int k = 0; k < D; k += 16)
         multiply<0>(s, layout.queries(place).byRow(local, k), layout.keys(stage).byRow(0, k), k > 0 || kind.value != Far);
@@ -225,6 +268,10 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
     };
 
     wait(layout.keysFull(ring.stage), ring.parity);
+    if (S > 0 && !steep) {
+      exponent = between(ring.stage);
+      makeHats();
+    }
     auto finishScores = [&](auto kind) {
       takeTurn();
       startScores(n, ring.stage, kind);
@@ -259,6 +306,14 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
       int stage = ring.stage;
       ring.next();
       wait(layout.keysFull(ring.stage), ring.parity);
+      if constexpr (kind.value == Near) {
+        int next = between(ring.stage);
+        if (next != exponent) {
+          float f = powerOf2(next - exponent);
+          scaleReads(f, f);
+          exponent = next;
+        }
+      }
       takeTurn();
       startScores(n, ring.stage, kind);
       startSums(stage, add);
@@ -267,8 +322,6 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
       waitProducts<1>();
       pin(s);
       leave(layout.keysEmpty(ring.stage));
-      // A tile of keys that is not as wide as a power of 2 may end within the queries of a warpgroup, so that two are cut.
-      if (64 % N != 0 && N % 64 != 0 && n * N + N > first + local) hideLater(n);
       float largest[2], fix[2];
 #pragma unroll
       for (int half = 0; half < 2; half++) {
@@ -306,10 +359,11 @@ __device__ void attentionForward(const TensorMap& qMap, const TensorMap& kMap, c
       pack<N / 2>(p, s);
     };
     n--;
-    if constexpr (S > 0 && SPAN > N)
-      for (; steep && n * N >= first; n--) addTile(n, Kind<Steep>());
+    if constexpr (S > 0 && ROWS > N)
+      for (; steep && n >= own; n--) addTile(n, Kind<Steep>());
+    if (S > 0 && steep) makeHats();
     if constexpr (S > 0)
-      for (; n * N >= near * SPAN; n--) addTile(n, Kind<Near>());
+      for (; n >= near; n--) addTile(n, Kind<Near>());
     for (; n >= 0; n--) addTile(n, Kind<Far>());
     leave(layout.rowsEmpty(place));
     startSums(ring.stage, add);

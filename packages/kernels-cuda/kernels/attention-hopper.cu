@@ -7,10 +7,11 @@
 // and `lasts` of a span are G at its start and end, rounded to integers. For i in span I and j in span J,
 //   exp(g_i - g_j) = 2^decay_i * 2^(firsts_I - lasts_J) * 2^(lasts_J - G_j),   decay_i = G_i - firsts_I.
 // bHat is b times the last factor, cHat is c times the first (and lambda / scale). The factor between them is a power of 2,
-// so that scaling by it loses nothing, and forward and backward, by queries and by keys, all see the same scores. For
-// J < I no factor is above 2. In a span's product with itself the one between is the inverse of the span's own decay;
-// where that could leave the range of numbers (`steep`), the product is taken without decay, and each element gets its own.
-// Farther than `reach` the term is below `skip` in every score and left out.
+// so that scaling by it loses nothing, and forward and backward, by queries and by keys, all see the same scores. Where
+// hats are made in memory, `lasts` are rounded down to multiples of 16: in the forward pass, tiles in a row then have the same
+// factor, and cHat times it stays in shared memory. For J < I no factor is above 2^16. In a span's product with itself the one
+// between is the inverse of the span's own decay; where that could leave the range of numbers (`steep`), the product is taken
+// without decay, and each element gets its own. Farther than `reach` the term is below `skip` in every score and left out.
 //
 // The backward pass by keys needs scores and their gradients, the one by queries needs them again. Together, by keys, each
 // is computed once, and gradients by queries are added up in memory in the order in which blocks come to them.
@@ -65,7 +66,7 @@ extern "C" __global__ void attentionQueryGradients(const float* sums, const bf16
           const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k, const __grid_constant__ TensorMap v, \
           const __grid_constant__ TensorMap c, const __grid_constant__ TensorMap b,                                    \
           const __grid_constant__ TensorMap bHat, const float* lambda, const float* decay, const int* firsts,          \
-          const int* lasts, const float* cNorms, const float* bNorms, int* counter, bf16* out, float* logSumExp,       \
+          const int* lasts, const float* cNorms, const float* bNorms, uint32* counter, bf16* out, float* logSumExp,    \
           const __grid_constant__ AttentionSizes sizes) {                                                              \
     attentionForward<D, S, WARPGROUPS, N, STAGES>(q, k, v, c, b, bHat, lambda,                                         \
                                                   Spans{decay, firsts, lasts, cNorms, bNorms}, counter, out,           \
@@ -92,8 +93,8 @@ extern "C" __global__ void attentionQueryGradients(const float* sums, const bf16
 
 // As in src/lowerings/attention-hopper.ts.
 FORWARD(64, 0, 3, 128, 3)
-FORWARD(64, 16, 3, 96, 4)
-FORWARD(64, 32, 3, 96, 4)
+FORWARD(64, 16, 3, 128, 3)
+FORWARD(64, 32, 3, 128, 3)
 FORWARD(64, 64, 2, 128, 3)
 FORWARD(64, 128, 2, 128, 2)
 FORWARD(128, 0, 2, 128, 2)

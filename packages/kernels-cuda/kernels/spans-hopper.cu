@@ -1,9 +1,13 @@
 // What attention on Hopper needs of SISA's states, and its backward pass of each query, before it begins, see attention-hopper.cu
 // for spans and their exponents; and what follows from its sums of gradients by c.
 #include "attention-hopper-parts.cuh"
+#include "overlap.cuh"
 #include "states.cuh"
 
-const int LONGEST = 192;  // positions of a span, of which a thread takes one
+const int LONGEST = 128;  // positions of a span, of which a thread takes one
+
+// What the forward pass takes for the last exponent of a span, so that it is the same for many in a row.
+__device__ inline int coarse(int exponent) { return exponent & ~15; }
 
 // Of a span, by a block of at least as many threads: its first and last exponent, and of a thread that of its position. g begins
 // anew at every 64th position; `sequence` is the first of the span.
@@ -31,14 +35,15 @@ struct Exponents {
 };
 
 // Once for each span of each head: decay, firsts, lasts, where wanted cHat and bHat, and the largest norm of a row of each.
-extern "C" __global__ void __launch_bounds__(256, 4)
+extern "C" __global__ void __launch_bounds__(256, 6)
     decaySpans(const bf16* c, const bf16* b, const float* g, const float* lambda, bf16* cHat, bf16* bHat, float* decay,
                int* firsts, int* lasts, float* cNorms, float* bNorms, const __grid_constant__ AttentionSizes sizes, int width,
                int span) {
-  const int AT_ONCE = 3;  // rows whose loads are in flight at once
+  const int AT_ONCE = 2;  // rows whose loads are in flight at once
   __shared__ float2 factors[LONGEST];  // of c and b
   __shared__ double sums[32];
   __shared__ float norms[2][8];
+  letNextBegin();
   // From the last positions back: states that were written last may still be in the second cache.
   int spans = gridDim.x / sizes.heads, own = spans - 1 - blockIdx.x / sizes.heads, head = blockIdx.x % sizes.heads, batch = gridDim.y - 1 - blockIdx.y;
   int line = batch * sizes.heads + head, T = sizes.length, first = own * span, count = min(span, T - first);
@@ -59,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(256, 4)
   fetch(0);
   const float* sequence = g + ((int64)batch * T + first) * sizes.heads + head;
   Exponents exponents(sequence, sizes.heads, first, count, sums);
-  int firstExponent = exponents.first, lastExponent = exponents.last;
+  int firstExponent = exponents.first, lastExponent = coarse(exponents.last);
   if (threadIdx.x < span) {
     float exponent = exponents.own;
     factors[threadIdx.x] = make_float2(exp2Of(exponent) * (lambda[head] / sizes.scale), exp2Of((float)(lastExponent - firstExponent) - exponent));
@@ -287,7 +292,7 @@ extern "C" __global__ void __launch_bounds__(32)
   angles[0] = wrapped(angles[0]), angles[1] = wrapped(angles[1]);
   const double log2e = 1.4426950408889634;
   auto rounded = [](double x) { return (int)rint(fmax(x, -1e9)); };
-  int firstExponent = rounded(before * log2e), lastExponent = rounded(total * log2e);
+  int firstExponent = rounded(before * log2e), lastExponent = coarse(rounded(total * log2e));
   float across = (float)(lastExponent - firstExponent), weight = lambda[head] / n.scale, exponent = 0, cMost = 0, bMost = 0;
   decay += (int64)norm * span + place.first - ofSpan * span;
   int pitch = n.heads * n.width;

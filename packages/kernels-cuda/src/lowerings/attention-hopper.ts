@@ -11,8 +11,8 @@ export const hopperCapability = 90;
 /** How many warpgroups of 64 queries a block has, keys of a tile, tiles on their way; by width and state width. */
 const forwardTiles: { readonly [widths: string]: readonly [warpgroups: number, keys: number, stages: number] } = {
   "64_0": [3, 128, 3],
-  "64_16": [3, 96, 4],
-  "64_32": [3, 96, 4],
+  "64_16": [3, 128, 3],
+  "64_32": [3, 128, 3],
   "64_64": [2, 128, 3],
   "64_128": [2, 128, 2],
   "128_0": [2, 128, 2],
@@ -200,16 +200,16 @@ export function forwardOnHopper(context: Context, sizes: AttentionSizes): void {
   const [q, k, v] = ["q", "k", "v"].map((name) => mappable(context, name)) as [Value, Value, Value];
   const [value, logSumExp] = [context.output("value"), context.output("logSumExp")];
   if (value.count === 0) return;
-  const spans = context.node.inputs.phase ? preparedSpans(context, sizes, rows) : spansOf(context, sizes, rows, "b");
+  const spans = context.node.inputs.phase ? preparedSpans(context, sizes, keys) : spansOf(context, sizes, keys, "b");
   const maps = [mapOf(q, rows), mapOf(k, keys), mapOf(v, keys)];
   const states = [stateMap(spans?.c, rows), stateMap(spans?.b, keys), stateMap(spans?.bHat, keys)];
   const decays = spans ? [context.input("lambda"), ...spans.exponents, ...spans.norms] : new Array<null>(6).fill(null);
   const blocks = Math.min(Math.ceil(length / rows) * batches * heads, context.multiprocessors);
-  const rowBytes = 2 * rows * (width + stateWidth) + (spans ? 4 * rows : 0);
+  const rowBytes = 2 * rows * (width + stateWidth) + (spans ? 4 * (rows + (rows % keys)) : 0);
   const sharedBytes = sharedBytesFor(rowBytes, 2 * stages * keys * (2 * width + stateWidth));
-  const args = [...maps, ...states, ...decays, context.counter(), value, logSumExp, pack(sizes)];
+  const args = [...maps, ...states, ...decays, context.counters(1), value, logSumExp, pack(sizes)];
   const name = `attentionForwardHopper_${widths}_${warpgroups}_${keys}_${stages}`;
-  context.kernel(name, blocks, 128 * (warpgroups + 1), args, sharedBytes);
+  context.kernel(name, blocks, 128 * (warpgroups + 1), args, sharedBytes, { overlaps: true });
 }
 
 /** What the backward kernels give of SISA's states. */
