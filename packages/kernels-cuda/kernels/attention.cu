@@ -503,17 +503,19 @@ __device__ void attentionBackwardKeys(const Operands& in, const float* logSumExp
   }
 }
 
+const int TILES_AT_ONCE = 32;
+
 // gKey gets -write, and the last position of each tile also what the tile's total gets: the sum of read - write over all
 // later tiles; and read, where queries have the same g. readSums gets the sum of read. One block for each head of each
-// sequence; eight tiles at once, from the end.
-extern "C" __global__ void __launch_bounds__(256)
+// sequence, of which each warp takes a tile, from the end.
+extern "C" __global__ void __launch_bounds__(32 * TILES_AT_ONCE)
     decayKeyGradient(const float* read, const float* write, float* gKey, double* readSums,
                      const __grid_constant__ AttentionSizes sizes, int withQueries) {
-  __shared__ double totals[8], parts[32];
+  __shared__ double totals[TILES_AT_ONCE], parts[32];
   int head = blockIdx.x % sizes.heads, batch = blockIdx.x / sizes.heads, T = sizes.length;
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   double later = 0, all = 0;
-  for (int last = (T - 1) / TILE; last >= 0; last -= 8) {
+  for (int last = (T - 1) / TILE; last >= 0; last -= TILES_AT_ONCE) {
     int first = (last - warp) * TILE + lane;
     auto placeOf = [&](int position) { return ((int64)batch * T + position) * sizes.heads + head; };
     auto isInside = [&](int position) { return position >= 0 && position < T; };
@@ -533,7 +535,7 @@ extern "C" __global__ void __launch_bounds__(256)
     __syncthreads();
     double after = later;
     for (int i = 0; i < warp; i++) after += totals[i];
-    for (int i = 0; i < 8; i++) later += totals[i];
+    for (int i = 0; i < TILES_AT_ONCE; i++) later += totals[i];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
       int position = first + 32 * i;

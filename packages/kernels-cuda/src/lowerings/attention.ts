@@ -156,7 +156,7 @@ const backward: LoweringRule = (context) => {
   const together = context.node.outputs.g !== undefined;
   const [g, dLambda] = [context.output(together ? "g" : "gKey"), context.output("lambda")];
   const readSums = context.scratch(8 * batches * heads);
-  context.kernel("decayKeyGradient", batches * heads, 256, [read, write, g, readSums, packed, together ? 1 : 0]);
+  context.kernel("decayKeyGradient", batches * heads, 1024, [read, write, g, readSums, packed, together ? 1 : 0]);
   const lambdaArgs = [readSums, context.input("lambda"), dLambda, packed];
   context.kernel("decayLambdaGradient", Math.ceil(heads / 64), 64, lambdaArgs);
   for (const { wide, narrow } of [c, b]) {
