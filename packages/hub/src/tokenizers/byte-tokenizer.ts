@@ -1,5 +1,6 @@
 // The tokenizer of small experiments: a token is a byte of UTF-8.
 
+import { DataError } from "@sisa/core";
 import { jsonBytes } from "../json.ts";
 import { byteCharacters } from "./byte-level.ts";
 import { byteStreamDecoder, type TokenContent } from "./byte-stream-decoder.ts";
@@ -7,6 +8,9 @@ import { bytesOf, bytesOfAll, checkId, decodeAll, type StreamDecoder, type Token
 
 const endOfTextToken = "<|endoftext|>";
 const endOfTextId = 256;
+
+/** Ids of one text. Where a list grows past about 112 million, V8 ends the process with an error that nobody can catch. */
+const maximumIds = 100 * 1024 * 1024;
 
 /** Tokenizer of 257 tokens: ids 0 to 255 are bytes, 256 is `<|endoftext|>`. It needs no files and knows every text. */
 export function byteTokenizer(): Tokenizer {
@@ -26,6 +30,12 @@ export function byteTokenizer(): Tokenizer {
       for (const [index, part] of text.split(endOfTextToken).entries()) {
         if (index > 0) ids.push(endOfTextId);
         const bytes = new TextEncoder().encode(part);
+        if (ids.length + bytes.length > maximumIds) {
+          throw new DataError(
+            "encode: expected at most 100 MiB of text at once, got more; cut it into several documents, or into shards " +
+              "with `sisa prepare`",
+          );
+        }
         // Array.from would walk the bytes by an iterator, several times slower.
         for (let at = 0; at < bytes.length; at++) ids.push(bytes[at] ?? 0);
       }

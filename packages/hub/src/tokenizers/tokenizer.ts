@@ -15,7 +15,10 @@ export interface Tokenizer {
    * `tokenizer_config.json`. A tokenizer without them works, but cannot be saved with a model.
    */
   readonly files?: Readonly<Record<string, Uint8Array>>;
-  /** Ids of a text. Special tokens that are spelled out in it become their ids; none are added. */
+  /**
+   * Ids of a text. Special tokens that are spelled out in it become their ids; none are added.
+   * @throws DataError for a text of more ids than one list can hold
+   */
   encode(text: string): number[];
   /**
    * The text of ids, special tokens spelled out. Bytes that are not UTF-8 become U+FFFD.

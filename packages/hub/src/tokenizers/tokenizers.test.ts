@@ -175,6 +175,10 @@ describe("byteTokenizer", () => {
       expect(library.encode(text, { add_special_tokens: false }).ids).toEqual(tokenizer.encode(text));
   });
 
+  it("refuses a text of more ids than a list can hold", () => {
+    expect(() => tokenizer.encode("a".repeat(120 * 2 ** 20))).toThrow(DataError);
+  });
+
   it("is known again from its files, whatever their layout", () => {
     const json = JSON.parse(new TextDecoder().decode(tokenizer.files?.["tokenizer.json"]));
     const again = tokenizerFromFiles(filesOf(json));

@@ -1,8 +1,8 @@
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { DataError } from "@sisa/core";
-import type { Tokenizer } from "@sisa/hub";
+import { byteTokenizer, type Tokenizer } from "@sisa/hub";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { TrainingData } from "../data/training-data.ts";
 import { textFiles } from "./text-files.ts";
@@ -93,6 +93,18 @@ describe("textFiles", () => {
     await expect(textFiles(bad, bytes)).rejects.toThrow(`${bad}: expected UTF-8 text, got the end of a cut-off`);
     put("sub/bad.txt", Uint8Array.from([0x63, 0xe9, 0x61]));
     await expect(textFiles(folder, bytes)).rejects.toThrow("bad.txt: expected UTF-8 text, got byte 0xe9 at offset 1");
+  });
+
+  it("refuses by name a file that is too large for one text", async () => {
+    const large = put("large.txt", "");
+    truncateSync(large, 120 * 2 ** 20);
+    await expect(textFiles(large, byteTokenizer())).rejects.toThrow(
+      `${large}: encode: expected at most 100 MiB of text at once`,
+    );
+    truncateSync(large, 600 * 2 ** 20);
+    await expect(textFiles(large, byteTokenizer())).rejects.toThrow(
+      `${large}: expected at most 512 MiB of text in one file, got 629145600 bytes`,
+    );
   });
 
   it("says so where a path is missing, or holds no text", async () => {

@@ -1,6 +1,7 @@
 // Text files and folders on disk as training data.
+import { constants } from "node:buffer";
 import { type Dirent, statSync } from "node:fs";
-import { open, readdir, readFile, realpath } from "node:fs/promises";
+import { open, readdir, readFile, realpath, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { DataError } from "@sisa/core";
 import { decodeUtf8, firstInvalidUtf8, type Tokenizer, withoutByteOrderMark } from "@sisa/hub";
@@ -21,8 +22,8 @@ export interface TextFilesOptions extends TextOptions {
  * files that are not text.
  *
  * @param paths one or several files or folders
- * @throws DataError a path that is not there, no text, or bytes that are not UTF-8 (with file and offset); ConfigError
- *   where the held-out fraction is not between 0 and 1
+ * @throws DataError a path that is not there, no text, a file too large for one text, or bytes that are not UTF-8 (with
+ *   file and offset); ConfigError where the held-out fraction is not between 0 and 1
  */
 export async function textFiles(
   paths: string | readonly string[],
@@ -34,14 +35,24 @@ export async function textFiles(
   let skippedFiles = 0;
   for await (const document of documentsOf(roots, options.include)) {
     if (document === undefined) skippedFiles++;
-    else collector.add(document.text);
+    else addTo(collector, document);
   }
   return collector.finish({ ...options, name: options.name ?? roots.join(", "), skippedFiles });
 }
 
+/** @throws DataError that names the file, where the tokenizer refuses its text */
+function addTo(collector: DocumentCollector, { name, text }: TextDocument): void {
+  try {
+    collector.add(text);
+  } catch (cause) {
+    if (DataError.isInstance(cause)) throw new DataError(`${name}: ${cause.message}`, { cause });
+    throw cause;
+  }
+}
+
 /**
  * The texts of files, found as `textFiles` finds them.
- * @throws DataError a path that is not there, or bytes that are not UTF-8
+ * @throws DataError a path that is not there, a file too large for one text, or bytes that are not UTF-8
  */
 export async function readDocuments(paths: string | readonly string[]): Promise<TextDocument[]> {
   const documents: TextDocument[] = [];
@@ -57,9 +68,21 @@ async function* documentsOf(
   for (const root of roots) {
     for await (const { path, fromFolder } of filesOf(root, include)) {
       if (fromFolder && (await isBinary(path))) yield undefined;
-      else yield { name: path, text: textOf(await readFile(path), path) };
+      else yield { name: path, text: await readText(path) };
     }
   }
+}
+
+/** @throws DataError for a file of more bytes than a string has room for, or that is not UTF-8 */
+async function readText(path: string): Promise<string> {
+  const { size } = await stat(path);
+  if (size > constants.MAX_STRING_LENGTH) {
+    throw new DataError(
+      `${path}: expected at most 512 MiB of text in one file, got ${size} bytes; cut it into several files, or into ` +
+        "shards with `sisa prepare`",
+    );
+  }
+  return textOf(await readFile(path), path);
 }
 
 /** @throws DataError that names the file, the byte and its offset */
