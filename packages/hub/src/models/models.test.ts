@@ -320,6 +320,14 @@ describe("on disk", () => {
     expect(await readdir(join(path, ".."))).toEqual(["my-model"]);
   });
 
+  it.skipIf(process.platform === "win32")("a model is saved to a folder that is named by the time", async () => {
+    const path = join(await temporaryFolder(), "2026-11-28T08:35:00.000Z");
+    await saveModel(path, saved);
+    await saveModel(path, saved);
+    expect((await loadModel(path)).parameters).toEqual(parameters);
+    expect(await readdir(join(path, ".."))).toEqual(["2026-11-28T08:35:00.000Z"]);
+  });
+
   it("a save replaces the model and nothing else", async () => {
     const path = join(await temporaryFolder(), "my-model");
     await saveModel(path, saved, { maximumShardBytes: 3000 });

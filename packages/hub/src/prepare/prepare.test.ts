@@ -219,6 +219,14 @@ describe("prepare writes", () => {
     expect((await readdir(folder)).sort()).toEqual(["a.jsonl", "shards"]);
   });
 
+  it.skipIf(process.platform === "win32")("into a folder that is named by the time", async () => {
+    const { paths, folder } = await write({ "a.txt": "some text" });
+    const to = join(folder, "08:35");
+    await prepare({ files: paths, tokenizer, to });
+    expect((await readdir(folder)).sort()).toEqual(["08:35", "a.txt"]);
+    expect(await readdir(to)).toContain("index.json");
+  });
+
   it("into an empty folder, not into one that holds something", async () => {
     const { paths, to } = await write({ "a.txt": "x", "b.txt": "y" });
     await mkdir(to);

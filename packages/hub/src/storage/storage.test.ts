@@ -88,6 +88,14 @@ describe.each([
     await expect(storage.open("no")).rejects.toMatchObject({ code: "STORAGE", reason: "missing" });
   });
 
+  // As in a time: no system but Windows minds.
+  it.skipIf(process.platform === "win32")("takes names with a colon", async () => {
+    const storage = await make();
+    await storage.write("08:35/a:b", utf8("x"));
+    await storage.rename("08:35", "08:36");
+    expect(await text(storage, "08:36/a:b")).toBe("x");
+  });
+
   it.each(["", "/etc/passwd", "../up", "a/../../up", "a//b", "./a", "C:\\x", "a\0"])(
     "refuses the name %j",
     async (name) => {

@@ -70,12 +70,13 @@ export async function readBytes(storage: Storage, name: string): Promise<Uint8Ar
 }
 
 /**
- * Names come from files too (a weight index names its shards), so they must not reach outside the folder.
+ * Names come from files too (a weight index names its shards), so they must not reach outside the folder. A colon does
+ * not: below a folder it names no drive, and times have it.
  * @throws StorageError for empty, absolute and upward names
  */
 export function checkName(storage: Pick<Storage, "location">, name: string): void {
   const parts = name.split("/");
-  if (/[\\:\0]/.test(name) || parts.some((part) => part === "" || part === "." || part === "..")) {
+  if (/[\\\0]/.test(name) || parts.some((part) => part === "" || part === "." || part === "..")) {
     throw new StorageError(
       "denied",
       `${storage.location}: expected a name inside this folder, such as "a/b.json", got ${JSON.stringify(name)}`,
