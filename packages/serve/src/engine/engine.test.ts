@@ -353,6 +353,34 @@ describe("slots and queue", () => {
     }
   });
 
+  test.each([
+    ["on the host", reference],
+    ["on a device", asDevice],
+    ["in pages", () => asDevice({ pagedCaches: true })],
+  ])("an answer whose logits allow no choice ends alone, %s", async (_where, openBackend) => {
+    // Only whoever reads this token gets NaN.
+    const bad = 200;
+    const model = tinyModel({ tiedHead: false });
+    model.parameters["embed.weight"]?.fill(Number.NaN, bad * 16, (bad + 1) * 16);
+    await using engine = await Engine.create({ ...model, backend: openBackend(), slots: 2 });
+    const request = { tokens: prompt("Once"), maxTokens: 12, seed: 1, logitBias: new Map([[bad, -100]]) };
+    const alone = await answer(engine, request);
+    for (const choice of [{ logitBias: new Map([[bad, 1000]]), temperature: 0 }, {}]) {
+      // Without a bias, the device chooses the tokens.
+      const tokens = "logitBias" in choice ? prompt("x") : [120, bad];
+      const both = [answer(engine, request), answer(engine, { tokens, ...choice, maxTokens: 5 })];
+      const [good, failed] = await Promise.allSettled(both);
+      expect(failed).toMatchObject({ reason: expect.objectContaining({ code: "DATA" }) });
+      expect(good).toMatchObject({ value: { tokens: alone.tokens, finish: alone.finish } });
+      expect(engine.healthy).toBe(true);
+    }
+    // What it left in its slot disturbs nobody.
+    for (const seed of [3, 4]) {
+      const next = { tokens: prompt("xy"), maxTokens: 3, seed, logitBias: request.logitBias };
+      expect((await answer(engine, next)).tokens.length).toBeGreaterThan(0);
+    }
+  });
+
   test("holds the same memory however many come and go, and none when closed", async () => {
     await using other = await onnxruntime();
     const engine = await Engine.create({ ...own, backend: other, slots: 2 });

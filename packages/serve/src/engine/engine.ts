@@ -253,7 +253,11 @@ export class Engine implements AsyncDisposable {
   /** Takes what has ended, or what nobody waits for any more, out of slots and queue. */
   #release(): void {
     const leaving = this.#running.filter(({ generation }) => generation.isOver);
-    for (const { slot } of leaving) this.#slots.release(slot);
+    for (const { generation, slot } of leaving) {
+      // Where one row is not a number, those before it that were computed with it may not be either: nobody goes on from them.
+      if (generation.hasFailed) this.#slots.empty(slot);
+      else this.#slots.release(slot);
+    }
     const ended = [...leaving.map(({ generation }) => generation), ...this.#waiting.filter(({ isOver }) => isOver)];
     this.#running = this.#running.filter(({ generation }) => !generation.isOver);
     this.#waiting = this.#waiting.filter(({ isOver }) => !isOver);
@@ -363,13 +367,19 @@ export class Engine implements AsyncDisposable {
     return true;
   }
 
+  /** What cannot be added ends this answer alone: the run has succeeded, for the others in it too. */
   #add(generation: Generation, next: number | Float32Array): void {
     const now = performance.now();
+    try {
+      generation.add(next);
+    } catch (error) {
+      generation.fail(error);
+      return;
+    }
     const isFirst = generation.firstTokenMs === undefined;
     this.#observer.tokenDone?.((now - (generation.lastTokenMs ?? generation.queuedMs)) / 1000, isFirst);
     generation.firstTokenMs ??= now;
     generation.lastTokenMs = now;
-    generation.add(next);
   }
 
   /** Form `sdpa` differs from the full pass from some decay on; such an answer ends with an error. */

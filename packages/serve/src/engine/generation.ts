@@ -1,6 +1,6 @@
 // One answer on its way: tokens become text here, and wait, put together, until somebody takes them.
 
-import { RandomStream, sampleToken, type TokenChoice } from "@sisa/core";
+import { checkToken, RandomStream, sampleToken, type TokenChoice } from "@sisa/core";
 import type { StreamDecoder, Tokenizer } from "@sisa/hub";
 import type { FinishReason, GenerationEvent, GenerationRequest, PromptResult } from "./request.ts";
 import { scoreOf, type TokenScore } from "./scores.ts";
@@ -80,6 +80,11 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     return this.#abandoned || this.request.signal?.aborted === true;
   }
 
+  /** True once an error has ended it. */
+  get hasFailed(): boolean {
+    return this.#error !== undefined;
+  }
+
   /** Why it ended; undefined until then. */
   get finish(): FinishReason | undefined {
     return this.#finish;
@@ -100,12 +105,15 @@ export class Generation implements AsyncIterable<GenerationEvent> {
     return { uniform: this.#random.uniform(this.generated), ...Object.fromEntries(options) };
   }
 
-  /** Takes the next token, or chooses it by the logits [V] after the last one. */
+  /**
+   * Takes the next token, or chooses it by the logits [V] after the last one.
+   * @throws DataError where logits allow no choice
+   */
   add(next: number | Float32Array): void {
     const { request } = this;
     const token =
       typeof next === "number"
-        ? next
+        ? checkToken(next)
         : sampleToken(this.#adjusted(next), this.#random.uniform(this.generated), request);
     this.tokens.push(token);
     this.#counts.set(token, (this.#counts.get(token) ?? 0) + 1);

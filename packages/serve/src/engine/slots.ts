@@ -2,7 +2,6 @@
 
 import {
   ConfigError,
-  checkToken,
   type DeviceTensor,
   GraphError,
   i32,
@@ -22,7 +21,7 @@ export interface RunResult {
 }
 
 export interface NextResult {
-  /** Of each lane: the token that was chosen to follow, or logits [V] to choose it by. */
+  /** Of each lane: the token that was chosen to follow, -1 where its logits allow no choice, or logits [V] to choose by. */
   readonly next: readonly (number | Float32Array)[];
   /** As in RunResult. */
   readonly decaySpans?: Float32Array;
@@ -114,10 +113,7 @@ export class Slots implements AsyncDisposable {
       for (const emptied of begun.emptied) this.#hold(emptied, []);
       return begun.count;
     } catch (error) {
-      for (const lost of new Set([slot, ...idle])) {
-        this.#hold(lost, []);
-        this.release(lost);
-      }
+      for (const lost of new Set([slot, ...idle])) this.empty(lost);
       throw error;
     }
   }
@@ -126,6 +122,12 @@ export class Slots implements AsyncDisposable {
   release(slot: number): void {
     this.#hold(slot, (this.#contents[slot] ?? []).slice(0, this.#confirmed[slot]));
     this.#caches.release(slot, this.length(slot));
+  }
+
+  /** Takes back all of a slot's room: what it holds is for nobody. */
+  empty(slot: number): void {
+    this.#hold(slot, []);
+    this.release(slot);
   }
 
   #hold(slot: number, tokens: readonly number[], confirmed = tokens.length): void {
@@ -158,7 +160,6 @@ export class Slots implements AsyncDisposable {
    *
    * @param choices how, for each lane; undefined for one that needs its logits. Backends in the host's memory give all
    *   their logits
-   * @throws DataError where logits allow no choice
    */
   async next(lanes: readonly Lane[], choices: readonly (TokenChoice | undefined)[]): Promise<NextResult> {
     const needed = !this.runsAhead || choices.includes(undefined);
@@ -171,9 +172,7 @@ export class Slots implements AsyncDisposable {
     );
     const [tokens, logits, spans] = value;
     const next = lanes.map((_, lane) =>
-      logits && (tokens.length === 0 || !choices[lane])
-        ? this.#rows(logits, lane, lane + 1)
-        : checkToken(tokens[lane] ?? -1),
+      logits && (tokens.length === 0 || !choices[lane]) ? this.#rows(logits, lane, lane + 1) : (tokens[lane] ?? -1),
     );
     return { next, ...(spans && { decaySpans: floats(spans) }) };
   }
