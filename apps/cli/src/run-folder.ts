@@ -1,5 +1,5 @@
 // What a training run leaves on disk, and where: one folder a run, and `latest`, which leads to the newest.
-import { mkdir, open, readdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm, rmdir, stat, symlink, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { CheckpointError, ConfigError } from "@sisa/core";
 import { StorageError } from "@sisa/hub";
@@ -23,13 +23,52 @@ export async function runFolderFor(output: string, name: string, goOn: boolean):
   if (name === "" || name === latestLink || name !== basename(name) || /^\.|[\\:]/.test(name)) {
     throw new ConfigError(`--name: expected the name of a folder, other than "${latestLink}", got "${name}"`);
   }
+  const newest = await newestNumber(output, name);
+  return join(output, numbered(name, goOn ? Math.max(1, newest) : newest + 1));
+}
+
+/**
+ * Makes the folder of a new run. Several runs that begin at once get one each: what is not made yet looks free to all.
+ * @returns the folder; disposed, it and what was made above it go again where nothing was written there
+ */
+export async function makeRunFolder(output: string, name: string): Promise<AsyncDisposable & { folder: string }> {
+  const topmost = await mkdir(output, { recursive: true });
+  let folder: string | undefined;
+  for (let number = 1 + (await newestNumber(output, name)); folder === undefined; number++) {
+    folder = await mkdirIfFree(join(output, numbered(name, number)));
+  }
+  const made = [folder];
+  for (let path = output; topmost !== undefined && path.length >= topmost.length; path = dirname(path)) made.push(path);
+  return {
+    folder,
+    async [Symbol.asyncDispose]() {
+      // Only empty ones can be removed in this way.
+      for (const path of made) await rmdir(path).catch(() => {});
+    },
+  };
+}
+
+async function mkdirIfFree(path: string): Promise<string | undefined> {
+  try {
+    await mkdir(path);
+    return path;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "EEXIST") return undefined;
+    throw error;
+  }
+}
+
+/** The highest number among the runs of a name; 0 where there is none. */
+async function newestNumber(output: string, name: string): Promise<number> {
   const names = await readdir(output).catch(() => []);
   const taken = names
     .map((other) => (other === name ? 1 : other.startsWith(`${name}-`) ? wholeNumber(other.slice(name.length + 1)) : 0))
     .filter((number) => number > 0);
-  const newest = Math.max(0, ...taken);
-  const number = goOn ? Math.max(1, newest) : newest + 1;
-  return join(output, number === 1 ? name : `${name}-${number}`);
+  return Math.max(0, ...taken);
+}
+
+function numbered(name: string, number: number): string {
+  return number === 1 ? name : `${name}-${number}`;
 }
 
 /** The number that the digits spell, from 2; 0 for any other text. */
@@ -128,7 +167,8 @@ export async function followPointer(path: string): Promise<string> {
 /** A link where the disk has links, else a file that holds the name; `followPointer` reads it. */
 async function pointLatest(folder: string): Promise<void> {
   const link = join(folder, "..", latestLink);
-  const temporary = `${link}.${process.pid}.tmp`;
+  // Runs in containers that share a disk may have one process id.
+  const temporary = `${link}.${basename(folder)}.${process.pid}.tmp`;
   await rm(temporary, { force: true });
   try {
     await symlink(basename(folder), temporary, "dir");

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { loadModel } from "@sisa/hub/node";
 import { readMetrics } from "@sisa/train/node";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { makeRunFolder } from "../run-folder.ts";
 import { run, temporaryFolder, tinyConfig, tinyText } from "../testing.ts";
 
 let folder: string;
@@ -48,6 +49,32 @@ describe("sisa train", () => {
     expect(json).toMatchObject({ run: join(folder, "runs/tiny-2"), step: 2, skipped: 0 });
     expect(await readFile(join(folder, "runs/tiny/metrics.jsonl"))).toEqual(before);
     expect(await readlink(join(folder, "runs/latest"))).toBe("tiny-2");
+  });
+
+  it("gives each of several runs that begin at once a folder of its own", async () => {
+    const all = await Promise.all([1, 2, 3].map((seed) => train(["--seed", String(seed), "--json"])));
+    expect(all.map(({ code, error }) => error ?? code)).toEqual([0, 0, 0]);
+    const folders = all.map(({ json }) => String(json?.run));
+    expect(folders.toSorted()).toEqual(["tiny", "tiny-2", "tiny-3"].map((name) => join(folder, "runs", name)));
+    for (const [index, path] of folders.entries()) {
+      expect(JSON.parse(await readFile(join(path, "run.json"), "utf8")).config.seed).toBe(index + 1);
+      const steps = readMetrics(join(path, "metrics.jsonl")).filter(({ type }) => type === "step");
+      expect(steps).toHaveLength(6);
+    }
+    expect(await readdir(join(folder, "runs"))).toEqual(["latest", "tiny", "tiny-2", "tiny-3"]);
+  });
+
+  it("has folders for several runs that find the same one free", async () => {
+    const output = join(folder, "deep/runs");
+    const made = await Promise.all([1, 2, 3].map(() => makeRunFolder(output, "tiny")));
+    const names = ["tiny", "tiny-2", "tiny-3"];
+    expect(made.map((one) => one.folder).toSorted()).toEqual(names.map((name) => join(output, name)));
+    await writeFile(join(output, "tiny-2/run.json"), "{}");
+    for (const one of made) await one[Symbol.asyncDispose]();
+    expect(await readdir(output)).toEqual(["tiny-2"]);
+    await using free = await makeRunFolder(join(folder, "other"), "tiny");
+    await free[Symbol.asyncDispose]();
+    expect(existsSync(join(folder, "other"))).toBe(false);
   });
 
   it("executes a TypeScript configuration, which finds @sisa/cli/config from anywhere", async () => {

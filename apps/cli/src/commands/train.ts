@@ -42,6 +42,7 @@ import {
   beginRunFolder,
   checkpointsFolder,
   followPointer,
+  makeRunFolder,
   metricsFileName,
   replaceFile,
   reportFile,
@@ -126,11 +127,14 @@ class TrainingSession {
       requireTokenizer(data, modelConfig);
       const model = languageModel(modelConfig);
       requireMemory(model, config);
-      const { folder, resume } = await this.#place();
-      await requireWritable(folder, "output");
-      this.#folder = folder;
+      const place = await this.#place();
+      const { resume } = place;
+      await requireWritable(place.folder, "output");
       await using backend = await openBackend(config);
       if (stoppedBy !== undefined) throw new InterruptedError(stoppedBy, "stopped before the first step");
+      await using made = place.isNew ? await makeRunFolder(dirname(place.folder), this.#name) : undefined;
+      const { folder } = made ?? place;
+      this.#folder = folder;
       describe(io, data, modelConfig, parameterCount(model), shownPath(io, folder));
 
       const run = await train({
@@ -160,13 +164,16 @@ class TrainingSession {
     }
   }
 
-  /** Where the run lies, and what it goes on from, as `train` takes it. */
-  async #place(): Promise<{ folder: string; resume: boolean | string }> {
+  /**
+   * Where the run lies, and what it goes on from, as `train` takes it. The folder of a new run is the one that is free now.
+   */
+  async #place(): Promise<{ folder: string; isNew: boolean; resume: boolean | string }> {
     const output = resolve(this.#io.cwd, this.#config.output);
     await requireFolder(output, "output");
     const { resume } = this.#config;
     if (typeof resume === "boolean" || resume === "auto") {
-      return { folder: await runFolderFor(output, this.#name, resume !== false), resume };
+      const isNew = resume === false;
+      return { folder: await runFolderFor(output, this.#name, !isNew), isNew, resume };
     }
     const from = await existingFolder(resolve(this.#io.cwd, resume));
     // A checkpoint lies two levels below its run.
@@ -174,15 +181,15 @@ class TrainingSession {
     const isRun = await Promise.all(run.map((folder) => isFile(join(folder, runFile))));
     const checkpoint = isRun[0] === true ? join(from, checkpointsFolder) : from;
     const own = isRun[0] === true ? run[0] : isRun[1] === true ? run[1] : undefined;
-    if (own !== undefined && !this.#isNamed) return { folder: own, resume: checkpoint };
-    return { folder: await runFolderFor(output, this.#name, false), resume: checkpoint };
+    if (own !== undefined && !this.#isNamed) return { folder: own, isNew: false, resume: checkpoint };
+    return { folder: await runFolderFor(output, this.#name, false), isNew: true, resume: checkpoint };
   }
 
   #sinks(description: () => unknown): MetricsSink[] {
     const io = this.#io;
     const folder = this.#folder;
     const begin: MetricsSink = {
-      // Everything that can be refused was checked by now: a mistake leaves no empty folders.
+      // Everything that can be refused was checked by now.
       start: async (step) => {
         await beginRunFolder(folder, description());
         if (step > 0) note(io, `Going on from step ${step}.`);
