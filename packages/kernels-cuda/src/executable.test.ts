@@ -156,6 +156,25 @@ test("an output that is kept moves before the next run, which is launched as it 
   expect(fourth.read).not.toBe(fourth.wrote);
 });
 
+test.each([4, 32_768])("an output of %i numbers that its own program reads next is not written meanwhile", (size) => {
+  const { calls, host, tensor, freed } = recording();
+  const lowered = lower(trace({ x: f32(size) }, ({ x }) => ({ y: exp(x) })) as unknown as Graph);
+  const plan = planWithoutDevice(lowered);
+  const parts = { graph: lowered, plan, state: [], constants: {}, held: [], closed() {} };
+  const program = new CudaExecutable<Graph["inputs"], Graph["outputs"]>(host, parts);
+  let { y } = program.run({ x: tensor(f32(size)) }) as { readonly [name: string]: CudaTensor };
+  for (let count = 1; count <= 3; count++) {
+    calls.splice(0);
+    freed.splice(0);
+    ({ y } = program.run({ x: y as CudaTensor }) as { readonly [name: string]: CudaTensor });
+    const [read, wrote] = [plan.inputs.x?.address, plan.outputs.y?.storage.address];
+    expect(wrote).toBe(y?.block.address);
+    expect(read).not.toBe(wrote);
+    // What was read is given back once all is enqueued.
+    expect(freed).toEqual([read]);
+  }
+});
+
 test("outputs in one memory move together when one of them is kept, and free it when none is", () => {
   const { host, tensor, freed } = recording();
   const halves = trace({ x: f32(64, 512) }, ({ x }) => {

@@ -118,48 +118,58 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
       written.push(tensor.exclusive(copy));
       results[(places[i] as Place).output as string] = tensor;
     }
-    const { blocks, copies } = this.#blocksOf(tensors, written);
-    const failure = blocks.find(({ error }) => error)?.error;
-    const addresses: number[] = [];
-    for (const outputs of this.#outputs) {
-      this.#prepare(outputs);
-      for (const output of outputs.members) {
-        const { name, spec } = output;
-        const block = output.block as Block;
-        addresses.push(block.address);
-        written.push(block);
-        output.view = new BlockTensor(host, spec, block, false);
-        results[name] = output.view;
+    /** Read by this run, and given back once it is enqueued. */
+    const held: Block[] = [];
+    try {
+      const blocks = this.#blocksOf(tensors, written, held);
+      const failure = blocks.find(({ error }) => error)?.error;
+      const addresses: number[] = [];
+      for (const outputs of this.#outputs) {
+        this.#prepare(outputs);
+        for (const output of outputs.members) {
+          const { name, spec } = output;
+          const block = output.block as Block;
+          addresses.push(block.address);
+          written.push(block);
+          output.view = new BlockTensor(host, spec, block, false);
+          results[name] = output.view;
+        }
       }
+      // Outputs that somebody keeps may have moved, and be read again.
+      for (let i = 0; i < blocks.length; i++) {
+        const { address } = blocks[i] as Block;
+        const { storage } = places[i] as Place;
+        if (storage) storage.address = address;
+        addresses.push(address);
+      }
+      this.#launcher.run(addresses);
+      for (const block of written) block.error = failure;
+      this.#written = written;
+    } finally {
+      for (const block of held) block.release();
     }
-    // Outputs that somebody keeps may have moved, and be read again.
-    for (let i = 0; i < blocks.length; i++) {
-      const { address } = blocks[i] as Block;
-      const { storage } = places[i] as Place;
-      if (storage) storage.address = address;
-      addresses.push(address);
-    }
-    this.#launcher.run(addresses);
-    for (const block of written) block.error = failure;
-    this.#written = written;
-    for (const copy of copies) copy.release();
     return results as { readonly [N in keyof O]: DeviceTensor };
   }
 
-  /** The block that each input is read from. What is overwritten as state must not be read as something else: a copy is. */
-  #blocksOf(tensors: readonly CudaTensor[], states: readonly Block[]) {
-    const copies: Block[] = [];
+  /**
+   * The block that each input is read from. What is overwritten as state must not be read as something else: a copy is. An
+   * output of the run before is held, so that this run's is written elsewhere.
+   */
+  #blocksOf(tensors: readonly CudaTensor[], states: readonly Block[], held: Block[]): readonly Block[] {
     const blocks: Block[] = [];
     for (let i = 0; i < tensors.length; i++) {
-      const { block, spec } = tensors[i] as CudaTensor;
+      const { block, spec, owned } = tensors[i] as CudaTensor;
       if (i >= states.length && states.includes(block)) {
         const copy = this.#host.allocate(spec);
+        held.push(copy);
         this.#host.copy(block, copy);
-        copies.push(copy);
         blocks.push(copy);
-      } else blocks.push(block);
+      } else {
+        if (!owned) held.push(block.retain());
+        blocks.push(block);
+      }
     }
-    return { blocks, copies };
+    return blocks;
   }
 
   /** What stands for each input of the graph. What is alike in the last run was checked there. */
