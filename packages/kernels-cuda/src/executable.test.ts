@@ -124,6 +124,28 @@ test("wrong, disposed, missing and unknown tensors are refused, also after a run
   expect(run({})).toThrow("disposed");
 });
 
+test("two states in one tensor are refused, also after a run with right ones", () => {
+  const { host, tensor } = recording();
+  const sums = trace({ a: f32(4), b: f32(4), x: f32(4) }, ({ a, b, x }) => ({ a: add(a, x), b: mul(b, x) }));
+  const lowered = lower(sums as unknown as Graph);
+  const state = [
+    ["a", "a"],
+    ["b", "b"],
+  ] as const;
+  const plan = planWithoutDevice(lowered, state);
+  const parts = { graph: lowered, plan, state, constants: {}, held: [], closed() {} };
+  const program = new CudaExecutable<Graph["inputs"], Graph["outputs"]>(host, parts);
+  const [a, b, x] = [tensor(f32(4)), tensor(f32(4)), tensor(f32(4))];
+  for (let round = 0; round < 2; round++) {
+    expect(() => program.run({ a: b, b, x })).toThrow(
+      'inputs "a" and "b" are state, so each needs a tensor of its own',
+    );
+    program.run({ a, b, x });
+  }
+  // Each may take the place of the other.
+  expect(program.run({ a: b, b: a, x }).a).toBe(b);
+});
+
 test("an output cannot be used once its program ran again, nor as state", () => {
   const { tensor, program } = executable();
   const inputs = { total: tensor(f32(4)), x: tensor(f32(4)) };

@@ -197,6 +197,7 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     if (!last || Object.keys(given).length !== last.given) return undefined;
     const [places, known] = [this.#places, last.tensors];
     const tensors: CudaTensor[] = [];
+    let changesState = false;
     for (let i = 0; i < places.length; i++) {
       const { name, output } = places[i] as Place;
       const tensor = given[name];
@@ -209,8 +210,11 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
       const own = this.#host.own(tensor);
       const isLike = own.spec.dtype === before.spec.dtype && sameShape(own.spec.shape, before.spec.shape);
       if (!isLike || (output !== undefined && !own.owned)) return undefined;
+      changesState ||= output !== undefined;
       tensors.push(own);
     }
+    // Each state needs a tensor of its own.
+    if (changesState && new Set(tensors.slice(0, this.#states)).size < this.#states) return undefined;
     this.#last = { ...last, tensors };
     return tensors;
   }
