@@ -11,7 +11,6 @@ import {
   checkConstants,
   checkData,
   checkState,
-  DataError,
   type DeviceTensor,
   DisposedError,
   type Executable,
@@ -40,7 +39,8 @@ import { fuse } from "./fusion/fuse.ts";
 import { joinDecoding } from "./fusion/join-decoding.ts";
 import { loweringOf } from "./lowerings/index.ts";
 import { aliasOf, gatheringOf } from "./lowerings/movement.ts";
-import { bytesOfSpec, type FaultSite, makePlan, type Plan, Storage } from "./plan.ts";
+import { noOutcomes, Outcomes } from "./outcomes.ts";
+import { bytesOfSpec, makePlan, type Plan, Storage } from "./plan.ts";
 
 /** Which device. */
 export interface CudaOptions {
@@ -98,11 +98,6 @@ export async function cudaDevices(): Promise<readonly DeviceInfo[]> {
   return (await openDriver()).devices();
 }
 
-interface FaultOwner {
-  readonly site: FaultSite;
-  readonly executable: { readonly written: readonly Block[] };
-}
-
 class Cuda implements CudaBackend, ExecutableHost, ConstantsHost<Block> {
   readonly name = "cuda";
   readonly limits;
@@ -114,7 +109,7 @@ class Cuda implements CudaBackend, ExecutableHost, ConstantsHost<Block> {
   readonly #constants = new SharedConstants(this);
   /** Where kernels report the first bad value: number of the node, and the value. */
   readonly #fault: Storage;
-  readonly #faults = new Map<number, FaultOwner>();
+  readonly outcomes = new Outcomes(() => this.#clearFault());
   #faultNumber = 0;
   #closed = false;
 
@@ -198,12 +193,8 @@ class Cuda implements CudaBackend, ExecutableHost, ConstantsHost<Block> {
       state,
       constants,
       held,
-      closed: () => {
-        for (const number of plan.faults.keys()) this.#faults.delete(number);
-        this.#executables.delete(executable);
-      },
+      closed: () => this.#executables.delete(executable),
     });
-    for (const [number, site] of plan.faults) this.#faults.set(number, { site, executable });
     this.#executables.add(executable);
     return executable;
   }
@@ -261,7 +252,7 @@ class Cuda implements CudaBackend, ExecutableHost, ConstantsHost<Block> {
   }
 
   copy(source: Block, target: Block): void {
-    target.error = source.error;
+    target.outcomes = source.outcomes;
     if (source.bytes === 0) return;
     this.device.driver.call("cuMemcpyDtoDAsync", target.address, source.address, source.bytes, this.device.stream);
   }
@@ -273,28 +264,21 @@ class Cuda implements CudaBackend, ExecutableHost, ConstantsHost<Block> {
     const block = own.exclusive();
     const truth = own.spec.dtype === "bool" ? Uint8Array.from(data, (value) => (value ? 1 : 0)) : data;
     this.device.write(block.address, truth);
-    block.error = undefined;
+    block.outcomes = noOutcomes;
   }
 
   async read({ dtype }: TensorSpec, block: Block): Promise<TypedArray> {
     this.checkOpen();
+    // Those of the contents as they are now: the block may be written again before they are here.
+    const { outcomes } = block;
+    const endRead = this.outcomes.beginRead();
     const [bytes, fault] = await this.device.read(block, this.#fault);
     const [number = 0, value = 0] = new Int32Array(fault.buffer);
-    if (number !== 0) this.#spread(number, value);
-    if (block.error) throw block.error;
+    endRead([number, value]);
+    for (const { error } of outcomes) if (error) throw error;
     const empty = allocate(dtype, 0);
     const result = empty.constructor as new (buffer: ArrayBufferLike, offset: number, length: number) => TypedArray;
     return new result(bytes.buffer, bytes.byteOffset, bytes.byteLength / empty.BYTES_PER_ELEMENT);
-  }
-
-  /** Makes everything that the failed run wrote unreadable, so that no later read takes it for a result. */
-  #spread(number: number, value: number): void {
-    const owner = this.#faults.get(number);
-    if (owner) {
-      const error = new DataError(owner.site.describe(value));
-      for (const block of owner.executable.written) block.error = error;
-    }
-    this.#clearFault();
   }
 
   #clearFault(): void {

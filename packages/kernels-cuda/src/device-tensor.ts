@@ -1,13 +1,14 @@
 // Memory of the cuda backend. Work runs in the order in which it is enqueued, so a block that is overwritten or given back
 // by later work is still whole for what came before.
 
-import { type BlockHost, type BlockTensor, DeviceBlock, type SisaError } from "@sisa/core";
+import { type BlockHost, type BlockTensor, DeviceBlock } from "@sisa/core";
+import { noOutcomes, type Outcome } from "./outcomes.ts";
 
 export class Block extends DeviceBlock {
   #address: number;
   readonly bytes: number;
-  /** Why the contents are not what they should be. */
-  error: SisaError | undefined;
+  /** Of the runs that the contents come from. */
+  outcomes: readonly Outcome[] = noOutcomes;
   readonly #freed: (address: number) => void;
 
   constructor(address: number, bytes: number, freed: (address: number) => void) {
@@ -37,6 +38,6 @@ export type CudaTensor = BlockTensor<Block>;
 export interface TensorHost extends BlockHost<Block> {
   /** Memory of so many bytes, with any contents. */
   block(bytes: number): Block;
-  /** Enqueues a copy of the contents, errors included. */
+  /** Enqueues a copy of the contents, with their outcomes. */
   copy(source: Block, target: Block): void;
 }

@@ -5,6 +5,7 @@ import { expect, test } from "vitest";
 import { lower } from "./backend.ts";
 import { Block, type CudaTensor } from "./device-tensor.ts";
 import { CudaExecutable, type ExecutableHost } from "./executable.ts";
+import { Outcomes } from "./outcomes.ts";
 import { bytesOfSpec } from "./plan.ts";
 import { planWithoutDevice } from "./testing.ts";
 
@@ -26,6 +27,7 @@ function recording() {
   const host = {
     device: { driver, stream: 0, blocking: false, overlaps: true, kernel: () => 1 },
     live: new Set<CudaTensor>(),
+    outcomes: new Outcomes(() => {}),
     checkOpen() {},
     own: (tensor: CudaTensor) => tensor,
     allocate: (spec: TensorSpec) => host.block(bytesOfSpec(spec)),

@@ -16,10 +16,12 @@ import {
 import type { Device } from "./device/device.ts";
 import { Block, type CudaTensor, type TensorHost } from "./device-tensor.ts";
 import { Launcher } from "./launcher.ts";
+import { joinOutcomes, type Outcomes } from "./outcomes.ts";
 import { bytesOfSpec, movedBytes, type Plan, type Step, type Storage } from "./plan.ts";
 
 export interface ExecutableHost extends TensorHost {
   readonly device: Device;
+  readonly outcomes: Outcomes;
   /** @throws GraphError for a tensor of another backend */
   own(tensor: DeviceTensor): CudaTensor;
   checkOpen(): void;
@@ -78,8 +80,7 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
   readonly #results: { readonly [name: string]: undefined };
   /** Enqueues a copy of what is kept elsewhere. */
   readonly #copy: (from: Block, to: Block) => void;
-  /** What the last run wrote: where a fault of this executable shows. */
-  #written: readonly Block[] = [];
+  readonly #constants: readonly Block[];
   #closed = false;
 
   constructor(host: ExecutableHost, parts: ExecutableParts) {
@@ -94,14 +95,11 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
       if (storage && constant) storage.address = constant.block.address;
       return constant ? [] : [{ name, storage, output: outputOf.get(name) }];
     });
+    this.#constants = Object.values(parts.constants).map(({ block }) => block);
     this.#outputs = groupOutputs(parts);
     const states = places.filter(({ output }) => output !== undefined);
     this.#places = [...states, ...places.filter(({ output }) => output === undefined)];
     this.#states = states.length;
-  }
-
-  get written(): readonly Block[] {
-    return this.#written;
   }
 
   run(inputs: { readonly [N in keyof I]?: DeviceTensor }): { readonly [N in keyof O]: DeviceTensor } {
@@ -122,7 +120,7 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
     const held: Block[] = [];
     try {
       const blocks = this.#blocksOf(tensors, written, held);
-      const failure = blocks.find(({ error }) => error)?.error;
+      const outcomes = joinOutcomes(host.outcomes.ofRun(this.#parts.plan.faults), blocks, this.#constants);
       const addresses: number[] = [];
       for (const outputs of this.#outputs) {
         this.#prepare(outputs);
@@ -143,8 +141,7 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
         addresses.push(address);
       }
       this.#launcher.run(addresses);
-      for (const block of written) block.error = failure;
-      this.#written = written;
+      for (const block of written) block.outcomes = outcomes;
     } finally {
       for (const block of held) block.release();
     }
@@ -261,7 +258,6 @@ export class CudaExecutable<I extends GraphInputs, O extends GraphOutputs> imple
       output.block?.release();
       output.block = undefined;
     }
-    this.#written = [];
     const { device } = this.#host;
     // The steps of the last run may still be at work on this memory.
     device.driver.call("cuStreamSynchronize", device.stream);
