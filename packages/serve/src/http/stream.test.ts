@@ -1,5 +1,7 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { expect, test } from "vitest";
-import { eventStream } from "./stream.ts";
+import { eventStream, merge } from "./stream.ts";
 
 /** Counts what is asked of it. */
 function counted() {
@@ -36,4 +38,45 @@ test("one that takes slowly gets as much as it takes", async () => {
   }
   await reader?.cancel();
   expect(seen.stopped).toBe(1);
+});
+
+/** A source that gives what it is given. */
+function fed<T>() {
+  const { readable, writable } = new TransformStream<T, T>({}, { highWaterMark: 1000 }, { highWaterMark: 1000 });
+  return { source: readable as AsyncIterable<T>, writer: writable.getWriter() };
+}
+
+test("values of several sources come as they come, and errors with them", async () => {
+  const [a, b] = [fed<string>(), fed<string>()];
+  const merged = merge([a.source, b.source]);
+  void b.writer.write("first");
+  expect(await merged.next()).toEqual({ done: false, value: [1, "first"] });
+  void a.writer.write("second");
+  expect(await merged.next()).toEqual({ done: false, value: [0, "second"] });
+  void a.writer.close();
+  void b.writer.write("third");
+  expect(await merged.next()).toEqual({ done: false, value: [1, "third"] });
+  const failing = merged.next();
+  void b.writer.abort(new Error("no more"));
+  await expect(failing).rejects.toThrow("no more");
+  expect(await merge([]).next()).toEqual({ done: true, value: undefined });
+});
+
+test("waiting for sources that say nothing takes no memory for every value of another", async () => {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  const count = 10_000;
+  async function* numbers() {
+    for (let number = 0; number < count; number++) yield number;
+  }
+  const silent = Array.from({ length: 60 }, () => fed<number>());
+  const merged = merge([numbers(), ...silent.map(({ source }) => source)]);
+  await merged.next();
+  collect();
+  const before = process.memoryUsage().heapUsed;
+  for (let number = 1; number < count; number++) await merged.next();
+  collect();
+  expect((process.memoryUsage().heapUsed - before) / 2 ** 20).toBeLessThan(5);
+  for (const { writer } of silent) void writer.close();
+  expect(await merged.next()).toEqual({ done: true, value: undefined });
 });

@@ -86,18 +86,32 @@ export async function* merge<T>(
   sources: readonly AsyncIterable<T>[],
 ): AsyncGenerator<readonly [index: number, value: T], void, void> {
   const iterators = sources.map((source) => source[Symbol.asyncIterator]());
-  const ask = async (index: number) => ({ index, result: await iterators[index]?.next() });
-  const pending = new Map(iterators.map((_, index) => [index, ask(index)]));
-  try {
-    while (pending.size > 0) {
-      const { index, result } = await Promise.race(pending.values());
-      if (result === undefined || result.done) pending.delete(index);
-      else {
-        pending.set(index, ask(index));
-        yield [index, result.value];
-      }
+  // Each is waited for once a value: a race adds to all that say nothing with every value of another.
+  const arrived: Promise<{ readonly index: number; readonly result: IteratorResult<T> | undefined }>[] = [];
+  let wake = (): void => {};
+  const ask = (index: number): void => {
+    const asked = (async () => ({ index, result: await iterators[index]?.next() }))();
+    const arrive = (): void => {
+      arrived.push(asked);
+      wake();
+    };
+    asked.then(arrive, arrive);
+  };
+  for (const index of iterators.keys()) ask(index);
+  let open = iterators.length;
+  while (open > 0) {
+    const first = arrived.shift();
+    if (first === undefined) {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+      continue;
     }
-  } finally {
-    for (const asked of pending.values()) asked.catch(() => undefined);
+    const { index, result } = await first;
+    if (result === undefined || result.done) open -= 1;
+    else {
+      ask(index);
+      yield [index, result.value];
+    }
   }
 }
