@@ -401,6 +401,23 @@ test("form sdpa ends with an error where it would clamp", async () => {
   await expect(answer(engine, { tokens: prompt("x"), ignoreEndOfText: true })).rejects.toThrow('form "sdpa" clamps');
 });
 
+test("an answer that failed counts as failed, also where its reader gives up what it asked for", async () => {
+  const outcomes: string[] = [];
+  const ended = (_: unknown, outcome: string) => {
+    outcomes.push(outcome);
+  };
+  const clamped = tinyModel({ mixers: ["sisa"], form: "sdpa" });
+  clamped.parameters["layers.0.alpha_proj.bias"]?.fill(1);
+  await using engine = await Engine.create({ ...clamped, backend, slots: 2, observer: { ended } });
+  const reader = new AbortController();
+  const request = { tokens: prompt("x"), ignoreEndOfText: true, signal: reader.signal };
+  await answer(engine, request).catch(() => reader.abort());
+  await expect.poll(() => outcomes).toEqual(["error"]);
+  // One that is given up while it runs has not failed.
+  await expect(answer(engine, request)).rejects.toThrow("aborted");
+  await expect.poll(() => outcomes).toEqual(["error", "cancelled"]);
+});
+
 test.each<[string, Partial<GenerationRequest>, string]>([
   ["no prompt", { tokens: [] }, "the prompt is empty"],
   ["an id that is none", { tokens: [1, 272] }, "expected token ids from 0 to 271, got 272"],

@@ -262,7 +262,8 @@ export class Engine implements AsyncDisposable {
     this.#running = this.#running.filter(({ generation }) => !generation.isOver);
     this.#waiting = this.#waiting.filter(({ isOver }) => !isOver);
     for (const generation of ended) {
-      const outcome = generation.finish ?? (generation.isCancelled ? "cancelled" : "error");
+      // Who reads of an error gives up the rest, which then is cancelled as well.
+      const outcome = generation.finish ?? (generation.hasFailed ? "error" : "cancelled");
       this.#observer.ended?.(generation, outcome);
     }
   }
