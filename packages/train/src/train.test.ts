@@ -1,4 +1,4 @@
-import { CheckpointError, ConfigError, DataError, initialize, reference } from "@sisa/core";
+import { CheckpointError, ConfigError, DataError, initialize, languageModel, reference } from "@sisa/core";
 import { byteTokenizer, loadModel, memoryStorage, type Storage, StorageError } from "@sisa/hub";
 import { beforeAll, describe, expect, it } from "vitest";
 import { tinyData, tinyModel, tinySettings } from "../test/tiny.ts";
@@ -104,6 +104,12 @@ describe("train", () => {
       { data: { ...tinyData(), vocabularySize: 300 } },
       ConfigError,
       "the data has token ids up to 299, the model a vocabulary of 257",
+    ],
+    [
+      "a vocabulary that its tokenizer could not be saved with",
+      { model: languageModel({ ...tinyModel().config, vocabularySize: 300 }) },
+      ConfigError,
+      "the data's tokenizer has 257 tokens, the model a vocabulary of 300",
     ],
     ["to resume from nowhere", { resume: "auto" }, ConfigError, "resume needs a folder of checkpoints"],
   ])("refuses %s", async (_, change, type, message) => {

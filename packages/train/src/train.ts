@@ -11,7 +11,7 @@ import {
   type SamplingOptions,
   SisaError,
 } from "@sisa/core";
-import { type SaveOptions, type Storage, StorageError, saveModel, type Tokenizer } from "@sisa/hub";
+import { checkTokenizer, type SaveOptions, type Storage, StorageError, saveModel, type Tokenizer } from "@sisa/hub";
 import { folderAt, saveModelAt } from "#paths";
 import { type CheckpointMetadata, requireSameRun } from "./checkpoint.ts";
 import { CheckpointFolder, findCheckpoint } from "./checkpoint-folder.ts";
@@ -163,9 +163,23 @@ function checkData(data: TrainingData, model: LanguageModel, settings: ResolvedS
         `give the model the vocabularySize of the tokenizer (${data.vocabularySize})`,
     );
   }
+  if (data.tokenizer !== undefined) requireTokenizer(data.tokenizer, model);
   requireLength(data.training, settings.sequenceLength, `${data.description.name}, training part`);
   if (settings.samplePrompts.length > 0 && data.tokenizer === undefined) {
     throw new ConfigError("samplePrompts: expected data with a tokenizer, got data of ids only; leave the prompts out");
+  }
+}
+
+/** Refuses before training what would be refused when it is saved. */
+function requireTokenizer(tokenizer: Tokenizer, { config }: LanguageModel): void {
+  try {
+    checkTokenizer(tokenizer, config, "model");
+  } catch (cause) {
+    throw new ConfigError(
+      `the data's tokenizer has ${tokenizer.size} tokens, the model a vocabulary of ${config.vocabularySize}, which could ` +
+        `not be saved together; give the model the vocabularySize of the tokenizer (${tokenizer.size})`,
+      { cause },
+    );
   }
 }
 
