@@ -197,6 +197,22 @@ describe("checkpoints", () => {
     expect(await bytesOf(checkpoints, file)).toEqual(await bytesOf(whole, file));
   });
 
+  it("let a run that was stopped right before a held-out loss measure it when it goes on, and keep it as the best", async () => {
+    const common = { saveEvery: -1, keepBest: true, evaluateEvery: 2, logEvery: 1 } as const;
+    const measured = ({ records }: TrainingRun): [number, number][] =>
+      records.filter((record) => record.type === "evaluation").map(({ step, heldOutLoss }) => [step, heldOutLoss]);
+    const whole = await tinyRun(common);
+    const checkpoints = memoryStorage();
+    const stopped = await tinyRun({ checkpoints, ...common, ...stopAt(4) });
+    expect(measured(stopped)).toEqual(measured(whole).slice(0, 1));
+    const again = await tinyRun({ checkpoints, resume: true, ...common, ...stopAt(5) });
+    expect(measured(again)).toEqual(measured(whole).slice(1, 2));
+    await using best = await openCheckpoint(subfolder(checkpoints, checkpointName(4)));
+    expect(best.metadata.best).toEqual({ step: 4, heldOutLoss: measured(whole)[1]?.[1] });
+    const resumed = await tinyRun({ checkpoints, resume: true, ...common });
+    expect(measured(resumed)).toEqual(measured(whole).slice(2));
+  });
+
   it("let a run go on with layers computed again, to the same bits", async () => {
     const checkpoints = memoryStorage();
     const stopped = await tinyRun({ checkpoints, saveEvery: -1, ...stopAt(3) });

@@ -198,6 +198,8 @@ class TrainingLoop {
   #lastLoss: (HeldOutLoss & { readonly step: number }) | undefined;
   #best: CheckpointMetadata["best"];
   #savedStep: number | undefined;
+  /** True where the run goes on from a checkpoint without a held-out loss. */
+  #isUnmeasured = false;
 
   constructor(options: TrainOptions, data: TrainingData, trainer: Trainer) {
     this.#options = options;
@@ -260,6 +262,7 @@ class TrainingLoop {
     await this.#trainer.restore(metadata, (name) => checkpoint.read(name));
     this.#best = metadata.best;
     this.#savedStep = this.#folder === undefined ? undefined : metadata.step;
+    this.#isUnmeasured = metadata.step > 0 && metadata.heldOutLoss === undefined;
   }
 
   /** Steps until the last one, or until the signal. */
@@ -269,6 +272,8 @@ class TrainingLoop {
       const { step } = this.#trainer.progress;
       return step === steps || (every !== -1 && step % every === 0);
     };
+    // The signal may have come between the step and its held-out loss.
+    if (this.#isUnmeasured && due(evaluateEvery) && !this.#stopped) await this.#evaluate();
     while (this.#trainer.progress.step < steps && !this.#stopped) {
       await this.#advance();
       if (this.#stopped) break;
@@ -320,6 +325,8 @@ class TrainingLoop {
     await this.#emit({ type: "evaluation", step, tokens, elapsedSeconds, ...loss, ...measured });
     if (this.#settings.keepBest && loss.heldOutLoss < (this.#best?.heldOutLoss ?? Number.POSITIVE_INFINITY)) {
       this.#best = { step, heldOutLoss: loss.heldOutLoss };
+      // A checkpoint that was saved before its loss was measured does not know that it is the best.
+      this.#savedStep = undefined;
       await this.#save();
     }
   }
