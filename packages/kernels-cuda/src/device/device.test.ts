@@ -1,13 +1,14 @@
 // What copies to a device wait for, and what is given back when, on a driver that only takes notes: work that is enqueued is
 // done when a test says so.
 
+import { DisposedError } from "@sisa/core";
 import { afterEach, expect, test, vi } from "vitest";
 import { Device } from "./device.ts";
 import { Native } from "./native.ts";
 
 afterEach(() => vi.restoreAllMocks());
 
-const [notReady, hopper] = [600, 9];
+const [notReady, contextDestroyed, hopper] = [600, 709, 9];
 
 function recording() {
   /** What is enqueued and not done. */
@@ -17,7 +18,7 @@ function recording() {
   const sources: ("pinned" | "plain")[] = [];
   /** Bytes on the device, by address. */
   const written = new Map<number, Uint8Array>();
-  let [address, freedInUse] = [0x1000, 0];
+  let [address, freedInUse, late, isClosed] = [0x1000, 0, 0, false];
   const next = () => {
     address += 2 ** 20;
     return address;
@@ -47,6 +48,10 @@ function recording() {
     },
     cuEventQuery: (event: number) => (pending.get(event) ? notReady : 0),
     cuStreamSynchronize: () => void work(),
+    cuDevicePrimaryCtxRelease() {
+      isClosed = true;
+      return 0;
+    },
     // Of memory that is not pinned the caller waits for the copy.
     cuMemcpyHtoDAsync(target: number, data: ArrayBufferView<ArrayBuffer>, bytes: number) {
       const view = new Uint8Array(data.buffer, data.byteOffset, bytes);
@@ -60,6 +65,10 @@ function recording() {
   const func = (prototype: string) => {
     const [, name = ""] = /(\w+?)(?:_v2)?\(/.exec(prototype) ?? [];
     return (...args: readonly unknown[]) => {
+      if (isClosed) {
+        late += 1;
+        return contextDestroyed;
+      }
       const call = calls[name] as ((...all: readonly unknown[]) => number | undefined) | undefined;
       if (call) return call(...args) ?? 0;
       if (Array.isArray(args[0])) set(args[0]);
@@ -72,7 +81,7 @@ function recording() {
     view: (place: number) => pinned.get(place),
   };
   vi.spyOn(Native, "load").mockResolvedValue(native as unknown as Native);
-  return { work, queue, pinned, pending, sources, written, freedInUse: () => freedInUse };
+  return { work, queue, pinned, pending, sources, written, freedInUse: () => freedInUse, late: () => late };
 }
 
 /** So many bytes, none of which is 0. */
@@ -164,4 +173,21 @@ test("closing waits for copies, and then gives all back", async () => {
   device.close();
   expect(Buffer.compare(written.get(2 ** 19) ?? new Uint8Array(), last)).toBe(0);
   expect([queue.length, freedInUse(), pinned.size, pending.size]).toEqual([0, 0, 0, 0]);
+});
+
+test("what is read while the device is closed is refused, and its memory given back", async () => {
+  const { pinned, pending, late } = recording();
+  const device = await Device.open(0);
+  const range = { address: 256, bytes: 1000 };
+  // The large one is more than what is kept for the next read.
+  const large = { address: 256, bytes: 2 ** 26 + 4 };
+  const waiting = [device.read(range, range), device.read(large, range), device.finished()];
+  device.close();
+  expect([pinned.size, pending.size]).toEqual([0, 0]);
+  const ends = await Promise.allSettled(waiting);
+  expect(ends).toEqual(
+    waiting.map(() => ({ status: "rejected", reason: new DisposedError("cuda: the backend is closed") })),
+  );
+  // The context is gone, and all that was in it.
+  expect(late()).toBe(0);
 });

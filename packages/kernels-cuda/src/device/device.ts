@@ -1,6 +1,6 @@
 // One GPU in use: its context and stream, its memory, the kernels that were asked for, and cuBLASLt.
 
-import { BackendUnavailableError, DeviceError, type TypedArray } from "@sisa/core";
+import { BackendUnavailableError, DeviceError, DisposedError, type TypedArray } from "@sisa/core";
 import { CublasLt } from "./cublas-lt.ts";
 import { type DeviceInfo, Driver, versionText } from "./driver.ts";
 import { kernelEntry, kernelImages, targetFor } from "./kernels.ts";
@@ -58,10 +58,12 @@ export class Device {
   readonly #functions = new Map<string, { readonly handle: number; sharedBytes: number }>();
   /** Copies to the device that may be on their way, the oldest first. */
   readonly #writes: Write[] = [];
+  readonly #allEvents: number[] = [];
   /** Events that nobody waits for. */
   readonly #events: number[] = [];
   /** The arguments of readWords: five pointers to them, and they. */
   readonly #arguments: HostMemory;
+  #closed = false;
 
   private constructor(driver: Driver, info: DeviceInfo, blocking: boolean) {
     this.driver = driver;
@@ -176,12 +178,14 @@ export class Device {
   }
 
   #newEvent(): number {
-    return this.driver.handle("cuEventCreate", 2);
+    const event = this.driver.handle("cuEventCreate", 2);
+    this.#allEvents.push(event);
+    return event;
   }
 
   /**
    * Bytes of two places once all that was enqueued before is done.
-   * @throws DeviceError where it failed
+   * @throws DeviceError where it failed; DisposedError where the device is closed meanwhile
    */
   async read(first: Range, second: Range): Promise<readonly [Uint8Array, Uint8Array]> {
     const between = 4 * wordsOf(first);
@@ -196,6 +200,7 @@ export class Device {
     const copyOf = (offset: number, { bytes }: Range) => new Uint8Array(staging.buffer, offset, bytes).slice();
     try {
       await this.finished();
+      this.#checkOpen();
       return [copyOf(0, first), copyOf(between, second)];
     } finally {
       this.#staging.give(staging);
@@ -211,37 +216,40 @@ export class Device {
     this.driver.call("cuLaunchKernel", kernel, 1, 1, 1, mostWords, 1, 1, 0, this.stream, address, 0);
   }
 
-  /** Resolves once everything enqueued so far is done, without holding up the program. @throws DeviceError */
+  /** Resolves once everything enqueued so far is done, without holding up the program. @throws as read does */
   async finished(): Promise<void> {
     const event = this.#events.pop() ?? this.#newEvent();
     try {
       this.driver.call("cuEventRecord", event, this.stream);
       const start = performance.now();
-      while (!this.driver.isDone(event)) {
+      while (!this.#closed && !this.driver.isDone(event)) {
         await new Promise<void>((resolve) => {
           if (performance.now() - start < eagerMilliseconds) setImmediate(resolve);
           else setTimeout(resolve, 1);
         });
       }
-      this.#events.push(event);
     } catch (error) {
       const hint = "run again with cuda({ blocking: true }) or CUDA_LAUNCH_BLOCKING=1 to learn in which operation";
       throw new DeviceError(`cuda: a kernel failed: ${error instanceof Error ? error.message : error}; ${hint}`, {
         cause: error,
       });
     }
+    this.#checkOpen();
+    this.#events.push(event);
+  }
+
+  /** Once it is closed, events are gone, and so is what was read. */
+  #checkOpen(): void {
+    if (this.#closed) throw new DisposedError("cuda: the backend is closed");
   }
 
   close(): void {
+    this.#closed = true;
     this.driver.call("cuStreamSynchronize", this.stream);
     this.cublasLt.close();
-    for (const { staging, event } of this.#writes) {
-      this.#staging.give(staging);
-      this.#events.push(event);
-    }
     this.#staging.close();
     this.#arguments.free();
-    for (const event of this.#events) this.driver.call("cuEventDestroy", event);
+    for (const event of this.#allEvents) this.driver.call("cuEventDestroy", event);
     this.memory.close();
     for (const module of this.#modules.values()) this.driver.call("cuModuleUnload", module);
     this.driver.call("cuStreamDestroy", this.stream);

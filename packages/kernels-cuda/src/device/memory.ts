@@ -97,6 +97,7 @@ const largestKept = 64 * 2 ** 20;
 
 export class StagingPool {
   readonly #driver: Driver;
+  readonly #all = new Set<Staging>();
   readonly #free: Staging[] = [];
 
   constructor(driver: Driver) {
@@ -109,15 +110,25 @@ export class StagingPool {
     if (found) return found;
     const size = 2 ** Math.ceil(Math.log2(Math.max(bytes, 4096)));
     const address = this.#driver.handle("cuMemHostAlloc", size, 0);
-    return { address, size, buffer: this.#driver.native.view(address, size) };
+    const made = { address, size, buffer: this.#driver.native.view(address, size) };
+    this.#all.add(made);
+    return made;
   }
 
   give(staging: Staging): void {
+    if (!this.#all.has(staging)) return;
     if (staging.size <= largestKept && this.#free.length < 16) this.#free.push(staging);
-    else this.#driver.call("cuMemFreeHost", staging.address);
+    else this.#drop(staging);
   }
 
+  #drop(staging: Staging): void {
+    this.#all.delete(staging);
+    this.#driver.call("cuMemFreeHost", staging.address);
+  }
+
+  /** Frees what was taken too: nothing may be at work on it any more. */
   close(): void {
-    for (const { address } of this.#free.splice(0)) this.#driver.call("cuMemFreeHost", address);
+    this.#free.length = 0;
+    for (const staging of this.#all) this.#drop(staging);
   }
 }
