@@ -11,10 +11,10 @@ export const template =
 export async function startServer(
   options: Partial<ServeOptions> = {},
   change: Parameters<typeof tinyModel>[0] = {},
+  loadedChange: Partial<ReturnType<typeof tinyModel>> = {},
 ): Promise<Server> {
   const backend = await onnxruntime({ threads: 1 });
-  const { tokenizer, ...rest } = tinyModel(change);
-  const loaded = { ...rest, tokenizer, generationConfig: {}, assets: {} };
+  const loaded = { ...tinyModel(change), ...loadedChange, generationConfig: {}, assets: {} };
   const server = await serve(loaded, {
     backend,
     port: 0,

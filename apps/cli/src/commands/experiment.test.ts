@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, it, vi } from "vitest";
 import cpuSmoke from "../../../../experiments/cpu-smoke.ts";
 import paper50m from "../../../../experiments/paper-50m.ts";
 import { planExperiment } from "../experiment/plan.ts";
+import { experimentFolder } from "../experiment/run.ts";
 import { run, temporaryFolder, tinyConfig, tinyText } from "../testing.ts";
 
 const { preset: _, size: __, vocabularySize: ___, ...sizes } = tinyConfig.model;
@@ -37,6 +38,12 @@ beforeAll(async () => {
 });
 
 describe("sisa experiment", () => {
+  it("writes where output says, from the current folder on where that is no whole path", () => {
+    const folderOf = (output: string) => experimentFolder(planExperiment({ ...experiment, output }, "smoke"), folder);
+    expect(folderOf("mine")).toBe(join(folder, "mine/smoke"));
+    expect(folderOf(join(folder, "../elsewhere"))).toBe(join(folder, "../elsewhere/smoke"));
+  });
+
   it("trains every model on every workload with every seed, and writes one table and a report", async () => {
     const { code, json } = await run(folder, ["experiment", "smoke.json", "--json"]);
     expect(code).toBe(0);

@@ -1,7 +1,7 @@
 // One run of an experiment: training, tasks on the way and at the end, and what it cost. Each step of it can be repeated,
 // so an end at any moment loses at most what came after the last checkpoint or the last batch of a task.
 import { mkdir, readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import {
   type Backend,
   ConfigError,
@@ -50,7 +50,7 @@ export interface RunResult {
 
 /** Where the results of an experiment lie. */
 export function experimentFolder({ output, name }: Experiment, cwd: string): string {
-  return join(cwd, output, name);
+  return resolve(cwd, output, name);
 }
 
 /** The result of a run that is done, or undefined. */

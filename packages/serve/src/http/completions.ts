@@ -148,9 +148,12 @@ class ChoiceWriter {
       top_logprobs: all.map(({ token, logprob, top }) => {
         if (top === null || logprob === null) return null;
         // Where a vocabulary has one text twice, the likelier token is kept.
-        const record: Record<string, number> = {};
-        for (const entry of [...top, { token, logprob }]) record[textOf(entry.token)] ??= entry.logprob;
-        return record;
+        const record = new Map<string, number>();
+        for (const entry of [...top, { token, logprob }]) {
+          const text = textOf(entry.token);
+          if (!record.has(text)) record.set(text, entry.logprob);
+        }
+        return Object.fromEntries(record);
       }),
       text_offset: all.map(({ token }) => this.#offsets(token)),
     };

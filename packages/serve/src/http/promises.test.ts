@@ -56,6 +56,12 @@ test("n prompts, and n answers, are what single requests give", async () => {
   expect(batch).toEqual(singles);
 });
 
+test("answers differ by their seeds, also of the largest", async () => {
+  const largest = body("Once", Number.MAX_SAFE_INTEGER);
+  const answers = textsOf((await post(server, "/v1/completions", { ...largest, n: 4 })).json);
+  expect(new Set(answers).size).toBe(4);
+});
+
 test("a cached beginning changes no text", async () => {
   const fresh = await startServer();
   const prompt = texts[4] ?? "";

@@ -105,6 +105,16 @@ test("the extra token counts also where it is end-of-text", async () => {
   expect(json.choices[0].logprobs.token_logprobs).toHaveLength(5);
 });
 
+test.each(["constructor", "__proto__"])("a token that is spelled %s has its probability, too", async (text) => {
+  const spelled = own.tokenizer.encode("A")[0];
+  const tokenBytes = (id: number) => (id === spelled ? new TextEncoder().encode(text) : own.tokenizer.tokenBytes(id));
+  const other = await startServer({}, {}, { tokenizer: { ...own.tokenizer, tokenBytes } });
+  const { json } = await post(other, "/v1/completions", { prompt: "xA", ...request });
+  const { tokens, token_logprobs, top_logprobs } = json.choices[0].logprobs;
+  expect(tokens[1]).toBe(text);
+  expect(Object.entries(top_logprobs[1])).toContainEqual([text, token_logprobs[1]]);
+});
+
 test("generation with stops, as harnesses ask for it", async () => {
   const { status, json } = await post(server, "/v1/completions", {
     model: "tiny",

@@ -59,9 +59,11 @@ export class Answers {
       // A signal each: Node warns of a leak where many listen to one.
       const combined = () => AbortSignal.any([signal, this.#stopping.signal]);
       this.generations = each.flatMap((request) =>
-        Array.from({ length: perPrompt }, (_, sample) =>
-          this.#admission.submit({ ...request, seed: (request.seed ?? 0) + sample, signal: combined() }),
-        ),
+        Array.from({ length: perPrompt }, (_, sample) => {
+          // Of the largest seeds a sum would lose the bits that count.
+          const seed = ((request.seed ?? 0) >>> 0) + sample;
+          return this.#admission.submit({ ...request, seed, signal: combined() });
+        }),
       );
       this.promptTokens = each.reduce((sum, { tokens }) => sum + tokens.length, 0);
     } catch (error) {
