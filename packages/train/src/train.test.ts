@@ -358,6 +358,23 @@ describe("a disk that is full", () => {
     return { storage, fill };
   }
 
+  it("keeps the best of the checkpoints that are there", async () => {
+    const { storage, fill } = await nearlyFull();
+    const metrics: MetricsSink = {
+      write(record) {
+        if (record.type === "step") fill(record.step === 2);
+      },
+    };
+    // So high a rate makes the loss worse after a while.
+    const optimizer = { learningRate: 3, warmupSteps: 5 };
+    const saved = { keepBest: true, evaluateEvery: 1, saveEvery: 4, keepCheckpoints: 1 };
+    const { records } = await tinyRun({ checkpoints: storage, metrics, logEvery: 1, optimizer, ...saved });
+    const losses = records.filter((record) => record.type === "evaluation");
+    const inOrder = losses.toSorted((a, b) => a.heldOutLoss - b.heldOutLoss).map(({ step }) => step);
+    expect(inOrder.slice(0, 2)).toEqual([2, 1]);
+    expect(await listCheckpoints(storage)).toEqual([1, 8]);
+  });
+
   it("keeps the old checkpoint, says so, and saves again when there is room", async () => {
     const { storage, fill } = await nearlyFull();
     const run = await tinyRun({

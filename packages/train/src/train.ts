@@ -324,10 +324,13 @@ class TrainingLoop {
     const measured = measures === undefined ? {} : { measures };
     await this.#emit({ type: "evaluation", step, tokens, elapsedSeconds, ...loss, ...measured });
     if (this.#settings.keepBest && loss.heldOutLoss < (this.#best?.heldOutLoss ?? Number.POSITIVE_INFINITY)) {
+      const before = this.#best;
       this.#best = { step, heldOutLoss: loss.heldOutLoss };
       // A checkpoint that was saved before its loss was measured does not know that it is the best.
       this.#savedStep = undefined;
       await this.#save();
+      // What could not be saved is not the best one that there is.
+      if (this.#folder !== undefined && this.#savedStep !== step) this.#best = before;
     }
   }
 

@@ -37,6 +37,22 @@ async function goOn(path: string, modelFingerprint = "echo") {
   }
 }
 
+it("keeps scores that are no finite numbers", async () => {
+  const path = join(folder, "broken.log");
+  const entries = [
+    [0, Number.NEGATIVE_INFINITY, 0],
+    [1, Number.NaN, 0],
+    [2, -0.5, 1],
+  ] as const;
+  const log = evaluationLog(path);
+  expect(await log.begin("model")).toEqual([]);
+  await log.append(entries);
+  log.close();
+  const again = evaluationLog(path);
+  expect(await again.begin("model")).toEqual(entries);
+  again.close();
+});
+
 it("goes on after kill -9 with all batches but the one it was in", async () => {
   const program = join(folder, "child.mjs");
   await build({

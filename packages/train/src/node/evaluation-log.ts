@@ -3,6 +3,10 @@ import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync 
 import { dirname } from "node:path";
 import type { EvaluationLog, ScoredEntry } from "../evaluation/evaluate.ts";
 
+/** A number that is not finite, such as the logarithm of 0, which JSON would have as null. */
+const asText = (_key: string, value: unknown): unknown =>
+  typeof value === "number" && !Number.isFinite(value) ? String(value) : value;
+
 /**
  * A log in a file. Each batch is one write of one line, so an end at any moment loses at most the batch it was in; a line
  * that was left half-written is dropped. The file is begun anew where it belongs to another model, task or set of items.
@@ -13,7 +17,7 @@ export function evaluationLog(path: string): EvaluationLog & {
 } {
   let file: number | undefined;
   const writeLine = (value: unknown): void => {
-    const line = Buffer.from(`${JSON.stringify(value)}\n`);
+    const line = Buffer.from(`${JSON.stringify(value, asText)}\n`);
     for (let done = 0; done < line.length; ) done += writeSync(file ?? -1, line, done);
   };
   return {
@@ -25,7 +29,8 @@ export function evaluationLog(path: string): EvaluationLog & {
       const [header, ...lines] = content.toString("utf8", 0, end).split("\n").slice(0, -1);
       if (header === JSON.stringify({ fingerprint })) {
         ftruncateSync(file, end);
-        return lines.flatMap((line) => JSON.parse(line) as ScoredEntry[]);
+        const entries = lines.flatMap((line) => JSON.parse(line) as ScoredEntry[]);
+        return entries.map((entry) => entry.map(Number) as unknown as ScoredEntry);
       }
       ftruncateSync(file, 0);
       writeLine({ fingerprint });
