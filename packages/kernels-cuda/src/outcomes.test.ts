@@ -112,6 +112,14 @@ test("what other programs make of a wrong result is wrong, and so is a state unt
   expect(await outcome(total)).toBe("right");
 });
 
+test("a state that is copied, since somebody keeps it, stays as wrong as it was", async () => {
+  const { run, sums, total, outcome } = await programs();
+  sums.run({ total, rows: run(-1) });
+  const kept = total.keep();
+  sums.run({ total, rows: run() });
+  expect([await outcome(kept), await outcome(total)]).toEqual([message(-1), message(-1)]);
+});
+
 test("a program that is closed does not take its errors along", async () => {
   const { rows, run, outcome } = await programs();
   const kept = run(5).keep();

@@ -252,6 +252,16 @@ describe("urlStorage", () => {
     await expect(read).rejects.toThrow("https://example.org/m/f: cannot be reached: fetch failed");
   });
 
+  it.each(["http:evil.example/f", "https:f", "data:f"])("asks for %s below its own address", async (name) => {
+    const seen: string[] = [];
+    const fetch = async (url: unknown): Promise<Response> => {
+      seen.push(String(url));
+      return new Response(null, { status: 404 });
+    };
+    await urlStorage("https://example.org/m/", { fetch }).size(name);
+    expect(seen).toEqual([`https://example.org/m/${name.replace(":", "%3A")}`]);
+  });
+
   it("sends the headers it was given", async () => {
     const seen: unknown[] = [];
     const fetch = async (_: unknown, init?: RequestInit): Promise<Response> => {
